@@ -1,0 +1,58 @@
+"""`layers`: what a network offers to mine."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.layer_table import layer_rows
+from pipeline.layers import Traced
+from pipeline.models import load_network
+from pipeline.receptive_field import receptive_fields
+
+
+def layers(
+    model: Annotated[str, typer.Option(help="demo, or any torchvision classification network.")] = "demo",
+    weights: Annotated[str, typer.Option(help="Default weights if empty; 'random'; or a file.")] = "random",
+    layers: Annotated[
+        str, typer.Option(help="Comma-separated globs or exact names; all unit-bearing layers if empty.")
+    ] = "",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A list of objects with the columns of layers.parquet.")
+    ] = False,
+) -> None:
+    """Lists layers with their units, map sizes and receptive fields.
+
+    A glob selects among the unit-bearing layers: convolutions and linear maps after the normalization and activation
+    that directly follow them, and residual sums. An exact name may be any node or module of the network.
+
+    Examples:  layers --model googlenet   |   layers --model resnet50 --layers 'layer4.*' --json
+    """
+    network = load_network(model, weights)
+    traced = Traced(network.module, network.input_shape)
+    chosen = traced.choose(layers)
+    rows = layer_rows(chosen, receptive_fields(traced, chosen))
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=f"{network.name}: {len(rows)} layers, {sum(r['units'] for r in rows):,} units",
+    )
+    table.add_column("layer", no_wrap=True, min_width=max(len(row["layer"]) for row in rows))
+    for heading in ("units", "map", "field", "stride"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("made by", overflow="fold")
+    for row in rows:
+        size = "" if row["height"] is None else f"{row['height']} x {row['width']}"
+        field = f"{row['rf_height']} x {row['rf_width']}" + (" all" if row["rf_global"] else "")
+        stride = "" if row["stride_y"] is None else f"{row['stride_y']}, {row['stride_x']}"
+        table.add_row(row["layer"], str(row["units"]), size, field, stride, row["kind"])
+    Console(highlight=False).print(table)
+    for note in sorted({row["rf_note"] for row in rows if row["rf_note"]}):
+        Console().print(f"Note: {note}; its layers count as seeing the whole input.", markup=False)

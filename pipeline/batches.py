@@ -1,0 +1,167 @@
+"""Shards to batches: reads, decodes in parallel, keeps the order, never lets a batch straddle two shards."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from pipeline.images import ImageError, Preprocessing, decode, network_pixels
+from pipeline.shards import Place, Rejected, Sample, Shard, read_samples
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What is remembered of an image that went through the network: enough to find and cut it again."""
+
+    position: int
+    key: str
+    place: Place
+    width: int
+    height: int
+    label: int | None
+    label_name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some images of one shard in order, ready for the network.
+
+    `pixels`: uint8 `[B, H, W, 3]`, empty where every sample of the stretch was rejected.
+    `samples` counts all samples of the stretch, `last` marks the end of the shard.
+    """
+
+    shard: Shard
+    pixels: np.ndarray
+    members: tuple[Member, ...]
+    rejected: tuple[Rejected, ...]
+    last: bool
+
+    @property
+    def samples(self) -> int:
+        """Seen and rejected together."""
+        return len(self.members) + len(self.rejected)
+
+
+def read_batches(shards: Iterable[Shard], how: Preprocessing, size: int, workers: int) -> Iterator[Batch]:
+    """Batches of up to `size` images of each shard in turn, decoded by `workers` threads ahead of the reader.
+
+    Pillow and torch release the interpreter's lock while they work, so threads decode in parallel and nothing
+    has to be copied between processes. A batch depends on its shard alone, never on `workers`.
+    """
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        yield from ahead(_batches(shards, how, size, pool, 2 * size + workers), depth=2)
+
+
+def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
+    """The same items, produced by a thread that runs up to `depth` of them ahead; its errors come out here."""
+    waiting: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+
+    def offer(entry: tuple[T | None, BaseException | None, bool]) -> bool:
+        while not stop.is_set():
+            try:
+                waiting.put(entry, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def produce() -> None:
+        try:
+            for item in items:
+                if not offer((item, None, False)):
+                    return
+            offer((None, None, True))
+        except BaseException as error:
+            offer((None, error, True))
+
+    thread = threading.Thread(target=produce, name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error, end = waiting.get()
+            if error is not None:
+                raise error
+            if end:
+                return
+            yield item  # type: ignore[misc]
+    finally:
+        stop.set()
+        thread.join()
+
+
+def map_in_order(
+    function: Callable[[T], R], items: Iterable[T], pool: ThreadPoolExecutor, most: int
+) -> Iterator[R]:
+    """`function` of each item in their order, up to `most` of them under way in `pool` at once."""
+    under_way: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            under_way.append(pool.submit(function, item))
+            if len(under_way) >= most:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    finally:
+        for future in under_way:
+            future.cancel()
+
+
+def _batches(
+    shards: Iterable[Shard], how: Preprocessing, size: int, pool: ThreadPoolExecutor, most: int
+) -> Iterator[Batch]:
+    def prepare(
+        entry: tuple[Shard, Sample | Rejected | None],
+    ) -> tuple[Shard, Member | Rejected | None, np.ndarray | None]:
+        shard, sample = entry
+        if not isinstance(sample, Sample):
+            return shard, sample, None
+        try:
+            image = decode(sample.data)
+            pixels = network_pixels(image, how)
+        except ImageError as error:
+            return shard, Rejected(sample.position, sample.key, str(error)), None
+        return shard, _member(sample, image.size), pixels
+
+    pixels: list[np.ndarray] = []
+    members: list[Member] = []
+    rejected: list[Rejected] = []
+
+    def batch(shard: Shard, last: bool) -> Batch:
+        stacked = np.stack(pixels) if pixels else np.empty((0, *how.crop, 3), np.uint8)
+        made = Batch(shard, stacked, tuple(members), tuple(rejected), last)
+        pixels.clear(), members.clear(), rejected.clear()
+        return made
+
+    for shard, member, values in map_in_order(prepare, _all_samples(shards), pool, most):
+        if member is None:
+            yield batch(shard, last=True)
+        elif isinstance(member, Rejected):
+            rejected.append(member)
+        elif values is not None:
+            if len(members) == size:
+                yield batch(shard, last=False)
+            members.append(member)
+            pixels.append(values)
+
+
+def _all_samples(shards: Iterable[Shard]) -> Iterator[tuple[Shard, Sample | Rejected | None]]:
+    """Every sample with its shard, and a None behind the last of each."""
+    for shard in shards:
+        for sample in read_samples(shard):
+            yield shard, sample
+        yield shard, None
+
+
+def _member(sample: Sample, size: tuple[int, int]) -> Member:
+    return Member(sample.position, sample.key, sample.place, *size, sample.label, sample.label_name)

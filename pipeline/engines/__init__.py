@@ -1,0 +1,1 @@
+"""Engines decide where work runs, never what it is."""

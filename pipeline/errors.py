@@ -1,0 +1,19 @@
+"""The one exception that a user sees as a sentence instead of a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can mend: says what was wrong, where (shard, key), and what to do.
+
+    `jobs` prints its text and exits with 1. Anything else that escapes is a defect and keeps its traceback.
+    """
+
+
+def near_matches(word: str, known: Iterable[str], most: int = 4) -> str:
+    """Ends a sentence about an unknown `word` with the known words that look like it, or with nothing."""
+    near = difflib.get_close_matches(word, list(known), n=most, cutoff=0.5)
+    return f" Did you mean {', '.join(near)}?" if near else ""

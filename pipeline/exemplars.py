@@ -1,0 +1,82 @@
+"""The winners of every unit as rows: which image, where in the map, and the box in original pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from pipeline.geometry import Box, original_box
+from pipeline.images import Preprocessing
+from pipeline.layers import Layer
+from pipeline.merge import Merged
+from pipeline.receptive_field import Field
+from pipeline.taps import unit_offsets
+from pipeline.topk import unpack
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Exemplars of all layers, ordered by (layer, unit, rank); every array has one entry a row.
+
+    `unit` counts all units of all layers from 0; `image` is a row of `Merged.images`; `box` is `[rows, 4]`:
+    left, top, right, bottom in pixels of the original image.
+    """
+
+    unit: np.ndarray
+    rank: np.ndarray
+    activation: np.ndarray
+    image: np.ndarray
+    y: np.ndarray
+    x: np.ndarray
+    box: np.ndarray
+    clipped: np.ndarray
+
+    def of_units(self, begin: int, end: int) -> slice:
+        """The rows of units `begin:end` (counted over all layers)."""
+        return slice(*np.searchsorted(self.unit, [begin, end]).tolist())
+
+
+def exemplar_rows(merged: Merged, layers: Sequence[Layer], fields: dict[str, Field], how: Preprocessing) -> Rows:
+    """Every exemplar of a merged scan. Units with fewer images than k have fewer rows."""
+    state = merged.accumulators["topk"].state()
+    activation, image_id, empty = (tensor.cpu().numpy() for tensor in unpack(state["keys"]))
+    position = state["positions"].cpu().numpy()
+    unit, rank = np.nonzero(~empty)
+    image = np.searchsorted(merged.images["image"].to_numpy(), image_id[unit, rank])
+    flat = position[unit, rank].astype(np.int64)
+    offsets = unit_offsets(layers)
+    layer_of = np.searchsorted(offsets, unit, side="right") - 1
+    columns = np.array([layer.width or 1 for layer in layers])[layer_of]
+    y, x = flat // columns, flat % columns
+    box, clipped = _boxes(merged, layers, fields, how, layer_of, image, y, x)
+    return Rows(
+        unit.astype(np.int32), rank.astype(np.int32), activation[unit, rank], image, y.astype(np.int32),
+        x.astype(np.int32), box, clipped,
+    )  # fmt: skip
+
+
+def _boxes(
+    merged: Merged, layers: Sequence[Layer], fields: dict[str, Field], how: Preprocessing, *rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    width, height = (merged.images[name].to_numpy() for name in ("width", "height"))
+    of_layer = [fields[layer.name] for layer in layers]
+
+    @cache
+    def input_box(layer: int, y: int, x: int) -> tuple[Box, bool]:
+        return of_layer[layer].box(y, x), of_layer[layer].clipped(y, x)
+
+    @cache
+    def carried(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        found = original_box(box, *size, how)
+        return found.left, found.top, found.right, found.bottom
+
+    sizes = list(zip(width.tolist(), height.tolist(), strict=True))
+    boxes = np.empty((len(rows[0]), 4), np.int32)
+    clipped = np.empty(len(rows[0]), bool)
+    for row, (layer, image, y, x) in enumerate(zip(*(column.tolist() for column in rows), strict=True)):
+        box, clipped[row] = input_box(layer, y, x)
+        boxes[row] = carried(box, sizes[image])
+    return boxes, clipped

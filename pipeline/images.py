@@ -1,0 +1,96 @@
+"""Bytes to pixels to network input, pixel-identical to torchvision's transforms on PIL images."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as transforms
+
+# The size limit is our own error below; Pillow's warning at half of it would only add noise.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+MAX_PIXELS = 178_956_970
+
+
+class ImageError(Exception):
+    """The bytes of one image cannot be turned into pixels; becomes a row of `skipped`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How an image becomes network input: resize the short side, centre crop, scale to 0..1, normalize.
+
+    `resize` in pixels of the short side (None: as it is), `crop` as (height, width) in pixels.
+    """
+
+    resize: int | None
+    crop: tuple[int, int]
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of an image after the resize, by torchvision's rule (long side truncated)."""
+        if self.resize is None:
+            return width, height
+        if width <= height:
+            return self.resize, int(self.resize * height / width)
+        return int(self.resize * width / height), self.resize
+
+
+def decode(data: bytes) -> Image.Image:
+    """The first frame of an encoded image as 8-bit RGB, in stored orientation (no EXIF rotation).
+
+    16-bit pixels keep their upper eight bits. Raises `ImageError` with the reason.
+    """
+    if not data:
+        raise ImageError("empty file")
+    try:
+        image = Image.open(io.BytesIO(data))
+        if image.width * image.height > MAX_PIXELS:
+            raise ImageError(f"{image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS:,}")
+        image.load()
+        return _rgb(image)
+    except ImageError:
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Pillow's plugins raise whatever a parser of hostile bytes can raise: all of it means this one image is bad.
+        raise ImageError(f"{type(error).__name__}: {error}") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        wide = np.asarray(image).astype(np.int64)
+        return Image.fromarray((wide.clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ImageError("floating-point pixels have no fixed range")
+    return image.convert("RGB")
+
+
+def network_pixels(image: Image.Image, how: Preprocessing) -> np.ndarray:
+    """The network's input before normalization: uint8 `[H, W, 3]` of the crop's size."""
+    if how.resize is not None:
+        if math.prod(how.resized(*image.size)) > MAX_PIXELS:
+            raise ImageError(f"{image.width} x {image.height} pixels are too narrow to resize")
+        image = transforms.resize(image, [how.resize], InterpolationMode(how.interpolation))
+    return np.array(transforms.center_crop(image, list(how.crop)))
+
+
+class Normalize:
+    """uint8 `[B, H, W, 3]` to float32 `[B, 3, H, W]` in channels_last, by torchvision's arithmetic."""
+
+    def __init__(self, how: Preprocessing, device: torch.device) -> None:
+        self.mean = torch.tensor(how.mean, device=device).view(1, -1, 1, 1)
+        self.std = torch.tensor(how.std, device=device).view(1, -1, 1, 1)
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The normalized batch."""
+        return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255).sub_(self.mean).div_(self.std)

@@ -1,0 +1,106 @@
+"""The ledger of a run: which work is done, under which settings; commits are atomic and idempotent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pipeline.errors import UserError
+from pipeline.files import write_bytes, written_aside
+from pipeline.scan import ACCUMULATORS, BlockState
+
+STATE_VERSION = 1
+
+
+class Ledger:
+    """The folder `state` of a run. `identity` is everything that the result of the scan depends on.
+
+    Raises `UserError` if the run was begun with another identity, naming what differs.
+    """
+
+    def __init__(self, run: Path, identity: dict[str, Any]) -> None:
+        self.folder = run / "state"
+        self.identity = identity | {"state_version": STATE_VERSION}
+        self.fingerprint = hashlib.sha256(_canonical(self.identity)).hexdigest()[:16]
+        begun = self.folder / "identity.json"
+        if begun.exists():
+            _refuse_other(run, json.loads(begun.read_bytes()), json.loads(_canonical(self.identity)))
+        else:
+            write_bytes(begun, _canonical(self.identity))
+
+    def missing(self, blocks: Iterable[int]) -> list[int]:
+        """The blocks that have no committed state yet."""
+        return [block for block in blocks if not self._path(block).exists()]
+
+    def commit(self, state: BlockState) -> None:
+        """Writes the state of a block: whole or not at all, and the same bytes however often."""
+        tensors = {
+            f"{name}.{part}": tensor.cpu().contiguous()
+            for name, accumulator in state.accumulators.items()
+            for part, tensor in accumulator.state().items()
+        }
+        for name in ("members", "shards", "skipped"):
+            tensors[f"table.{name}"] = _to_tensor(getattr(state, name))
+        with written_aside(self._path(state.block)) as aside:
+            save_file(tensors, aside, {"fingerprint": self.fingerprint})
+
+    def load(self, block: int) -> BlockState:
+        """A committed state again. Raises `UserError` if its file is damaged."""
+        path = self._path(block)
+        try:
+            tensors = load_file(path)
+            tables = {name: _to_table(tensors.pop(f"table.{name}")) for name in ("members", "shards", "skipped")}
+            accumulators = {name: kind.from_state(_below(name, tensors)) for name, kind in ACCUMULATORS.items()}
+        except Exception as error:
+            raise UserError(
+                f"The state file {path} is damaged ({error}). Delete it; the same command then scans its block again."
+            ) from error
+        return BlockState(block, accumulators, **tables)
+
+    def clear(self, pattern: str) -> None:
+        """Removes state that the finished tables made needless; `identity.json` stays."""
+        for path in self.folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _path(self, block: int) -> Path:
+        return self.folder / f"block-{block:06d}-{self.fingerprint}.safetensors"
+
+
+def _canonical(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, sort_keys=True, indent=1).encode() + b"\n"
+
+
+def _refuse_other(run: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    differing = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
+    if differing:
+        changes = "; ".join(f"{key} was {_short(before.get(key))}, now {_short(now.get(key))}" for key in differing)
+        raise UserError(f"{run} was begun with other settings: {changes}. Choose another RUN, or delete that folder.")
+
+
+def _short(value: Any, most: int = 80) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 4 :]}"
+
+
+def _below(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+
+
+def _to_tensor(rows: pa.Table) -> Tensor:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    return torch.frombuffer(bytearray(sink.getvalue()), dtype=torch.uint8)
+
+
+def _to_table(data: Tensor) -> pa.Table:
+    return pa.ipc.open_stream(pa.py_buffer(data.numpy())).read_all()

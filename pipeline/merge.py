@@ -1,0 +1,60 @@
+"""Folds the states of all blocks, in block order, into what the whole dataset came to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.scan import Accumulator, BlockState
+from pipeline.topk import unpack
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The whole dataset: accumulators whose image numbers count its samples from 0, and its tables.
+
+    `images` has the columns of `scan.MEMBERS` with `image` now the image_id, sorted by it, winners only.
+    """
+
+    accumulators: dict[str, Accumulator]
+    images: pa.Table
+    shards: pa.Table
+    skipped: pa.Table
+
+    @property
+    def samples(self) -> int:
+        """Samples of the dataset, seen or skipped."""
+        return int(pc.sum(self.shards["members"]).as_py() or 0)
+
+    @property
+    def seen(self) -> int:
+        """Images that went through the network."""
+        return int(pc.sum(self.shards["seen"]).as_py() or 0)
+
+
+def merge(states: Iterable[BlockState]) -> Merged:
+    """Merges states that come in block order, holding two at a time."""
+    merged: dict[str, Accumulator] = {}
+    images, shards, skipped = [], [], []
+    first = 0
+    for state in states:
+        for name, accumulator in state.accumulators.items():
+            accumulator.shift(first)
+            if name in merged:
+                merged[name].merge(accumulator)
+            else:
+                merged[name] = accumulator
+        numbers = pc.add(state.members["image"], first)
+        images.append(state.members.set_column(0, state.members.schema.field("image"), numbers))
+        shards.append(state.shards)
+        skipped.append(state.skipped)
+        first += int(pc.sum(state.shards["members"]).as_py() or 0)
+    everything = pa.concat_tables(images)
+    _, winners, empty = unpack(merged["topk"].state()["keys"])
+    kept = np.unique(winners[~empty].cpu().numpy())
+    here = np.isin(everything["image"].to_numpy(), kept)
+    return Merged(merged, everything.filter(pa.array(here)), pa.concat_tables(shards), pa.concat_tables(skipped))

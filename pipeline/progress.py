@@ -1,0 +1,35 @@
+"""How long work tells whoever watches: a protocol that jobs implement, and one that shows nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Shows stages and says things; implemented in `jobs.console`."""
+
+    def stage(
+        self, name: str, total: int | None, unit: str, done: int = 0
+    ) -> AbstractContextManager[Callable[..., None]]:
+        """A stage of `total` units of work, `done` of them by an earlier start.
+
+        Yields `advance(count, note="", total=None)`, to be called as work gets done; `note` replaces the text beside
+        the bar, `total` a total that was not known or has changed.
+        """
+
+    def say(self, sentence: str) -> None:
+        """One line for the person watching."""
+
+
+class Silent:
+    """A `Progress` that shows nothing; the default of every function that takes one."""
+
+    @contextmanager
+    def stage(self, name: str, total: int | None, unit: str, done: int = 0) -> Iterator[Callable[..., None]]:
+        """Yields an `advance` that does nothing."""
+        yield lambda count, note="", total=None: None
+
+    def say(self, sentence: str) -> None:
+        """Says nothing."""

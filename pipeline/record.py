@@ -1,0 +1,91 @@
+"""What a run records of itself in `run.json`, and the identity that its ledger refuses to mix."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.files import write_bytes
+from pipeline.layers import Layer
+from pipeline.models import Network
+from pipeline.sources import Dataset
+
+_PACKAGES = (
+    "actmine",
+    "torch",
+    "torchvision",
+    "numpy",
+    "pyarrow",
+    "pandas",
+    "pillow",
+    "webdataset",
+    "safetensors",
+)
+
+
+def identity(
+    dataset: Dataset,
+    network: Network,
+    layers: Sequence[Layer],
+    topk: int,
+    batch_size: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Everything that the bytes of a scan's tables depend on; nothing else."""
+    return {
+        "dataset": dataset.name,
+        "dataset_fingerprint": dataset.fingerprint,
+        "model": network.name,
+        "weights": network.weights,
+        "weights_hash": network.weights_hash,
+        "preprocessing": asdict(network.preprocessing),
+        "layers": [layer.name for layer in layers],
+        "topk": topk,
+        "batch_size": batch_size,
+        "device": device.type,
+        "precision": "float32",
+        "decoder": "pillow",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that has a say in the numbers."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed (run from a checkout)"
+    return found
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Where it ran."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "device": str(device),
+        "device_name": name,
+        "threads": torch.get_num_threads(),
+        "system": platform.system(),
+    }
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """`run.json`, or nothing where a run has not come that far."""
+    try:
+        record = json.loads((run / "run.json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def write_record(run: Path, record: dict[str, Any]) -> None:
+    """Writes `run.json` whole or not at all."""
+    write_bytes(run / "run.json", json.dumps(record, indent=1).encode() + b"\n")

@@ -1,0 +1,186 @@
+"""The scan: one block of shards through the tapped network into accumulators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Protocol, Self
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from pipeline.batches import Batch, Member, read_batches
+from pipeline.images import Normalize, Preprocessing
+from pipeline.sources import Block
+from pipeline.statistics import Statistics
+from pipeline.taps import Readings, TappedNetwork, unit_offsets
+from pipeline.topk import TopK, unpack
+from schemas.fields import field, table
+from schemas.shards import SHARDS
+from schemas.skipped import SKIPPED
+
+MEMBERS = table(
+    field("image", pa.int64(), "number of the sample within its block, from 0"),
+    field("shard", pa.int32(), "number of the shard"),
+    field("key", pa.string(), "name without extension"),
+    field("path", pa.string(), "file within the shard"),
+    field("offset", pa.int64(), "where its bytes begin (bytes)"),
+    field("nbytes", pa.int64(), "length of the encoded image (bytes)"),
+    field("width", pa.int32(), "width (pixels)"),
+    field("height", pa.int32(), "height (pixels)"),
+    field("label", pa.int32(), "class number", nullable=True),
+    field("label_name", pa.string(), "class in words, if the shard says", nullable=True),
+)
+"""The images of one block that are among the exemplars of any unit so far."""
+
+
+class Accumulator(Protocol):
+    """What is kept of all readings: fed batch by batch, merged block by block, saved and restored."""
+
+    def update(self, readings: Readings, images: Tensor) -> None:
+        """Takes in one batch, `readings` `[B, U]` of the images numbered `images` `[B]`."""
+
+    def merge(self, other: Self) -> None:
+        """Takes in what another saw of other images."""
+
+    def shift(self, images: int) -> None:
+        """Adds `images` to every image number it holds."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Its tensors by name."""
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor]) -> Self:
+        """The accumulator whose `state` it was."""
+
+
+ACCUMULATORS: dict[str, type[Accumulator]] = {"topk": TopK, "statistics": Statistics}
+
+
+@dataclass(frozen=True, slots=True)
+class BlockState:
+    """What a block came to: its accumulators, and its part of the tables `MEMBERS`, `SHARDS` and `SKIPPED`.
+
+    Image numbers count the block's samples, seen or skipped, from 0.
+    """
+
+    block: int
+    accumulators: dict[str, Accumulator]
+    members: pa.Table
+    shards: pa.Table
+    skipped: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class ScanSettings:
+    """What the result of a scan depends on beside the network, and `workers`, on which it does not."""
+
+    preprocessing: Preprocessing
+    topk: int
+    batch_size: int
+    workers: int
+
+
+def scan(
+    blocks: Iterable[Block],
+    network: TappedNetwork,
+    settings: ScanSettings,
+    device: torch.device,
+    on_batch: Callable[[Batch], None] = lambda batch: None,
+) -> Iterator[BlockState]:
+    """The state of each block in turn. Images of the next block are decoded while the last ones are computed."""
+    blocks = list(blocks)
+    block_of = {shard.number: block for block in blocks for shard in block.shards}
+    shards = chain.from_iterable(block.shards for block in blocks)
+    normalize = Normalize(settings.preprocessing, device)
+    current: _Block | None = None
+    for batch in read_batches(shards, settings.preprocessing, settings.batch_size, settings.workers):
+        block = block_of[batch.shard.number]
+        if current is None:
+            current = _Block(block, network, settings, device)
+        if len(batch.members):
+            with torch.inference_mode():
+                pixels = torch.from_numpy(batch.pixels)
+                if device.type == "cuda":
+                    pixels = pixels.pin_memory().to(device, non_blocking=True)
+                else:
+                    pixels = pixels.to(device)
+                current.read(network(normalize(pixels)), batch.members)
+        current.account(batch)
+        on_batch(batch)
+        if batch.last and batch.shard is block.shards[-1]:
+            yield current.finish()
+            current = None
+
+
+class _Block:
+    """One block while it is being scanned."""
+
+    def __init__(self, block: Block, network: TappedNetwork, settings: ScanSettings, device: torch.device) -> None:
+        units = unit_offsets(network.layers)[-1]
+        self.block = block
+        self.device = device
+        self.topk = TopK(units, settings.topk, device)
+        self.accumulators: dict[str, Accumulator] = {
+            "topk": self.topk, "statistics": Statistics(units, device)
+        }  # fmt: skip
+        self.members: dict[int, tuple[int, Member]] = {}
+        self.shards: list[dict[str, object]] = []
+        self.skipped: list[dict[str, object]] = []
+        self.first = 0  # number of the current shard's first sample within the block
+        self.seen = self.lost = 0  # samples of the current shard so far
+        self.prune_at = 4096
+
+    def read(self, readings: Readings, members: tuple[Member, ...]) -> None:
+        """Feeds the readings of some members of the current shard to every accumulator."""
+        images = torch.tensor([self.first + member.position for member in members], device=self.device)
+        for accumulator in self.accumulators.values():
+            accumulator.update(readings, images)
+
+    def account(self, batch: Batch) -> None:
+        """Writes down what became of every sample of the batch."""
+        shard = batch.shard
+        self.members |= {self.first + member.position: (shard.number, member) for member in batch.members}
+        self.skipped += [
+            {"shard": shard.number, "position": lost.position, "key": lost.key, "error": lost.error}
+            for lost in batch.rejected
+        ]
+        self.seen += len(batch.members)
+        self.lost += len(batch.rejected)
+        if batch.last:
+            samples = self.seen + self.lost
+            self.shards.append(
+                {"shard": shard.number, "url": shard.url, "members": samples, "seen": self.seen, "skipped": self.lost}
+            )  # fmt: skip
+            self.first += samples
+            self.seen = self.lost = 0
+        if len(self.members) > self.prune_at:
+            self._keep_winners()
+            self.prune_at = max(4096, 2 * len(self.members))
+
+    def finish(self) -> BlockState:
+        """The block's result."""
+        self._keep_winners()
+        rows = [_row(image, shard, member) for image, (shard, member) in sorted(self.members.items())]
+        return BlockState(
+            self.block.number,
+            self.accumulators,
+            pa.Table.from_pylist(rows, MEMBERS),
+            pa.Table.from_pylist(self.shards, SHARDS),
+            pa.Table.from_pylist(self.skipped, SKIPPED),
+        )
+
+    def _keep_winners(self) -> None:
+        _, images, empty = unpack(self.topk.state()["keys"])
+        winners = set(images[~empty].unique().tolist())
+        self.members = {image: entry for image, entry in self.members.items() if image in winners}
+
+
+def _row(image: int, shard: int, member: Member) -> dict[str, object]:
+    return {
+        "image": image, "shard": shard, "key": member.key, "path": member.place.path,
+        "offset": member.place.offset, "nbytes": member.place.nbytes, "width": member.width,
+        "height": member.height, "label": member.label, "label_name": member.label_name,
+    }  # fmt: skip

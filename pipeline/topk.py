@@ -1,0 +1,96 @@
+"""Exact top-k of every unit: the k largest image activations with image and position, in a total order.
+
+An entry's value and image are packed into one int64 whose order is the order of exemplars: activation descending,
+then image ascending. So no two entries tie, `torch.topk` on any device gives the one right answer, and merging in
+any order gives the same entries.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from pipeline.taps import Readings
+
+EMPTY = torch.iinfo(torch.int64).min
+"""The key of no entry; below the key of every float32, -inf included."""
+MOST_IMAGES = 1 << 32
+_LOW = MOST_IMAGES - 1
+_WAITING_ROWS = 256
+
+
+def pack(activation: Tensor, image: Tensor) -> Tensor:
+    """Keys, int64, of float32 activations and image numbers (int64, below 2**32); `EMPTY` for NaN.
+
+    The bits of a float32 compare like integers once those of the negatives are flipped.
+    """
+    bits = (activation + 0.0).contiguous().view(torch.int32)  # + 0.0: -0.0 and 0.0 are the same activation
+    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    keys = (ordered.to(torch.int64) << 32) | (_LOW - image)
+    return keys.masked_fill(activation.isnan(), EMPTY)
+
+
+def unpack(keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Activations (float32), image numbers (int64) and a mask of the entries that are none."""
+    ordered = (keys >> 32).to(torch.int32)
+    bits = ordered ^ ((ordered >> 31) & 0x7FFFFFFF)
+    return bits.view(torch.float32), _LOW - (keys & _LOW), keys == EMPTY
+
+
+class TopK:
+    """The k largest entries of each of `units` units; image numbers are the caller's."""
+
+    def __init__(self, units: int, k: int, device: torch.device | str = "cpu") -> None:
+        self.k = k
+        self._keys = torch.full((units, k), EMPTY, dtype=torch.int64, device=device)
+        self._positions = torch.zeros((units, k), dtype=torch.int32, device=device)
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._waiting_rows = 0
+
+    def update(self, readings: Readings, images: Tensor) -> None:
+        """Takes in one batch: `readings` `[B, U]` of the images numbered `images` `[B]`."""
+        keys = pack(readings.maximum, images[:, None])
+        self._waiting.append((keys, readings.position.to(torch.int32)))
+        self._waiting_rows += len(keys)
+        if self._waiting_rows >= _WAITING_ROWS:
+            self._settle()
+
+    def merge(self, other: Self) -> None:
+        """Takes in what another saw of other images, numbered in the same way."""
+        self._settle()
+        other._settle()
+        self._keep_best([self._keys, other._keys], [self._positions, other._positions])
+
+    def shift(self, images: int) -> None:
+        """Adds `images` to every image number. Raises `OverflowError` past 2**32 images."""
+        self._settle()
+        _, numbers, empty = unpack(self._keys)
+        if bool(((numbers + images >= MOST_IMAGES) & ~empty).any()):
+            raise OverflowError(f"more than {MOST_IMAGES:,} images in one dataset")
+        self._keys = torch.where(empty, self._keys, self._keys - images)
+
+    def state(self) -> dict[str, Tensor]:
+        """Keys `[U, k]` in order, best first, and positions `[U, k]`."""
+        self._settle()
+        keys, order = self._keys.sort(dim=1, descending=True)
+        return {"keys": keys, "positions": self._positions.gather(1, order)}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor]) -> Self:
+        """The accumulator whose `state` it was."""
+        units, k = state["keys"].shape
+        self = cls(units, k, state["keys"].device)
+        self._keys, self._positions = state["keys"], state["positions"]
+        return self
+
+    def _settle(self) -> None:
+        if self._waiting:
+            keys, positions = zip(*self._waiting, strict=True)
+            self._waiting, self._waiting_rows = [], 0
+            self._keep_best([self._keys, torch.cat(keys).t()], [self._positions, torch.cat(positions).t()])
+
+    def _keep_best(self, keys: list[Tensor], positions: list[Tensor]) -> None:
+        self._keys, kept = torch.cat(keys, 1).topk(self.k, dim=1, sorted=False)
+        self._positions = torch.cat(positions, 1).gather(1, kept)

@@ -1,0 +1,25 @@
+"""`exemplars/`: one row per unit and rank, the k images that drive the unit hardest; one file per layer."""
+
+import pyarrow as pa
+
+from schemas.fields import IMAGE, field, table
+
+# fmt: off
+EXEMPLARS = table(
+    field("layer", pa.string(), "name of the layer"),
+    field("unit", pa.int32(), "number of the unit within its layer (channel), from 0"),
+    field("rank", pa.int32(), "0 is the image that drives the unit hardest; ties go to the earlier image"),
+    field("activation", pa.float32(), "the unit's value at (y, x), its maximum over the image (activation)"),
+    field("image_id", pa.int64(), "number of the image in the whole dataset, counted in shard order, from 0"),
+    field("key", pa.string(), "the image's name without extension"),
+    field("label", pa.int32(), "class number; null for an unlabelled image", nullable=True),
+    field("label_name", pa.string(), "the class in words, where known", nullable=True),
+    field("y", pa.int32(), "row of the activation in the layer's map, from 0; null without positions", nullable=True),
+    field("x", pa.int32(), "column of the activation in the layer's map, from 0; null without positions", nullable=True),
+    field("left", pa.int32(), "left edge of the receptive field (pixels of the original image, inclusive)"),
+    field("top", pa.int32(), "top edge of the receptive field (pixels of the original image, inclusive)"),
+    field("right", pa.int32(), "right edge of the receptive field (pixels of the original image, exclusive)"),
+    field("bottom", pa.int32(), "bottom edge of the receptive field (pixels of the original image, exclusive)" ),
+    field("clipped", pa.bool_(), "the field left the network's input, so the box is smaller than the field"),
+    field("crop", IMAGE, "the original pixels inside the box (PNG up to 64 x 64 pixels, JPEG above)", nullable=True),
+)
