@@ -1,53 +1,103 @@
-"""`mine`: a dataset and a network in, a run's tables, visualizations and sheets out."""
+"""`mine`: a dataset and a network in; a run's tables, visualizations and sheets out."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from jobs.console import Display
+from jobs.summary import show_summary
+from pipeline.ascent.presets import find_preset
 from pipeline.layers import Traced
 from pipeline.mine import MineSettings
 from pipeline.mine import mine as mine_dataset
 from pipeline.models import load_network, pick_device
+from pipeline.run import open_run
+from pipeline.sheets.write import write_overviews, write_sheets
 from pipeline.sources import find_dataset
+from pipeline.visualize import visualize_run
+
+SHEETS_A_LAYER = 12
+
+
+class Engine(StrEnum):
+    """Where the work runs."""
+
+    local = "local"
 
 
 def mine(
     dataset: Annotated[
-        str, typer.Option(help="demo, imagenet-val, imagenet-train, imagenette, a folder, or tars.")
+        str, typer.Option(help="demo, imagenet-val, imagenet-train, imagenette, a folder of images, or tars.")
     ] = "demo",
     model: Annotated[
-        str, typer.Option(help="demo (default for the demo), or any torchvision name (default googlenet).")
+        str, typer.Option(help="demo, or any torchvision name. Default: demo for the demo, googlenet otherwise.")
     ] = "",
-    weights: Annotated[str, typer.Option(help="Default weights if empty; 'random'; or a .safetensors/.pth file.")] = "",
+    weights: Annotated[
+        str, typer.Option(help="Default: the model's own. 'random', a weights name, or a .safetensors/.pth file.")
+    ] = "",
     layers: Annotated[
-        str, typer.Option(help="Comma-separated globs or exact names; all unit-bearing layers if empty.")
+        str, typer.Option(help="Comma-separated globs or exact names. Default: every unit-bearing layer.")
     ] = "",
     topk: Annotated[int, typer.Option(min=1, help="Exemplars kept of each unit.")] = 50,
-    run: Annotated[str, typer.Option(help="Folder of the run; runs/DATASET-MODEL if empty.")] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    run: Annotated[str, typer.Option(help="Folder of the run. Default: runs/DATASET-MODEL.")] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    engine: Annotated[Engine, typer.Option(help="Where the work runs.")] = Engine.local,
+    preset: Annotated[str, typer.Option(help="Recipe of the visualizations.")] = "default",
+    visualize: Annotated[bool, typer.Option(help="Draw every unit by gradient ascent.")] = True,
+    sheets: Annotated[
+        bool, typer.Option(help=f"Draw overviews, and contact sheets of {SHEETS_A_LAYER} units of each layer.")
+    ] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the visualizations.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 64,
-    workers: Annotated[int, typer.Option(min=0, help="Decode threads; 0: one per core. No table depends on it.")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Decode threads. Default: one per core. No table depends on it.")
+    ] = 0,
     max_skipped: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of skipped samples that is tolerated.")
+        float, typer.Option(min=0, max=1, help="Share of samples that may be skipped before the run fails.")
     ] = 0.01,
-    data: Annotated[str, typer.Option(help="Where named datasets live.")] = "data",
+    data: Annotated[Path, typer.Option(help="Where named datasets live.")] = Path("data"),
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
     """Finds what every unit of a network responds to.
 
-    Example:  mine --dataset photos/ --model resnet50 --layers 'layer4.*'
+    One pass over the dataset keeps each unit's strongest images with the exact place; their receptive-field crops are
+    cut from the originals; gradient ascent draws what the unit itself prefers. All of it becomes Parquet tables in RUN.
 
     Interrupt it at any time: the same command goes on where it stopped.
+
+    Examples:
+
+    mine
+
+    mine --dataset imagenet-val --model resnet50 --layers 'layer4.*' --topk 100
+
+    mine --dataset photos/ --model squeezenet1_1 --weights mine.safetensors --layers 'features.*'
     """
     display = Display(quiet)
-    source = find_dataset(dataset, Path(data), display)
+    recipe = find_preset(preset)
+    place = pick_device(device)
     network = load_network(model or ("demo" if dataset == "demo" else "googlenet"), weights)
     traced = Traced(network.module, network.input_shape)
     chosen = traced.choose(layers)
+    source = find_dataset(dataset, data, display)
     folder = Path(run or f"runs/{source.name}-{network.name}")
+    units = sum(layer.units for layer in chosen)
+    display.say(f"Mining {source.name} with {network.name} ({network.weights}): {len(chosen)} layers, {units:,} units.")
+    if network.missing:
+        display.say(
+            f"The weights lack {', '.join(sorted(network.missing))}; the chosen layers do not need "
+            f"{'it' if len(network.missing) == 1 else 'them'}."
+        )
     settings = MineSettings(topk, batch_size, workers, max_skipped)
-    mine_dataset(source, network, traced, chosen, folder, pick_device(device), settings, display)
+    mine_dataset(source, network, traced, chosen, folder, place, settings, display)
+    if visualize:
+        visualize_run(folder, network, traced, chosen, recipe, place, seed=seed, progress=display)
+    if sheets:
+        mined, names = open_run(folder), [layer.name for layer in chosen]
+        write_overviews(mined, names, progress=display)
+        write_sheets(mined, names, most=SHEETS_A_LAYER, progress=display)
+    show_summary(open_run(folder), display)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -84,6 +84,9 @@ def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
             offer((None, None, True))
         except BaseException as error:
             offer((None, error, True))
+        finally:
+            if isinstance(items, Generator):
+                items.close()  # at once: what it has under way is not wanted any more
 
     thread = threading.Thread(target=produce, name="read-ahead", daemon=True)
     thread.start()
@@ -100,9 +103,7 @@ def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
         thread.join()
 
 
-def map_in_order(
-    function: Callable[[T], R], items: Iterable[T], pool: ThreadPoolExecutor, most: int
-) -> Iterator[R]:
+def map_in_order(function: Callable[[T], R], items: Iterable[T], pool: ThreadPoolExecutor, most: int) -> Iterator[R]:
     """`function` of each item in their order, up to `most` of them under way in `pool` at once."""
     under_way: deque[Future[R]] = deque()
     try:
@@ -140,7 +141,8 @@ def _batches(
     def batch(shard: Shard, last: bool) -> Batch:
         stacked = np.stack(pixels) if pixels else np.empty((0, *how.crop, 3), np.uint8)
         made = Batch(shard, stacked, tuple(members), tuple(rejected), last)
-        pixels.clear(), members.clear(), rejected.clear()
+        for part in (pixels, members, rejected):
+            part.clear()
         return made
 
     for shard, member, values in map_in_order(prepare, _all_samples(shards), pool, most):

@@ -220,7 +220,8 @@ def _shapes(module: fx.GraphModule, input_shape: tuple[int, int, int]) -> dict[f
                 shapes[n] = tuple(result.shape)
             return result
 
+    kinds = [parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()]
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        Recorder(module).run(torch.empty(1, *input_shape))
+        Recorder(module).run(torch.empty(1, *input_shape, dtype=kinds[0] if kinds else torch.float32))
     # The interpreter runs a copy-free view of the same graph, so its nodes are ours.
     return shapes

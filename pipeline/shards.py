@@ -1,29 +1,30 @@
 """Shards: streams their samples with byte offsets, strictly, and reads one image again by its place.
 
-A shard is a tar in WebDataset format, or a run of files below a folder. A sample is a group of neighbouring
-files that share a key, one of them an image. Every sample comes out once, as a `Sample` or a `Rejected`.
+A shard is a tar in WebDataset format, or a run of files below a folder. A sample is an image together with the
+neighbouring files that share its key. Every image, and every group without one, comes out once: as a `Sample` or
+as a `Rejected`.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
+import stat
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.tars import ShardError, read_tar, readable
 
-IMAGE_EXTENSIONS = frozenset(
-    "jpg jpeg jpe jfif png webp bmp gif tif tiff ppm pgm pbm pnm jp2 tga avif".split()
-)
-_BUFFER = 1 << 20
-
-
-class ShardError(UserError):
-    """A shard is damaged or gone: names the shard, the byte and the way on."""
+IMAGE_EXTENSIONS = frozenset("jpg jpeg jpe jfif png webp bmp gif tif tiff ppm pgm pbm pnm jp2 tga avif".split())
+MAX_BYTES = 1 << 30
+"""The longest encoded image that is read (bytes)."""
+LABEL_EXTENSIONS = frozenset(("cls", "json"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,10 @@ class Rejected:
 @dataclass(frozen=True, slots=True)
 class _File:
     key: str
-    extension: str
+    extension: str  # all that follows the key, in lower case, without the first dot
     place: Place
-    data: bytes | None  # None: not a regular file
+    data: bytes = b""  # of images and labels only
+    problem: str = ""  # why it cannot be read, if it cannot
 
 
 def read_samples(shard: Shard) -> Iterator[Sample | Rejected]:
@@ -86,11 +88,21 @@ def read_samples(shard: Shard) -> Iterator[Sample | Rejected]:
     files = _tar_files(shard) if shard.files is None else _folder_files(shard)
     first_of: dict[str, str] = {}
     folder_labels = {name: number for number, name in enumerate(shard.classes)}
-    for position, (key, group) in enumerate(groupby(files, key=lambda file: file.key)):
-        sample = _sample(position, key, list(group), first_of.get(key), folder_labels)
-        if isinstance(sample, Sample):
-            first_of[key] = sample.place.path
-        yield sample
+    position = count()
+    for key, group in groupby(files, key=lambda file: file.key):
+        members = list(group)
+        images = _images(members)
+        if not images:
+            yield Rejected(next(position), key, _why_no_image(members))
+        for image in images:
+            if image.problem:
+                yield Rejected(next(position), key, image.problem)
+            elif key in first_of:
+                twin = f"duplicate key: {image.place.path} follows {first_of[key]}"
+                yield Rejected(next(position), key, twin)
+            else:
+                first_of[key] = image.place.path
+                yield _sample(next(position), image, members, folder_labels)
 
 
 def read_bytes(shard: Shard, place: Place) -> bytes:
@@ -125,116 +137,114 @@ def tar_key(name: str) -> str:
     return f"{head}{slash}{stem}"
 
 
+def tar_extension(name: str) -> str:
+    """All that follows a tar's key, in lower case, without its dot: `seg.png` of `street/0001.seg.png`."""
+    stem, _, rest = name.rpartition("/")[2].partition(".")
+    return rest.lower() if stem else extension(name)
+
+
 def _folder_files(shard: Shard) -> Iterator[_File]:
     for path in shard.files or ():
-        try:
-            data = Path(shard.url, path).read_bytes()
-        except OSError as error:
-            raise ShardError(
-                f"{Path(shard.url, path)} cannot be read ({error.strerror}). "
-                "Restore it, or start a new RUN on the folder as it is now."
-            ) from error
-        yield _File(folder_key(path), extension(path), Place(path, 0, len(data)), data)
+        if readable(path) == path:
+            data, problem = _file_data(Path(shard.url, path))
+        else:
+            data, problem = b"", "its name is not UTF-8: rename it"
+        place = Place(readable(path), 0, len(data))
+        yield _File(folder_key(place.path), extension(place.path), place, data, problem)
+
+
+def _file_data(path: Path) -> tuple[bytes, str]:
+    """The bytes of a file if anybody wants them, and why it cannot be read."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            return b"", "a device or pipe, not a file"
+        if found.st_size > MAX_BYTES:
+            return b"", _too_long(found.st_size)
+        return path.read_bytes() if _holds_data(path.name) else b"", ""
+    except PermissionError as error:
+        return b"", f"it cannot be read ({error.strerror})"
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP) and path.is_symlink():
+            return b"", f"a link to {readable(os.readlink(path))}, which is not there"
+        raise ShardError(
+            f"{path} cannot be read ({error.strerror}). Restore it, or start a new RUN on the folder as it is now."
+        ) from error
 
 
 def _tar_files(shard: Shard) -> Iterator[_File]:
+    for member, data in read_tar(shard.url, _is_wanted):
+        if not member.isdir():
+            name = readable(member.name)
+            place = Place(name, member.offset_data, member.size)
+            yield _File(tar_key(name), tar_extension(name), place, data, _problem(member))
+
+
+def _is_wanted(member: tarfile.TarInfo) -> bool:
+    return _holds_data(member.name) and not _problem(member)
+
+
+def _problem(member: tarfile.TarInfo) -> str:
+    if member.issparse():
+        return "a sparse file, whose bytes do not lie in one piece"
+    if not member.isreg():
+        return "a link or device, not a file"
+    return _too_long(member.size) if member.size > MAX_BYTES else ""
+
+
+def _too_long(nbytes: int) -> str:
+    return f"its {nbytes:,} bytes are more than the limit of {MAX_BYTES:,}"
+
+
+def _holds_data(name: str) -> bool:
+    return extension(name) in IMAGE_EXTENSIONS | LABEL_EXTENSIONS
+
+
+def _images(files: Sequence[_File]) -> list[_File]:
+    """The images among files of one key: by WebDataset's extension (all behind the first dot), else by the last."""
+    exact = [file for file in files if file.extension in IMAGE_EXTENSIONS]
+    return exact or [file for file in files if file.extension.rpartition(".")[2] in IMAGE_EXTENSIONS]
+
+
+def _why_no_image(files: Sequence[_File]) -> str:
+    problem = next((file.problem for file in files if file.problem), "")
+    found = dict.fromkeys(f".{file.extension}" if file.extension else "no extension" for file in files)
+    return problem or f"no image among its files ({', '.join([*found][:4])}{', …' if len(found) > 4 else ''})"
+
+
+def _sample(position: int, image: _File, files: Sequence[_File], folder_labels: dict[str, int]) -> Sample | Rejected:
     try:
-        stream = Path(shard.url).open("rb")
-    except OSError as error:
-        raise ShardError(f"Shard {shard.url} cannot be opened ({error.strerror}).") from error
-    with stream:
-        for member, data in _strict_tar(stream, shard.url):
-            if member.isdir():
-                continue
-            place = Place(member.name, member.offset_data, member.size)
-            yield _File(tar_key(member.name), extension(member.name), place, data)
+        label, label_name = _label(image, files)
+    except (ValueError, RecursionError) as error:
+        return Rejected(position, image.key, f"unreadable label: {error}")
+    if label is None and "/" in image.key:
+        label = folder_labels.get(image.key.split("/", 1)[0])
+    return Sample(position, image.key, image.place, image.data, label, label_name)
 
 
-class _StrictTarInfo(tarfile.TarInfo):
-    """A header that cannot be read is an error: `tarfile` itself takes it for the end of the archive."""
-
-    @classmethod
-    def fromtarfile(cls, tar: tarfile.TarFile) -> _StrictTarInfo:
-        try:
-            return super().fromtarfile(tar)  # type: ignore[return-value]
-        except tarfile.EOFHeaderError:
-            raise
-        except tarfile.EmptyHeaderError:
-            raise tarfile.StreamError("it stops without the end marker of a tar") from None
-        except tarfile.HeaderError as error:
-            raise tarfile.StreamError(f"bad header: {error}") from None
-
-
-def _strict_tar(stream: BinaryIO, url: str) -> Iterator[tuple[tarfile.TarInfo, bytes | None]]:
-    offset = 0
-    try:
-        with tarfile.open(fileobj=stream, mode="r|", bufsize=_BUFFER, tarinfo=_StrictTarInfo) as tar:
-            for member in tar:
-                offset = member.offset
-                tar.members.clear()  # tarfile keeps every header it has read
-                opened = tar.extractfile(member) if member.isreg() else None
-                data = None if opened is None else opened.read()
-                if data is not None and len(data) != member.size:
-                    raise tarfile.StreamError(f"{member.name} has {len(data)} of its {member.size} bytes")
-                yield member, data
-            _only_zeros_remain(tar)
-    except (tarfile.TarError, EOFError) as error:
-        raise ShardError(
-            f"Shard {url} is damaged after byte {offset}: {error}. Fetch it again, or leave it out of DATASET."
-        ) from error
-    except OSError as error:
-        raise ShardError(f"Shard {url} could not be read after byte {offset} ({error}).") from error
-
-
-def _only_zeros_remain(tar: tarfile.TarFile) -> None:
-    rest = tar.fileobj
-    while block := rest.read(_BUFFER):  # type: ignore[union-attr]
-        if block.strip(b"\0"):
-            raise tarfile.StreamError("data follow its end marker (a zeroed header?)")
-
-
-def _sample(
-    position: int, key: str, files: list[_File], twin: str | None, folder_labels: dict[str, int]
-) -> Sample | Rejected:
-    images = [file for file in files if file.extension in IMAGE_EXTENSIONS and file.data is not None]
-    if not images:
-        if any(file.data is None for file in files):
-            return Rejected(position, key, "a link or device, not a file")
-        found = ", ".join(f".{file.extension}" if file.extension else "no extension" for file in files)
-        return Rejected(position, key, f"no image among its files ({found})")
-    if len(images) > 1:
-        return Rejected(position, key, f"duplicate key: {' and '.join(file.place.path for file in images)}")
-    if twin is not None:
-        return Rejected(position, key, f"duplicate key: {images[0].place.path} follows {twin}")
-    image = images[0]
-    try:
-        label, label_name = _label(files)
-    except ValueError as error:
-        return Rejected(position, key, f"unreadable label: {error}")
-    if label is None and "/" in key:
-        label = folder_labels.get(key.split("/", 1)[0])
-    return Sample(position, key, image.place, image.data or b"", label, label_name)
-
-
-def _label(files: Iterable[_File]) -> tuple[int | None, str | None]:
+def _label(image: _File, files: Sequence[_File]) -> tuple[int | None, str | None]:
     """The label from `.cls` (a number or a word) and `.json` (`label`, `label_name` or `class_name`)."""
-    label: int | None = None
-    label_name: str | None = None
+    written: int | str = ""
+    record: dict[str, Any] = {}
+    infix = image.extension.rpartition(".")[0]
     for file in files:
-        if file.extension == "cls":
-            word = (file.data or b"").decode().strip()
-            if word.lstrip("-").isdigit():
-                label = int(word)
-            else:
-                label_name = word or None
-        elif file.extension == "json":
-            record = json.loads(file.data or b"")
-            if isinstance(record, dict):
-                if label is None and isinstance(record.get("label"), int):
-                    label = record["label"]
-                named = record.get("label_name", record.get("class_name"))
-                if isinstance(named, str):
-                    label_name = named
+        kind = file.extension.removeprefix(f"{infix}.") if infix else file.extension
+        if kind in LABEL_EXTENSIONS and file.problem:
+            raise ValueError(file.problem)
+        if kind == "cls":
+            written = _number_or_word(file.data.decode("utf-8-sig"))
+        elif kind == "json":
+            loaded = json.loads(file.data)
+            record = loaded if isinstance(loaded, dict) else {}
+    noted = record.get("label")
+    noted = _number_or_word(noted) if isinstance(noted, str) else noted
+    label = next((value for value in (written, noted) if type(value) is int), None)
     if label is not None and not -(2**31) <= label < 2**31:
         raise ValueError(f"{label} is not a 32-bit number")
-    return label, label_name
+    names = (record.get("label_name"), record.get("class_name"), written, noted)
+    return label, next((readable(name) for name in names if isinstance(name, str) and name), None)
+
+
+def _number_or_word(text: str) -> int | str:
+    text = text.strip()
+    return int(text) if re.fullmatch("-?[0-9]+", text) else text

@@ -8,17 +8,19 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
 import braceexpand
 
+from pipeline.archives import DEVKIT, extract_imagenet, fetch_imagenette
 from pipeline.demo.concepts import CONCEPTS
 from pipeline.demo.dataset import render_dataset
 from pipeline.errors import UserError, near_matches
 from pipeline.progress import Progress, Silent
 from pipeline.shards import IMAGE_EXTENSIONS, Shard, extension, folder_key
+from pipeline.tars import readable
 
 NAMES = ("demo", "imagenet-val", "imagenet-train", "imagenette")
 FILES_PER_SHARD = 512
@@ -43,12 +45,14 @@ class Dataset:
     imagenet: bool = False
 
     def label_words(self, categories: Sequence[str] | None) -> tuple[str, ...] | None:
-        """The labels in words: the network's `categories` where the classes are ImageNet's, `classes` otherwise."""
-        synsets = self.classes is not None and all(_SYNSET.fullmatch(name) for name in self.classes)
+        """The labels in words: the network's `categories` where the classes are ImageNet's, `classes` otherwise.
+
+        Folders are ImageNet's classes only if they are all there: label numbers count the folders.
+        """
         if categories is not None and len(categories) == 1000:
-            if self.imagenet and (self.classes is None or synsets):
-                return tuple(categories)
-            if self.classes is not None and len(self.classes) == 1000 and synsets:
+            if self.classes is None:
+                return tuple(categories) if self.imagenet else None
+            if len(self.classes) == 1000 and all(_SYNSET.fullmatch(name) for name in self.classes):
                 return tuple(categories)
         return self.classes
 
@@ -82,11 +86,10 @@ def find_dataset(word: str, root: Path = Path("data"), progress: Progress = Sile
         return _imagenette(root / word)
     if "://" in word or word.startswith("pipe:"):
         raise UserError(f"DATASET={word!r}: only folders and tars on this machine's disks can be mined so far.")
-    path = Path(word)
-    if path.is_dir():
-        tars = sorted(str(tar) for tar in path.glob("*.tar"))
-        return _tars(_short_name(path), tars) if tars else _folder(_short_name(path), path)
-    tars = [tar for pattern in braceexpand.braceexpand(word) for tar in _globbed(pattern)]
+    place = os.path.expanduser(word)
+    if os.path.isdir(place) and word:
+        return _anything(Path(place))
+    tars = [place] if os.path.isfile(place) else _expanded(place)
     if not tars:
         raise UserError(
             f"There is no dataset {word!r}.{near_matches(word, NAMES)} DATASET is one of {', '.join(NAMES)}, "
@@ -95,12 +98,43 @@ def find_dataset(word: str, root: Path = Path("data"), progress: Progress = Sile
     return _tars(_short_name(Path(tars[0]).parent), tars)
 
 
+def _anything(folder: Path) -> Dataset:
+    """The tars that lie in a folder, or the images in and below it."""
+    tars = _tars_in(folder)
+    if not tars:
+        return _folder(_short_name(folder), folder)
+    image = next((path for path, _ in _walk(folder) if extension(path) in IMAGE_EXTENSIONS), None)
+    if image is not None:
+        raise UserError(
+            f"{folder} holds tars as well as images ({image}). "
+            f"Say DATASET='{folder}/*.tar' for the tars, or move them elsewhere for the images."
+        )
+    return _tars(_short_name(folder), tars)
+
+
+def _tars_in(folder: Path) -> list[str]:
+    return sorted(str(path) for path in folder.glob("*.tar") if not path.name.startswith(".") and not path.is_dir())
+
+
+def _expanded(word: str) -> list[str]:
+    """The tars that brace patterns and globs name, in the order of the words; empty if there is none at all."""
+    try:
+        patterns = list(braceexpand.braceexpand(word))
+    except ValueError as error:
+        raise UserError(f"DATASET={word!r} is not a brace pattern ({error}): shards/{{0000..0063}}.tar is.") from error
+    found = {pattern: _globbed(pattern) for pattern in patterns}
+    if not any(found.values()):
+        return []
+    for pattern, tars in found.items():
+        if not tars:
+            raise UserError(f"DATASET={word!r}: nothing is called {pattern}, which is a part of it.")
+    return [tar for pattern in patterns for tar in found[pattern]]
+
+
 def _globbed(pattern: str) -> list[str]:
     if glob.has_magic(pattern):
-        return sorted(glob.glob(pattern))
-    if not Path(pattern).exists() and not pattern.endswith(".tar"):
-        return []
-    return [pattern]
+        return sorted(glob.glob(pattern, recursive=True))
+    return [pattern] if os.path.exists(pattern) or pattern.endswith(".tar") else []
 
 
 def _short_name(path: Path) -> str:
@@ -117,10 +151,14 @@ def _tars(
     samples: int | None = None,
     imagenet: bool = False,
 ) -> Dataset:
-    twice = sorted({url for url in urls if urls.count(url) > 1}) if len(set(urls)) < len(urls) else []
-    if twice:
-        raise UserError(f"DATASET names {twice[0]} more than once; its images would be counted twice.")
-    gone = [url for url in urls if not Path(url).is_file()]
+    _refuse_unreadable(urls)
+    by_file: dict[str, str] = {}
+    for url in urls:
+        first = by_file.setdefault(os.path.realpath(url), url)
+        if first is not url:
+            also = "more than once" if first == url else f"and {first}, which is the same file"
+            raise UserError(f"DATASET names {url} {also}; its images would be counted twice.")
+    gone = [url for url in urls if not os.path.isfile(url)]
     if gone:
         raise UserError(f"{len(gone)} of {len(urls)} shards are missing, the first is {gone[0]}.")
     sizes = [(Path(url).name, Path(url).stat().st_size) for url in urls]
@@ -129,11 +167,17 @@ def _tars(
 
 
 def _folder(name: str, root: Path, imagenet: bool = False) -> Dataset:
+    _refuse_unreadable([str(root)])
     files = list(_walk(root))
+    images = [path for path, _ in files if extension(path) in IMAGE_EXTENSIONS]
+    if not images:
+        tars = any(extension(path) == "tar" for path, _ in files)
+        raise UserError(
+            f"{root} holds no images ({', '.join(sorted(IMAGE_EXTENSIONS)[:6])}, …) and no tars."
+            + (f" Tars lie deeper: say DATASET='{root}/**/*.tar'." if tars else "")
+        )
     groups = [[path for path, _ in group] for _, group in groupby(files, key=lambda item: folder_key(item[0]))]
-    if not any(extension(path) in IMAGE_EXTENSIONS for path, _ in files):
-        raise UserError(f"{root} holds no images ({', '.join(sorted(IMAGE_EXTENSIONS)[:6])}, …) and no tars.")
-    classes = tuple(sorted({path.split("/", 1)[0] for path, _ in files if "/" in path}))
+    classes = tuple(sorted({readable(path.split("/", 1)[0]) for path in images if "/" in path}))
     shards = tuple(
         Shard(
             number,
@@ -143,17 +187,47 @@ def _folder(name: str, root: Path, imagenet: bool = False) -> Dataset:
         )
         for number, start in enumerate(range(0, len(groups), FILES_PER_SHARD))
     )
-    return Dataset(name, shards, _hash(files), classes or None, len(groups), imagenet)
+    samples = sum(max(1, sum(extension(path) in IMAGE_EXTENSIONS for path in group)) for group in groups)
+    return Dataset(name, shards, _hash(files), classes or None, samples, imagenet)
 
 
-def _walk(root: Path) -> Iterator[tuple[str, int]]:
-    """Relative path and size of every file that is not hidden, in one order on every machine."""
-    for directory, folders, names in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith("."):
-                path = Path(directory, name)
-                yield path.relative_to(root).as_posix(), path.stat().st_size
+def _refuse_unreadable(paths: Sequence[str]) -> None:
+    for path in paths:
+        if readable(path) != path:
+            raise UserError(f"The name of {readable(path)} is not UTF-8, so that no table could hold it. Rename it.")
+
+
+def _walk(folder: Path, prefix: str = "", above: frozenset[str] = frozenset()) -> Iterator[tuple[str, int]]:
+    """Relative path and size of every file that is not hidden, in one order on every machine, equal keys together.
+
+    A size of -1 is that of a link to nothing. Raises `UserError` for a folder that cannot be listed or holds itself.
+    """
+    here = os.path.realpath(folder)
+    if here in above:
+        raise UserError(f"{folder} is a link to a folder above it, so that its images have no end. Remove it.")
+    try:
+        with os.scandir(folder) as listing:
+            entries = [entry for entry in listing if not entry.name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"The folder {folder} cannot be read ({error.strerror}).") from error
+    entries.sort(key=lambda entry: (folder_key(entry.name), entry.name))
+    for entry in entries:
+        if not _is_folder(entry):
+            yield prefix + entry.name, _size(entry)
+    for entry in entries:
+        if _is_folder(entry):
+            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", above | {here})
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:
+        return -1
 
 
 def _hash(sizes: Sequence[tuple[str, int]]) -> str:
@@ -174,44 +248,18 @@ def _imagenet(name: str, root: Path) -> Dataset:
         if tree.is_dir() and any(_SYNSET.fullmatch(entry.name) for entry in tree.iterdir() if entry.is_dir()):
             return _folder(name, tree, imagenet=True)
     if (root / official).is_file():
-        return _folder(name, _extract_imagenet(root, split, official), imagenet=True)
-    tars = sorted(str(tar) for tar in root.glob("*.tar"))
+        return _folder(name, extract_imagenet(root, split, official), imagenet=True)
+    tars = _tars_in(root)
     if tars:
         return _tars(name, tars, imagenet=True)
     raise UserError(
         f"DATASET={name}: nothing was found in {root}/. Put one of these there:\n"
-        f"  the official {archive} and ILSVRC2012_devkit_t12.tar.gz from image-net.org (needs a free account),\n"
+        f"  the official {archive} and {DEVKIT} from image-net.org (needs a free account),\n"
         f"  or the extracted folders {root}/n01440764/*.JPEG …, or WebDataset shards {root}/*.tar (jpg + cls)."
     )
 
 
-def _extract_imagenet(root: Path, split: str, official: str) -> Path:
-    from torchvision.datasets import ImageNet
-
-    try:
-        ImageNet(str(root), split=split)
-    except ModuleNotFoundError as error:
-        raise UserError(f"Reading ImageNet's devkit needs {error.name}: pip install {error.name}") from error
-    except RuntimeError as error:
-        raise UserError(f"{root / official} cannot be extracted: {error}") from error
-    return root / split
-
-
 def _imagenette(root: Path) -> Dataset:
-    """Imagenette's validation photographs, downloaded by torchvision on first use."""
-    from torchvision.datasets import Imagenette
-
-    try:
-        found = Imagenette(str(root), split="val", size="full", download=not (root / "imagenette2").is_dir())
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"DATASET=imagenette could not be downloaded ({error}).\n"
-            f"Download imagenette2.tgz elsewhere (its address is in torchvision.datasets.Imagenette)\n"
-            f"and extract it so that {root}/imagenette2/val/ exists."
-        ) from error
+    words = fetch_imagenette(root)
     dataset = _folder("imagenette", root / "imagenette2" / "val")
-    words = {wnid: names[0] for wnid, names in zip(found.wnids, found.classes, strict=True)}
-    return Dataset(
-        dataset.name, dataset.shards, dataset.fingerprint,
-        tuple(words.get(name, name) for name in dataset.classes or ()), dataset.samples,
-    )  # fmt: skip
+    return replace(dataset, classes=tuple(words.get(name, name) for name in dataset.classes or ()))

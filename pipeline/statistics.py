@@ -64,5 +64,5 @@ class Statistics:
             "nan_count": self._of["nan"],
             "activation_mean": mean,
             "activation_std": variance.clamp(min=0).sqrt(),
-            "firing_rate": self._of["fired"] / images,
+            "firing_rate": self._of["fired"].to(mean.dtype) / images,
         }

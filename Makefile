@@ -1,0 +1,73 @@
+# actmine: `make help` lists the targets. Every target is also `python -m jobs COMMAND --flag`.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+JOBS := $(BIN)/python -m jobs
+
+# words of the commands; empty means the command's own default
+DATASET ?= demo
+MODEL ?=
+WEIGHTS ?=
+LAYERS ?=
+TOPK ?= 50
+RUN ?=
+DEVICE ?= auto
+ENGINE ?= local
+PRESET ?= default
+VISUALIZE ?= 1
+UNITS ?=
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup mine layers sheets demo-model test test-slow lint format bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@echo; echo "  Say words like DATASET=imagenet-val MODEL=resnet50 LAYERS='layer4.*' RUN=runs/mine; ARGS='--any-flag'."
+
+setup: $(READY) ## create .venv and install (with pinned, tested versions)
+
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "actmine needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Installing into $(VENV) (about a minute, once) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip setuptools
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)
+
+mine: $(READY) ## mine DATASET with MODEL: tables, visualizations, sheets (the embedded demo if nothing is said)
+	@$(JOBS) mine --dataset '$(DATASET)' --model '$(MODEL)' --weights '$(WEIGHTS)' --layers '$(LAYERS)' --topk $(TOPK) \
+	  --run '$(RUN)' --device '$(DEVICE)' --engine '$(ENGINE)' --preset '$(PRESET)' \
+	  $(if $(filter 0,$(VISUALIZE)),--no-visualize,--visualize) $(ARGS)
+
+layers: $(READY) ## list the layers of MODEL, their units, map sizes and receptive fields
+	@$(JOBS) layers $(if $(MODEL),--model '$(MODEL)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') --layers '$(LAYERS)' $(ARGS)
+
+sheets: $(READY) ## contact sheets of RUN: LAYERS=… UNITS=3,7,10-20
+	@$(JOBS) sheets --run '$(RUN)' --layers '$(LAYERS)' --units '$(UNITS)' $(ARGS)
+
+demo-model: $(READY) ## train the demo's network again (about 15 minutes on 2 cores)
+	@$(JOBS) demo-model $(ARGS)
+
+test: $(READY) ## run the tests
+	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+
+test-slow: $(READY) ## run the slow tests
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(READY) ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## fix style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## measure: mining against the bare forward pass
+	$(BIN)/python -m benchmarks.mining $(ARGS)
+
+clean: ## remove caches (runs, data and .venv stay)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache build *.egg-info; find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""One file per question; each prints ratios of medians from interleaved rounds."""

@@ -1,0 +1,45 @@
+"""What a run came to, in one table, and what to type next."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+
+from jobs.console import Display
+from pipeline.run import Run
+
+
+def show_summary(run: Run, display: Display) -> None:
+    """The run's path, its tables and the commands to look further."""
+    counts, folder = run.record["counts"], run.path
+    table = Table(box=box.SIMPLE_HEAD, title=f"{folder}", title_style="bold", title_justify="left")
+    table.add_column("table", no_wrap=True)
+    table.add_column("rows", justify="right")
+    table.add_column("what it holds")
+    drawn = run.record.get("visualization")
+    for name, rows, holds in (
+        ("layers.parquet", len(run.layers), "map sizes and receptive fields"),
+        ("units/", run.record["units"], "statistics, labels" + (", visualizations" if drawn else "")),
+        ("exemplars/", counts["exemplars"], "the strongest images of each unit, their boxes and crops"),
+        ("images.parquet", counts["images_with_exemplars"], "the images those exemplars name"),
+        ("shards.parquet", len(run.shards), f"the account: {counts['seen']:,} images seen, {counts['skipped']:,} skipped"),
+        ("skipped.parquet", counts["skipped"], "what was left out, and why"),
+    ):
+        table.add_row(name, f"{rows:,}", holds)
+    display.console.print(table)
+    sheets = sorted(folder.glob("sheets/*/*.png"))
+    if sheets:
+        display.say(f"{len(sheets)} pictures are in {folder / 'sheets'}; begin with {_last_overview(run)}")
+    display.say("Look further:")
+    display.say(f"  make sheets RUN={folder} LAYERS='{run.layers['layer'].iloc[-1]}' UNITS=0-9")
+    display.say(f"  python -c \"import pandas as pd; print(pd.read_parquet('{folder}/units').describe())\"")
+
+
+def _last_overview(run: Run) -> str:
+    """The overview of the deepest layer of maps: where units are most telling."""
+    from pipeline.files import safe_name
+
+    maps = run.layers[run.layers["height"].notna()]
+    layer = (maps if len(maps) else run.layers)["layer"].iloc[-1]
+    found = sorted((run.path / "sheets" / safe_name(layer)).glob("overview*.png"))
+    return str(found[0] if found else run.path / "sheets")

@@ -1,0 +1,107 @@
+"""Draws every unit of a layer: batches sized to memory, another try for units that stay at zero."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from pipeline.ascent.canvas import to_bytes, to_rgb
+from pipeline.ascent.climb import Climb
+from pipeline.ascent.presets import Preset
+from pipeline.errors import UserError
+from pipeline.layers import Layer, Traced
+from pipeline.models import Network
+from pipeline.receptive_field import Field
+
+_MOST_TOGETHER = 128
+_BYTES_PER_ELEMENT = 12  # of a value inside the network while ascending (float32): itself, its gradient, scratch
+_CPU_BYTES = 512 << 20  # more would not be faster: the maps leave the caches
+_GPU_BYTES = 8 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Visualization:
+    """What ascent drew for one unit: `picture` is 8-bit RGB `[H, W, 3]`.
+
+    `activation` is the unit's image activation on that picture, through the unmodified network; `seed` the one its
+    noise came from. With `activation` not above zero, none of `attempts` made the unit fire.
+    """
+
+    unit: int
+    picture: np.ndarray
+    activation: float
+    seed: int
+    attempts: int
+
+
+def visualize(
+    network: Network,
+    traced: Traced,
+    layer: Layer,
+    field: Field,
+    units: Sequence[int],
+    *,
+    preset: Preset,
+    seed: int,
+    device: torch.device,
+) -> Iterator[list[Visualization]]:
+    """Draws `units` of `layer` by gradient ascent and yields them in order, in batches sized to memory.
+
+    Canvases have the size of the layer's receptive `field` away from borders, or of the network's input where that
+    is smaller (pixels). A unit's picture depends on `seed`, the layer and the unit; its batch mates change no more
+    than the rounding of floats. Raises `UserError` if the network's input has neither one nor three channels.
+    """
+    channels = len(network.preprocessing.mean)
+    if channels not in (1, 3):
+        raise UserError(
+            f"{network.name} takes images of {channels} channels; pictures can be drawn for 1 or 3. "
+            "Leave them out with VISUALIZE=0."
+        )
+    climb = Climb(network.preprocessing, traced, layer, field, preset, device)
+    size = _batch_size(climb.elements(), device)
+    for begin in range(0, len(units), size):
+        yield _draw(climb, list(units[begin : begin + size]), seed)
+
+
+def unit_seed(seed: int, layer: str, unit: int, attempt: int) -> int:
+    """The seed of one unit's noise, below 2**32: the same on every machine and in every batch."""
+    return _hashed(f"{seed}/{layer}/{unit}/{attempt}")
+
+
+def _draw(climb: Climb, units: list[int], seed: int) -> list[Visualization]:
+    """Ascends until each unit fires or has used up its attempts; keeps the best of each."""
+    name = climb.layer.name
+    best: dict[int, Visualization] = {}
+    stuck = units
+    for attempt in range(climb.preset.attempts):
+        seeds = [unit_seed(seed, name, unit, attempt) for unit in stuck]
+        pictures, activations = climb(stuck, seeds, _hashed(f"{seed}/{name}/jitter/{attempt}"), attempt)
+        drawn = zip(stuck, seeds, to_bytes(pictures), activations.tolist(), strict=True)
+        for unit, its_seed, picture, activation in drawn:
+            found = Visualization(unit, to_rgb(picture), activation, its_seed, attempt + 1)
+            better = max(best.get(unit, found), found, key=_height)
+            best[unit] = replace(better, attempts=attempt + 1)
+        stuck = [unit for unit in stuck if not best[unit].activation > 0]
+        if not stuck:
+            break
+    return [best[unit] for unit in units]
+
+
+def _height(visualization: Visualization) -> float:
+    return -math.inf if math.isnan(visualization.activation) else visualization.activation
+
+
+def _batch_size(elements: int, device: torch.device) -> int:
+    memory = _CPU_BYTES
+    if device.type == "cuda":
+        memory = min(_GPU_BYTES, torch.cuda.get_device_properties(device).total_memory // 4)
+    return min(max(memory // (_BYTES_PER_ELEMENT * elements), 1), _MOST_TOGETHER)
+
+
+def _hashed(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

@@ -1,0 +1,163 @@
+"""The loop of ascent: pictures of several units of one layer rise together, each on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, fx
+
+from pipeline.ascent.canvas import Normalized, Pixels, to_bytes
+from pipeline.ascent.cone import cone, elements, shapes_at
+from pipeline.ascent.objectives import centre_of_units, image_activations
+from pipeline.ascent.presets import Preset, Stage
+from pipeline.ascent.regularizers import blur, compose, natural_colours, natural_spectrum, shift, unit_rms
+from pipeline.ascent.subnetwork import subnetwork
+from pipeline.images import Preprocessing
+from pipeline.layers import Layer, Traced
+from pipeline.receptive_field import Axis, Field
+
+Size = tuple[int, int]
+Position = tuple[int, int]
+
+
+class Climb:
+    """What the units of one layer share: the networks below it, the sizes of their canvases, the recipe."""
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        traced: Traced,
+        layer: Layer,
+        field: Field,
+        preset: Preset,
+        device: torch.device,
+    ) -> None:
+        self.traced, self.layer, self.field, self.preset, self.device = traced, layer, field, preset, device
+        self.colour = preprocessing.mean
+        self.normalized = Normalized.of(preprocessing, device)
+        self.plain = subnetwork(traced, layer).to(device)
+        self._outputs: dict[Size, tuple[int, ...] | None] = {}
+        self.size = self._size()
+        self._cones: dict[tuple[Size, float], fx.GraphModule] = {}
+
+    def __call__(
+        self, units: Sequence[int], seeds: Sequence[int], jitter_seed: int, attempt: int
+    ) -> tuple[Tensor, Tensor]:
+        """Finished pictures in 0..1 `[B, C, H, W]` of `units` and their image activations as 8-bit ones, `[B]`.
+
+        `seeds` are those of each unit's noise; the shifts of the jitter are the same for all units of the layer.
+        Each further `attempt` (from 0) begins with more noise and leaks more.
+        """
+        canvas = Pixels(self.colour, self.preset.noise * self.preset.retry_noise**attempt, self.device)
+        slope = min(self.preset.slope * self.preset.retry_slope**attempt, 0.9)
+        which = torch.tensor(list(units), device=self.device)
+        shifts = torch.Generator().manual_seed(jitter_seed)
+        size = self._stage_size(self.preset.stages[0])
+        pictures = canvas.start(seeds, *size)
+        for stage in self.preset.stages:
+            before, size = size, self._stage_size(stage)
+            if size != before:
+                around = canvas.start(seeds, *size)
+                pictures = canvas.enlarge(pictures, around, *self._offset(before, size))
+            pictures = self._rise(canvas, pictures, stage, slope, which, shifts)
+        return pictures, self.measure(pictures).gather(1, which[:, None])[:, 0]
+
+    def elements(self) -> int:
+        """Numbers that one picture makes inside the network at the largest canvas."""
+        return elements(self._cone(self.size, self.preset.slope), self._shape(self.size))
+
+    @torch.no_grad()
+    def measure(self, pictures: Tensor) -> Tensor:
+        """Image activations `[B, U]` of pictures rounded to 8 bits, through the unmodified network."""
+        rounded = torch.from_numpy(to_bytes(pictures)).to(self.device).permute(0, 3, 1, 2).float() / 255
+        return image_activations(self.plain(self.normalized(rounded)))
+
+    def _rise(
+        self, canvas: Pixels, pictures: Tensor, stage: Stage, slope: float, units: Tensor, shifts: torch.Generator
+    ) -> Tensor:
+        size = (pictures.shape[2], pictures.shape[3])
+        network, objective = self._cone(size, slope), centre_of_units(units)
+        strength = self.preset.strength(min(size))
+        natural = strength * stage.natural
+        reach = round(stage.jitter * strength)
+        for done in range(stage.steps):
+            share = done / max(stage.steps - 1, 1)
+            step = _between(stage.step, share)
+            down, right = torch.randint(-reach, reach + 1, (2,), generator=shifts).tolist()
+            shape_gradient = compose(
+                shift(-down, -right),
+                natural_colours(self.preset.colours * natural),
+                natural_spectrum(self.preset.spectrum * natural),
+                unit_rms,
+            )
+            seen = shift(down, right)(pictures).requires_grad_()
+            rising = objective(network(self.normalized(seen))).sum()
+            (gradient,) = torch.autograd.grad(rising, seen)
+            pictures = canvas.valid(pictures.detach() + step * shape_gradient(gradient))
+            pictures = blur(_between(stage.blur, share) * strength)(pictures)
+        return pictures
+
+    def _cone(self, size: Size, slope: float) -> fx.GraphModule:
+        """The leaky network that reads one position only, for canvases of `size`."""
+        if (size, slope) not in self._cones:
+            leaky = subnetwork(self.traced, self.layer, slope)
+            reduced = cone(leaky, self._shape(size), self._position(size)).to(self.device)
+            self._cones[size, slope] = reduced.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self._cones[size, slope]
+
+    def _size(self) -> Size:
+        """The receptive field away from borders; the whole input where the network takes nothing smaller."""
+        _, height, width = self.traced.input_shape
+        size = min(self.field.y.size, height), min(self.field.x.size, width)
+        return size if self._output(size) is not None else (height, width)
+
+    def _stage_size(self, stage: Stage) -> Size:
+        height, width = (
+            max(round(length * stage.canvas), min(length, self.preset.least_size)) for length in self.size
+        )
+        return (height, width) if self._output((height, width)) is not None else self.size
+
+    def _position(self, size: Size) -> Position | None:
+        """The position whose field lies nearest the middle of a canvas; None for a layer without positions."""
+        output = self._output(size)
+        if output is None or len(output) != 4:
+            return None
+        return _middle(self.field.y, size[0], output[2]), _middle(self.field.x, size[1], output[3])
+
+    def _offset(self, before: Size, after: Size) -> Position:
+        """Where a smaller canvas goes in a larger one (top, left), so that the position's field stays where it was."""
+        old, new = self._position(before), self._position(after)
+        axes = (self.field.y, self.field.x)
+        if old is None or new is None or any(axis.stride is None for axis in axes):
+            return (after[0] - before[0]) // 2, (after[1] - before[1]) // 2
+        # Both fields begin at start + position * stride of their own canvas.
+        top, left = ((new[i] - old[i]) * (axes[i].stride or 0) for i in (0, 1))
+        return top, left
+
+    def _output(self, size: Size) -> tuple[int, ...] | None:
+        """The shape of the layer for a canvas of `size`; None if the network cannot take it."""
+        if size not in self._outputs:
+            try:
+                shapes = shapes_at(self.plain, self._shape(size))
+            except (RuntimeError, ValueError):
+                self._outputs[size] = None
+            else:
+                self._outputs[size] = shapes[list(self.plain.graph.nodes)[-1].args[0].name]  # type: ignore[union-attr]
+        return self._outputs[size]
+
+    def _shape(self, size: Size) -> tuple[int, int, int]:
+        return len(self.colour), *size
+
+
+def _middle(axis: Axis, length: int, rows: int) -> int:
+    """The row whose field lies nearest the middle of `length` pixels; the middle one where fields are not uniform."""
+    if axis.stride is None:
+        return rows // 2
+    nearest = round(((length - axis.size) / 2 - axis.start) / axis.stride)
+    return min(max(nearest, 0), rows - 1)
+
+
+def _between(ends: tuple[float, float], share: float) -> float:
+    """From the first of `ends` to the second in equal ratios."""
+    return float(ends[0] * (ends[1] / ends[0]) ** share)

@@ -1,0 +1,103 @@
+"""Regularizers: functions that return functions from pictures or gradients `[B, C, H, W]` to the same shape.
+
+None mixes the pictures of a batch.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Change = Callable[[Tensor], Tensor]
+
+# How the colours of natural images vary together (lucid's decorrelation, from ImageNet), columns by variance.
+_COLOUR_BASIS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
+
+
+def compose(*changes: Change) -> Change:
+    """One change after another."""
+    return lambda pictures: functools.reduce(lambda value, change: change(value), changes, pictures)
+
+
+def shift(down: int, right: int) -> Change:
+    """Moves pictures by whole pixels; what leaves on one side returns on the other. Jitter is a random one (DeepDream)."""
+    if not down and not right:
+        return lambda pictures: pictures
+    return lambda pictures: pictures.roll((down, right), (2, 3))
+
+
+def blur(sigma: float) -> Change:
+    """Gaussian blur of `sigma` pixels, cut off at 4 sigma; beyond borders pictures go on with their edge pixels.
+
+    Below a tenth of a pixel it does nothing.
+    """
+    if sigma < 0.1:
+        return lambda pictures: pictures
+
+    def change(pictures: Tensor) -> Tensor:
+        down = _blur_matrix(pictures.shape[2], sigma, pictures.device)
+        across = _blur_matrix(pictures.shape[3], sigma, pictures.device)
+        return down @ (pictures @ across.t())
+
+    return change
+
+
+def natural_spectrum(power: float) -> Change:
+    """Scales each spatial frequency f by f ** -power: gradients then spread over scales as natural images do.
+
+    The same as ascending in a Fourier basis scaled by 1 / f (lucid), with the pictures kept as pixels.
+    """
+    if power <= 0:
+        return lambda gradients: gradients
+
+    def change(gradients: Tensor) -> Tensor:
+        height, width = gradients.shape[2:]
+        spectrum = torch.fft.rfft2(gradients)
+        return torch.fft.irfft2(spectrum * _frequency_scale(height, width, power, gradients.device), s=(height, width))
+
+    return change
+
+
+def natural_colours(share: float) -> Change:
+    """Moves RGB gradients by `share` (0..1) towards the directions in which the colours of natural images vary.
+
+    Other numbers of channels stay as they are.
+    """
+    basis = torch.tensor(_COLOUR_BASIS)
+    together = basis @ basis.t()
+    mixing = share * together / together.diagonal().mean() + (1 - share) * torch.eye(3)
+
+    def change(gradients: Tensor) -> Tensor:
+        if gradients.shape[1] != 3 or share <= 0:
+            return gradients
+        return torch.einsum("ij,bjhw->bihw", mixing.to(gradients.device), gradients)
+
+    return change
+
+
+def unit_rms(gradients: Tensor) -> Tensor:
+    """Scales each picture's gradient to a root mean square of 1; a gradient of zeros stays zero."""
+    size = gradients.square().mean((1, 2, 3), keepdim=True).sqrt()
+    return gradients / size.clamp_min(torch.finfo(gradients.dtype).tiny)
+
+
+@functools.lru_cache(maxsize=64)
+def _blur_matrix(length: int, sigma: float, device: torch.device) -> Tensor:
+    """`[length, length]`, row i holds the weights of pixel i; matrices are faster than convolving three channels."""
+    reach = int(4 * sigma + 0.5)
+    taps = torch.arange(-reach, reach + 1)
+    weights = torch.exp(-0.5 * (taps / sigma) ** 2)
+    columns = (torch.arange(length)[:, None] + taps).clamp(0, length - 1)
+    matrix = torch.zeros(length, length).scatter_add_(1, columns, (weights / weights.sum()).expand(length, -1))
+    return matrix.to(device)
+
+
+@functools.lru_cache(maxsize=64)
+def _frequency_scale(height: int, width: int, power: float, device: torch.device) -> Tensor:
+    """`[height, width // 2 + 1]` for `rfft2`; the constant counts like the lowest frequency."""
+    rows, columns = torch.fft.fftfreq(height), torch.fft.rfftfreq(width)
+    frequency = (rows[:, None] ** 2 + columns**2).sqrt().clamp_min(1 / max(height, width))
+    return frequency.pow(-power).to(device)

@@ -1,0 +1,115 @@
+"""The part of a network below one layer, its parameters shared and frozen, with leaky or with its own ReLUs."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from pipeline.layers import Layer, Traced
+
+_RELUS = {functional.relu, functional.relu_, torch.relu, torch.relu_, "relu", "relu_"}
+_RELUS6 = {functional.relu6}
+_OUT_OF_PLACE: dict[Any, Callable[..., Any]] = {
+    operator.iadd: operator.add, operator.isub: operator.sub,
+    operator.imul: operator.mul, operator.itruediv: operator.truediv,
+}  # fmt: skip
+
+
+def subnetwork(traced: Traced, layer: Layer, slope: float | None = None) -> fx.GraphModule:
+    """The part of the network that `layer` needs: images `[B, C, H, W]` to `[B, U, H, W]` or `[B, U]`.
+
+    With a `slope`, every ReLU and ReLU6, module or function, is a leaky one, so that a unit which does not fire
+    still says in which direction it would (Øygard's deepdraw; lucid redirects the gradient instead). None keeps
+    the network's own. No operation works in place, parameters share memory with the network's and require no
+    gradient; the network itself is left as it was.
+    """
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    graph.graph_copy(traced.graph, copies)
+    graph.output(copies[traced.node(layer)])
+    for node in reversed(graph.nodes):
+        if not node.users and node.op not in ("output", "placeholder"):
+            graph.erase_node(node)
+    root = nn.Module()
+    frozen: dict[int, nn.Module] = {}
+    for number, node in enumerate(list(graph.nodes)):
+        if node.op == "call_module":
+            module = traced.module.get_submodule(str(node.target))
+            name = f"part{number}"
+            root.add_module(name, _leaky_module(module, slope) or _frozen(module, frozen))
+            node.target = name
+        elif node.op == "get_attr":
+            name = f"constant{number}"
+            value = operator.attrgetter(str(node.target))(traced.module)
+            root.register_buffer(name, value.detach() if isinstance(value, Tensor) else value)
+            node.target = name
+        else:
+            _rewrite_function(node, slope)
+    return fx.GraphModule(root, graph).eval()
+
+
+def leaky_relu6(x: Tensor, slope: float) -> Tensor:
+    """ReLU6 that leaks on both sides: below 0 and above 6 it goes on with `slope`."""
+    return functional.leaky_relu(x, slope) - (1 - slope) * functional.relu(x - 6)
+
+
+class LeakyReLU6(nn.Module):
+    """`leaky_relu6` as a module."""
+
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rectifies `x`, any shape."""
+        return leaky_relu6(x, self.slope)
+
+
+def _leaky_module(module: nn.Module, slope: float | None) -> nn.Module | None:
+    if slope is None:
+        return None
+    if type(module) is nn.ReLU:
+        return nn.LeakyReLU(slope)
+    return LeakyReLU6(slope) if type(module) is nn.ReLU6 else None
+
+
+def _frozen(module: nn.Module, known: dict[int, nn.Module]) -> nn.Module:
+    """A copy that shares every tensor with `module` but requires no gradient and never works in place."""
+    if id(module) not in known:
+        twin = copy.copy(module)
+        twin._parameters = {
+            name: None if value is None else nn.Parameter(value.detach(), requires_grad=False)
+            for name, value in module._parameters.items()
+        }
+        twin._buffers = dict(module._buffers)
+        twin._modules = {
+            name: None if child is None else _frozen(child, known) for name, child in module._modules.items()
+        }
+        if getattr(twin, "inplace", False) is True:
+            twin.inplace = False  # type: ignore[assignment]
+        known[id(module)] = twin
+    return known[id(module)]
+
+
+def _rewrite_function(node: fx.Node, slope: float | None) -> None:
+    if node.op not in ("call_function", "call_method"):
+        return
+    if node.target in _RELUS | _RELUS6:
+        function = functional.relu if node.target in _RELUS else functional.relu6
+        arguments: tuple[Any, ...] = node.args[:1] or (node.kwargs["input"],)
+        if slope is not None:
+            function = functional.leaky_relu if node.target in _RELUS else leaky_relu6
+            arguments = (*arguments, slope)
+        node.op, node.target, node.args, node.kwargs = "call_function", function, arguments, {}
+    elif node.target in _OUT_OF_PLACE:
+        node.target = _OUT_OF_PLACE[node.target]
+    elif isinstance(node.target, str) and node.target.endswith("_") and not node.target.endswith("__"):
+        node.target = node.target[:-1]
+    elif node.kwargs.get("inplace"):
+        node.kwargs = {**node.kwargs, "inplace": False}

@@ -1,0 +1,1 @@
+"""Contact sheets: the pictures that show what units respond to, drawn from a finished run."""

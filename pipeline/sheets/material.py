@@ -1,0 +1,92 @@
+"""Reads from a run what its sheets show, a unit or a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+from pipeline.files import safe_name
+from pipeline.images import ImageError
+from pipeline.run import Run
+from pipeline.sheets.drawing import fitted
+from pipeline.sheets.unit_sheet import LARGE_CELL, WHOLE_HEIGHT, Whole
+
+_BATCH = 64
+_KEPT = 256
+
+Cell = tuple[dict[str, Any], dict[str, Any] | None]
+"""A unit's row of the units table and an image cell of its."""
+
+
+class Wholes:
+    """Whole images reduced for sheets, the latest few hundred kept; remembers those that have gone."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.gone: dict[int, str] = {}
+        self.of = lru_cache(_KEPT)(self._read)
+
+    def _read(self, image_id: int) -> Whole | None:
+        try:
+            image = self._run.original(image_id)
+            row = self._run.images.loc[image_id]
+            if image.size != (row["width"], row["height"]):
+                raise UserError(f"{row['key']} is no longer the image that was mined.")
+        except (UserError, ImageError, OSError, KeyError) as error:
+            self.gone[image_id] = str(error)
+            return None
+        return Whole(fitted(image, LARGE_CELL, WHOLE_HEIGHT), *image.size)
+
+
+def about(run: Run, layer: str) -> list[str]:
+    """Two lines for the head of a sheet: the run, and what a unit of the layer sees."""
+    record = run.record
+    lines = [f"{record.get('model', 'network')} on {record.get('dataset', 'dataset')}"]
+    seen = record.get("counts", {}).get("seen")
+    lines[0] += f", {seen:,} images" if seen else ""
+    row = run.layers.set_index("layer").loc[layer]
+    whole = "the whole input" if row["rf_global"] else f"{row['rf_height']} x {row['rf_width']} pixels of the input"
+    return [*lines, f"a unit sees {whole}"]
+
+
+def visualizations(run: Run, layer: str) -> Iterator[Cell] | None:
+    """Every unit's row with its visualization, or None where the layer has none at all."""
+    if not any(image for _, image in _units(run, layer, ["visualization"])):
+        return None
+    return _units(run, layer, ["unit", "activation_max", "visualization"])
+
+
+def best_crops(run: Run, layer: str) -> Iterator[Cell]:
+    """Every unit's row with the crop of its strongest exemplar, if that fires."""
+    strongest = _strongest(run, layer)
+    held = next(strongest, None)
+    for row, _ in _units(run, layer, ["unit", "activation_max"]):
+        while held and held[0] < row["unit"]:
+            held = next(strongest, None)
+        yield row, held[1] if held and held[0] == row["unit"] else None
+
+
+def _units(run: Run, layer: str, columns: list[str]) -> Iterator[Cell]:
+    with pq.ParquetFile(_file(run, "units", layer), memory_map=True) as file:
+        for batch in file.iter_batches(_BATCH, columns=columns):
+            for row in batch.to_pylist():
+                yield row, row.pop("visualization", None)
+
+
+def _strongest(run: Run, layer: str) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    columns = ["unit", "rank", "activation", "crop"]
+    with pq.ParquetFile(_file(run, "exemplars", layer), memory_map=True) as file:
+        for group in range(file.num_row_groups):
+            rows = file.read_row_group(group, columns=columns)
+            first = pc.and_(pc.equal(rows["rank"], 0), pc.greater(rows["activation"], 0))
+            for row in rows.filter(first).to_pylist():
+                yield row["unit"], row["crop"]
+
+
+def _file(run: Run, table: str, layer: str) -> str:
+    return str(run.path / table / f"{safe_name(layer)}.parquet")

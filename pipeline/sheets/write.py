@@ -1,0 +1,89 @@
+"""Draws the chosen sheets of a run and writes them below `RUN/sheets`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+
+from pipeline.files import safe_name, written_aside
+from pipeline.progress import Progress, Silent
+from pipeline.run import Run
+from pipeline.sheets.choose import choose_layers, choose_units
+from pipeline.sheets.material import Wholes, about, best_crops, visualizations
+from pipeline.sheets.overview import overview_pages
+from pipeline.sheets.unit_sheet import LARGE, unit_sheet
+
+_RLE = 3  # zlib's strategy that is both quickest and smallest on photographs beside plain paper
+
+
+def write_sheets(
+    run: Run,
+    layers: Sequence[str],
+    units: Sequence[int] | None = None,
+    *,
+    most: int | None = None,
+    progress: Progress = Silent(),
+) -> list[Path]:
+    """Writes one contact sheet per unit, `RUN/sheets/LAYER/UNIT.png`, and returns the files.
+
+    `layers` are names or globs (empty: all), `units` numbers (None: all), `most` keeps only so many of each layer:
+    those that fire and have the highest label purity, then activation. A sheet whose original images have gone is
+    drawn without them. Raises `UserError` for unknown layers and units and where nothing can be written.
+    """
+    chosen = choose_units(run, choose_layers(run, layers), units, most)
+    tasks = [(layer, unit) for layer, its_units in chosen.items() for unit in its_units]
+    wholes, written = Wholes(run), []
+    # Decoding, resampling and encoding all let go of the interpreter, so threads are enough.
+    with progress.stage("sheets", len(tasks), "sheets") as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            for path in pool.map(lambda task: _write_sheet(run, task[0], task[1], wholes), tasks):
+                written.append(path)
+                advance(1)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    if wholes.gone:
+        example = next(iter(wholes.gone.values()))
+        progress.say(f"{len(wholes.gone):,} original images are gone, so the sheets lack them. {example}")
+    return written
+
+
+def write_overviews(run: Run, layers: Sequence[str], *, progress: Progress = Silent()) -> list[Path]:
+    """Writes `RUN/sheets/LAYER/overview.png` of each layer, and `overview-2.png`, … of a large one; returns the files.
+
+    `layers` are names or globs (empty: all). A layer without visualizations shows each unit's best crop instead.
+    Raises `UserError` for unknown layers and where nothing can be written.
+    """
+    chosen = choose_layers(run, layers)
+    written = []
+    with progress.stage("overviews", len(chosen), "layers") as advance:
+        for layer in chosen:
+            cells, what = visualizations(run, layer), "what each unit prefers"
+            if cells is None:
+                cells, what = best_crops(run, layer), "the image region that drives each unit hardest"
+            units = int(run.layers.set_index("layer").loc[layer, "units"])
+            legend = f"{what}; number of the unit, its maximum activation"
+            for page, image in enumerate(overview_pages(layer, units, cells, legend, about(run, layer)), start=1):
+                name = "overview" if page == 1 else f"overview-{page}"
+                written.append(_write_png(image, run, layer, name))
+            advance(1, layer)
+    return written
+
+
+def _write_sheet(run: Run, layer: str, unit: int, wholes: Wholes) -> Path:
+    row = run.units(layer, unit).iloc[0].to_dict()
+    exemplars = run.exemplars(layer, unit).to_dict("records")
+    firing = [exemplar["image_id"] for exemplar in exemplars[:LARGE] if exemplar["activation"] > 0]
+    sheet = unit_sheet(row, exemplars, [wholes.of(image) for image in firing], about(run, layer))
+    return _write_png(sheet, run, layer, str(unit))
+
+
+def _write_png(image: Image.Image, run: Run, layer: str, name: str) -> Path:
+    path = run.path / "sheets" / safe_name(layer) / f"{name}.png"
+    with written_aside(path) as aside:
+        image.save(aside, "PNG", compress_type=_RLE)
+    return path

@@ -1,0 +1,56 @@
+"""What all tests share: one thread, and the real photographs where they are at hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.ascent.presets import find_preset
+from pipeline.layers import Traced
+from pipeline.mine import MineSettings, mine
+from pipeline.models import load_network
+from pipeline.sources import Dataset, find_dataset
+from pipeline.visualize import visualize_run
+
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def photographs() -> Path:
+    """A folder of 622 photographs of ImageNet's classes."""
+    folder = SHARED / "imagenet-sample" / "val"
+    if not folder.is_dir():
+        pytest.skip("needs shared/imagenet-sample, real photographs that are not part of the project")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def squeezenet_weights() -> Path:
+    """SqueezeNet 1.1 weights trained on ImageNet (its features only)."""
+    file = SHARED / "models" / "squeezenet1_1-imagenet-features.safetensors"
+    if not file.is_file():
+        pytest.skip("needs shared/models, trained weights that are not part of the project")
+    return file
+
+
+@pytest.fixture(scope="session")
+def demo_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The embedded demo, whole: 4,096 images in tar shards, rendered once per test session."""
+    return find_dataset("demo", tmp_path_factory.getbasetemp() / "data")
+
+
+@pytest.fixture(scope="session")
+def demo_run(demo_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the demo: every layer mined, the first one visualized."""
+    run = tmp_path_factory.mktemp("runs") / "demo-demo"
+    network = load_network("demo")
+    traced = Traced(network.module, network.input_shape)
+    device = torch.device("cpu")
+    mine(demo_dataset, network, traced, traced.choose(""), run, device, MineSettings(workers=2))
+    visualize_run(run, network, traced, traced.choose("stem.*"), find_preset("default"), device)
+    return run

@@ -1,0 +1,62 @@
+"""Every query of the README runs on a run of the demo, and every command of it is one that exists."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.M | re.S)
+QUERIES = [text for kind, text in BLOCKS if kind == "python"]
+COMMANDS = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines() if line.strip()]
+
+
+def test_it_shows_five_queries_and_more():
+    assert len(QUERIES) >= 5 and len(COMMANDS) >= 5
+
+
+def test_every_query_runs_on_a_run_of_the_demo_and_prints_something(demo_run, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "demo-demo").symlink_to(demo_run, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    printed = []
+    for query in QUERIES:
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(query, names)
+        printed.append(out.getvalue())
+    assert all(text.strip() for text in printed)
+    assert "Empty DataFrame" not in "".join(printed)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_one_that_make_knows(command):
+    program, target, *words = shlex.split(command)
+    assert program == "make"
+    done = subprocess.run([program, "-n", target, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for word in words:
+        assert word.split("=")[1] in done.stdout, f"{word} does not reach the command"
+
+
+def test_every_picture_and_page_it_names_is_there():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if "://" not in target:
+            assert (ROOT / target).is_file(), target
+
+
+def test_every_column_of_the_tables_that_it_names_exists():
+    import schemas.exemplars
+    import schemas.images
+    import schemas.units
+
+    known = {name for table in (schemas.exemplars.EXEMPLARS, schemas.images.IMAGES, schemas.units.UNITS) for name in table.names}
+    named = set(re.findall(r"\"(\w+)\"", " ".join(re.findall(r"\[\[(.*?)\]\]", README, flags=re.S))))
+    assert named and named <= known

@@ -1,0 +1,108 @@
+"""Tables as other readers find them: described, with pictures that Hugging Face's layout names, whole or not there."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.files import safe_name, written_aside
+from pipeline.tables import image_column, write_rows, write_table
+from schemas.exemplars import EXEMPLARS
+from schemas.fields import IMAGE
+from schemas.skipped import SKIPPED
+
+SCHEMAS = {
+    name: getattr(importlib.import_module(f"schemas.{name}"), name.upper())
+    for name in ("layers", "units", "exemplars", "images", "shards", "skipped")
+}
+
+PUBLIC = {
+    "layers": "layer kind units height width rf_height rf_width stride_y stride_x rf_global",
+    "units": "layer unit images_seen activation_max activation_mean activation_std firing_rate top_label label_purity "
+    "visualization visualization_activation visualization_ratio visualization_preset visualization_seed",
+    "exemplars": "layer unit rank activation image_id key label label_name y x left top right bottom clipped crop",
+    "images": "image_id key shard offset nbytes width height label label_name",
+    "shards": "shard url members seen skipped",
+    "skipped": "shard position key error",
+}
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_every_table_has_its_public_columns_and_describes_each(name):
+    assert set(PUBLIC[name].split()) <= set(SCHEMAS[name].names)
+    for column in SCHEMAS[name]:
+        assert len(column.metadata[b"description"]) > 10, column.name
+
+
+def example(schema: pa.Schema, count: int) -> pa.Table:
+    def values(column: pa.Field) -> pa.Array:
+        if column.type == IMAGE:
+            return image_column([b"\x89PNG" + bytes([i % 256]) if i % 2 else None for i in range(count)])
+        made = {pa.string(): "words", pa.bool_(): True}.get(column.type, 3)
+        return pa.array([made] * count, column.type)
+
+    return pa.table([values(column) for column in schema], schema=schema)
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_what_is_written_is_what_is_read(name, tmp_path):
+    table = example(SCHEMAS[name], 1000)
+    write_table(tmp_path / "t.parquet", SCHEMAS[name], (table.slice(at, 400) for at in (0, 400, 800)))
+    back = pq.read_table(tmp_path / "t.parquet")
+    assert back.schema.equals(SCHEMAS[name], check_metadata=False)
+    assert back.equals(table)
+    for column in back.schema:
+        assert column.metadata[b"description"] == SCHEMAS[name].field(column.name).metadata[b"description"]
+    assert len(pd.read_parquet(tmp_path / "t.parquet")) == 1000
+
+
+def test_pictures_are_stored_as_they_are_and_named_for_hugging_face(tmp_path):
+    write_table(tmp_path / "t.parquet", EXEMPLARS, [example(EXEMPLARS, 100)])
+    file = pq.ParquetFile(tmp_path / "t.parquet")
+    columns = {file.metadata.row_group(0).column(i).path_in_schema: file.metadata.row_group(0).column(i) for i in range(17)}
+    assert columns["crop.bytes"].compression == "UNCOMPRESSED"
+    assert columns["activation"].compression == "ZSTD"
+    features = json.loads(file.schema_arrow.metadata[b"huggingface"])["info"]["features"]
+    assert features["crop"] == {"_type": "Image"}
+    assert features["activation"] == {"dtype": "float32", "_type": "Value"}
+    assert list(features) == EXEMPLARS.names
+
+
+def test_row_groups_have_at_most_450_rows(tmp_path):
+    write_table(tmp_path / "t.parquet", EXEMPLARS, [example(EXEMPLARS, 1000)])
+    metadata = pq.ParquetFile(tmp_path / "t.parquet").metadata
+    assert max(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)) <= 450
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "skipped.parquet"
+    write_rows(path, SKIPPED, [{"shard": 0, "position": 1, "key": "a", "error": "bad"}])
+    before = path.read_bytes()
+
+    def broken():
+        yield example(SKIPPED, 3)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_table(path, SKIPPED, broken())
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["skipped.parquet"]
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written .* choose another RUN"), written_aside(tmp_path / "file" / "x"):
+        pass
+
+
+@pytest.mark.parametrize("name", ["a/b", "../up", ".hidden", "layer:1", "ümlaut"])
+def test_a_layer_name_becomes_one_plain_file_name(name):
+    made = safe_name(name)
+    assert made == Path(made).name and not made.startswith(".")
