@@ -22,7 +22,11 @@ def show_summary(run: Run, display: Display) -> None:
         ("units/", run.record["units"], "statistics, labels" + (", visualizations" if drawn else "")),
         ("exemplars/", counts["exemplars"], "the strongest images of each unit, their boxes and crops"),
         ("images.parquet", counts["images_with_exemplars"], "the images those exemplars name"),
-        ("shards.parquet", len(run.shards), f"the account: {counts['seen']:,} images seen, {counts['skipped']:,} skipped"),
+        (
+            "shards.parquet",
+            len(run.shards),
+            f"the account: {counts['seen']:,} images seen, {counts['skipped']:,} skipped",
+        ),
         ("skipped.parquet", counts["skipped"], "what was left out, and why"),
     ):
         table.add_row(name, f"{rows:,}", holds)

@@ -104,15 +104,27 @@ def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
 
 
 def map_in_order(function: Callable[[T], R], items: Iterable[T], pool: ThreadPoolExecutor, most: int) -> Iterator[R]:
-    """`function` of each item in their order, up to `most` of them under way in `pool` at once."""
+    """`function` of each item in their order, up to `most` of them under way in `pool` at once.
+
+    Where `items` raise, what came before comes out first.
+    """
     under_way: deque[Future[R]] = deque()
+    failure: Exception | None = None
+    source = iter(items)
     try:
-        for item in items:
-            under_way.append(pool.submit(function, item))
+        while failure is None:
+            try:
+                under_way.append(pool.submit(function, next(source)))
+            except StopIteration:
+                break
+            except Exception as error:
+                failure = error
             if len(under_way) >= most:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
+        if failure is not None:
+            raise failure
     finally:
         for future in under_way:
             future.cancel()

@@ -13,6 +13,11 @@ class UserError(Exception):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its kind where it has none."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def near_matches(word: str, known: Iterable[str], most: int = 4) -> str:
     """Ends a sentence about an unknown `word` with the known words that look like it, or with nothing."""
     near = difflib.get_close_matches(word, list(known), n=most, cutoff=0.5)

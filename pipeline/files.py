@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import UserError
@@ -29,7 +29,8 @@ def written_aside(path: Path) -> Iterator[Path]:
             "the same command then goes on where it stopped."
         ) from error
     finally:
-        aside.unlink(missing_ok=True) if aside.parent.is_dir() else None
+        with suppress(OSError):  # gone already, or never made: the error above says why
+            aside.unlink()
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -98,7 +98,9 @@ class Traced:
         Raises `UserError` for a name or glob that selects nothing, with near matches.
         """
         bearing = {layer.name: layer for layer in self.unit_bearing()}
-        words = [word.strip() for word in patterns.split(",") if word.strip()] or ["*"]
+        words = [word.strip() for word in patterns.split(",") if word.strip()] if patterns else ["*"]
+        if not words:
+            raise UserError(f"LAYERS={patterns!r} names no layer; leave it empty for all unit-bearing ones.")
         chosen: dict[str, Layer] = {}
         for word in words:
             if any(sign in word for sign in "*?["):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.files import write_bytes, written_aside
 from pipeline.scan import ACCUMULATORS, BlockState
 
@@ -32,8 +33,8 @@ class Ledger:
         self.identity = identity | {"state_version": STATE_VERSION}
         self.fingerprint = hashlib.sha256(_canonical(self.identity)).hexdigest()[:16]
         begun = self.folder / "identity.json"
-        if begun.exists():
-            _refuse_other(run, json.loads(begun.read_bytes()), json.loads(_canonical(self.identity)))
+        if os.path.exists(begun):
+            _refuse_other(run, _identity(begun), json.loads(_canonical(self.identity)))
         else:
             write_bytes(begun, _canonical(self.identity))
 
@@ -73,6 +74,18 @@ class Ledger:
 
     def _path(self, block: int) -> Path:
         return self.folder / f"block-{block:06d}-{self.fingerprint}.safetensors"
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    try:
+        before = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({first_line(error)}). Choose another RUN, or delete its folder."
+        ) from error
+    if not isinstance(before, dict):
+        raise UserError(f"{path} is not the identity of a run. Choose another RUN, or delete its folder.")
+    return before
 
 
 def _canonical(record: dict[str, Any]) -> bytes:

@@ -18,7 +18,7 @@ import torchvision
 from torch import Tensor, nn
 
 from pipeline.demo import network as demo
-from pipeline.errors import UserError, near_matches
+from pipeline.errors import UserError, first_line, near_matches
 from pipeline.images import Preprocessing
 
 _RANDOM_SEED = 0
@@ -72,6 +72,11 @@ def load_network(name: str, weights: str = "") -> Network:
         missing: frozenset[str] = frozenset()
         label = f"random (seed {_RANDOM_SEED})"
     else:
+        if not os.path.isfile(weights) and Path(weights).suffix not in (".safetensors", ".pth", ".pt"):
+            raise UserError(
+                f"{name} has no weights {weights!r}.{near_matches(weights, [*choice.__members__, 'random'])} "
+                f"WEIGHTS is empty, random, {', '.join(choice.__members__)}, or a .safetensors/.pth file."
+            )
         tensors = read_weights(Path(weights))
         options = {"aux_logits": any(key.startswith("aux") for key in tensors)} if name in _WITH_AUX else {}
         module = _built(name, seed=_RANDOM_SEED, **options)
@@ -90,7 +95,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises `UserError` if the file is missing, damaged or holds more than tensors.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"There is no weights file {str(path)!r}. WEIGHTS is a file, a weights name or 'random'.")
     try:
         if path.suffix == ".safetensors":
@@ -107,7 +112,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         struct.error,
         OSError,
     ) as error:
-        raise UserError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path} cannot be read as weights: {first_line(error)}") from error
     except Exception as error:
         if type(error).__module__.startswith("safetensors"):
             raise UserError(f"{path} cannot be read as weights: {error}") from error
@@ -138,7 +143,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"DEVICE={name} cannot be used: {str(error).splitlines()[0]} Try DEVICE=auto.") from error
+        raise UserError(f"DEVICE={name} cannot be used: {first_line(error)} Try DEVICE=auto.") from error
     return device
 
 

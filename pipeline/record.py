@@ -81,8 +81,8 @@ def read_record(run: Path) -> dict[str, Any]:
     """`run.json`, or nothing where a run has not come that far."""
     try:
         record = json.loads((run / "run.json").read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
+    except (OSError, ValueError):
+        return {}  # not there, or not ours: whatever is in the way shows when it is written
     return record if isinstance(record, dict) else {}
 
 

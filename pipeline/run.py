@@ -91,7 +91,7 @@ class Run:
         column = file.schema_arrow.get_field_index("unit")
         groups = [
             group for group in range(file.num_row_groups)
-            if (span := file.metadata.row_group(group).column(column).statistics).min <= unit <= span.max
+            if (span := file.metadata.row_group(group).column(column).statistics) and span.min <= unit <= span.max
         ]  # fmt: skip
         rows = file.read_row_groups(groups) if groups else file.schema_arrow.empty_table()
         found = rows.filter(pa.compute.equal(rows["unit"], unit)).to_pandas()

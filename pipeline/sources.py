@@ -154,15 +154,17 @@ def _tars(
     _refuse_unreadable(urls)
     by_file: dict[str, str] = {}
     for url in urls:
-        first = by_file.setdefault(os.path.realpath(url), url)
-        if first is not url:
+        file = os.path.realpath(url)
+        if file in by_file:
+            first = by_file[file]
             also = "more than once" if first == url else f"and {first}, which is the same file"
             raise UserError(f"DATASET names {url} {also}; its images would be counted twice.")
+        by_file[file] = url
     gone = [url for url in urls if not os.path.isfile(url)]
     if gone:
         raise UserError(f"{len(gone)} of {len(urls)} shards are missing, the first is {gone[0]}.")
     sizes = [(Path(url).name, Path(url).stat().st_size) for url in urls]
-    shards = tuple(Shard(number, url) for number, url in enumerate(urls))
+    shards = tuple(Shard(number, os.path.abspath(url)) for number, url in enumerate(urls))
     return Dataset(name, shards, _hash(sizes), classes, samples, imagenet)
 
 
@@ -181,7 +183,7 @@ def _folder(name: str, root: Path, imagenet: bool = False) -> Dataset:
     shards = tuple(
         Shard(
             number,
-            str(root),
+            os.path.abspath(root),
             tuple(path for group in groups[start : start + FILES_PER_SHARD] for path in group),
             classes,
         )

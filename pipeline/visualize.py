@@ -139,7 +139,10 @@ def _write_columns(run: Path, layer: Layer, done: pa.Table, preset: str) -> int:
         "visualization": image_column(done["picture"].combine_chunks()),
         "visualization_activation": done["activation"],
         "visualization_ratio": pa.array(
-            [value / most if most is not None and most > 0 else None for value, most in zip(reached, maxima, strict=True)],
+            [
+                value / most if most is not None and most > 0 else None
+                for value, most in zip(reached, maxima, strict=True)
+            ],
             pa.float64(),
         ),
         "visualization_preset": pa.array([preset] * len(reached), pa.string()),

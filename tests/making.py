@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import io
+import struct
 import tarfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from pipeline.batches import Member, read_batches
+from pipeline.errors import UserError
 from pipeline.images import Preprocessing
 from pipeline.shards import Rejected, Sample, Shard, read_samples
+from pipeline.sources import Dataset, find_dataset
 
 SMALL = Preprocessing(20, (16, 16))
 """A cheap preprocessing for tests that only count."""
@@ -36,6 +41,15 @@ def jpeg(seed: int = 0, width: int = 40, height: int = 30) -> bytes:
     return encoded(picture(width, height, seed), quality=90)
 
 
+def png(header: bytes, rows: bytes) -> bytes:
+    """A PNG of any header and any rows, possible or not."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
 def write_folder(root: Path, files: Mapping[str, bytes]) -> Path:
     """Files below `root` by relative path."""
     for name, data in files.items():
@@ -44,7 +58,9 @@ def write_folder(root: Path, files: Mapping[str, bytes]) -> Path:
     return root
 
 
-def member(name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "") -> tuple[tarfile.TarInfo, bytes]:
+def member(
+    name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = ""
+) -> tuple[tarfile.TarInfo, bytes]:
     """A tar member of any kind."""
     info = tarfile.TarInfo(name)
     info.size, info.type, info.linkname = len(data), kind, link
@@ -94,3 +110,16 @@ def account(shards: Iterable[Shard], how: Preprocessing = SMALL) -> tuple[list[M
             positions.clear()
     assert not positions
     return seen, rejected
+
+
+def labels(dataset: Dataset) -> dict[str, int | None]:
+    """The label of every image by key."""
+    found = [sample for shard in dataset.shards for sample in samples(shard)]
+    return {sample.key: sample.label for sample in found if isinstance(sample, Sample)}
+
+
+def refusal(word: object, root: Path = Path("nowhere")) -> str:
+    """What `find_dataset` says when it refuses a word."""
+    with pytest.raises(UserError) as caught:
+        find_dataset(str(word), root)
+    return str(caught.value)

@@ -47,7 +47,9 @@ def test_resnet_bears_units_at_convolutions_sums_and_the_head():
 def test_a_glob_selects_among_unit_bearing_layers_in_running_order():
     traced = Traced(network("squeezenet1_1"), (3, 224, 224))
     chosen = [layer.name for layer in traced.choose("features.4*, features.3*")]
-    assert chosen == [f"features.{n}.{part}_activation" for n in (3, 4) for part in ("squeeze", "expand1x1", "expand3x3")]
+    assert chosen == [
+        f"features.{n}.{part}_activation" for n in (3, 4) for part in ("squeeze", "expand1x1", "expand3x3")
+    ]
 
 
 def test_an_exact_name_may_be_a_convolution_before_its_relu_or_a_whole_module():

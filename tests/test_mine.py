@@ -62,9 +62,7 @@ def build(name: str) -> Network:
     return Network(name, module, how, "random", f"random {name}")
 
 
-def run_mine(
-    dataset: Dataset, network: Network, run: Path, layers: str = "", **settings: object
-) -> pd.DataFrame:
+def run_mine(dataset: Dataset, network: Network, run: Path, layers: str = "", **settings: object) -> pd.DataFrame:
     traced = Traced(network.module, network.input_shape)
     options: dict[str, object] = {"topk": 12, "batch_size": 16, "workers": 2, "max_skipped": 0.05}
     mine(dataset, network, traced, traced.choose(layers), run, CPU, MineSettings(**(options | settings)))  # type: ignore[arg-type]
@@ -176,7 +174,9 @@ def test_the_tables_tell_the_truth_about_every_image(folder, tmp_path):
 
 
 def test_crops_are_the_original_pixels_inside_the_box(folder, tmp_path):
-    exemplars = run_mine(find_dataset(str(folder)), build("resnet18"), tmp_path / "run", "relu,layer1.0.add,layer4.1.add")
+    exemplars = run_mine(
+        find_dataset(str(folder)), build("resnet18"), tmp_path / "run", "relu,layer1.0.add,layer4.1.add"
+    )
     images = pd.read_parquet(tmp_path / "run" / "images.parquet").set_index("image_id")
     exact = 0
     for row in exemplars.iloc[::23].itertuples():
@@ -260,7 +260,9 @@ def test_nan_activations_are_counted_and_never_win(folder, tmp_path):
 
 def test_weights_that_lack_what_the_layers_need_are_refused_by_name(folder, tmp_path):
     network = build("resnet18")
-    lacking = Network("resnet18", network.module, network.preprocessing, "part.pth", "x", None, frozenset({"fc.weight"}))
+    lacking = Network(
+        "resnet18", network.module, network.preprocessing, "part.pth", "x", None, frozenset({"fc.weight"})
+    )
     with pytest.raises(UserError, match=r"part\.pth lacks fc\.weight"):
         run_mine(find_dataset(str(folder)), lacking, tmp_path / "run", "fc")
     assert len(run_mine(find_dataset(str(folder)), lacking, tmp_path / "run", "layer4.1.add"))
@@ -275,7 +277,9 @@ def test_statistics_and_labels_of_units_agree_with_the_maps(folder, tmp_path):
         values = np.array([value for value, *_ in entries], np.float32).astype(np.float64)
         row = units.loc[unit]
         assert row["images_seen"] == 89 and row["activation_max"] == np.float32(values.max())
-        np.testing.assert_allclose([row["activation_mean"], row["activation_std"]], [values.mean(), values.std()], rtol=1e-6)
+        np.testing.assert_allclose(
+            [row["activation_mean"], row["activation_std"]], [values.mean(), values.std()], rtol=1e-6
+        )
         assert row["firing_rate"] == (values > 0).mean()
         mine_rows = exemplars[(exemplars["unit"] == unit) & (exemplars["activation"] > 0)]
         if len(mine_rows):
@@ -292,7 +296,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(folder, tmp_path):
     for shard in range(6):
         with webdataset.TarWriter(str(tmp_path / f"part-{shard}.tar"), mtime=0) as writer:
             for number in range(30):
-                writer.write({"__key__": f"{number:03d}", "png": pictures[(shard * 30 + number) % 88].read_bytes(), "cls": 1})
+                writer.write(
+                    {"__key__": f"{number:03d}", "png": pictures[(shard * 30 + number) % 88].read_bytes(), "cls": 1}
+                )
     command = [
         sys.executable, "-m", "jobs", "mine", "--dataset", str(tmp_path / "part-{0..5}.tar"), "--model", "resnet18",
         "--weights", "random", "--layers", "layer1.*", "--topk", "8", "--no-visualize", "--no-sheets", "--run",

@@ -57,6 +57,10 @@ def test_every_column_of_the_tables_that_it_names_exists():
     import schemas.images
     import schemas.units
 
-    known = {name for table in (schemas.exemplars.EXEMPLARS, schemas.images.IMAGES, schemas.units.UNITS) for name in table.names}
+    known = {
+        name
+        for table in (schemas.exemplars.EXEMPLARS, schemas.images.IMAGES, schemas.units.UNITS)
+        for name in table.names
+    }
     named = set(re.findall(r"\"(\w+)\"", " ".join(re.findall(r"\[\[(.*?)\]\]", README, flags=re.S))))
     assert named and named <= known

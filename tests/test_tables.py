@@ -66,7 +66,9 @@ def test_what_is_written_is_what_is_read(name, tmp_path):
 def test_pictures_are_stored_as_they_are_and_named_for_hugging_face(tmp_path):
     write_table(tmp_path / "t.parquet", EXEMPLARS, [example(EXEMPLARS, 100)])
     file = pq.ParquetFile(tmp_path / "t.parquet")
-    columns = {file.metadata.row_group(0).column(i).path_in_schema: file.metadata.row_group(0).column(i) for i in range(17)}
+    columns = {
+        file.metadata.row_group(0).column(i).path_in_schema: file.metadata.row_group(0).column(i) for i in range(17)
+    }
     assert columns["crop.bytes"].compression == "UNCOMPRESSED"
     assert columns["activation"].compression == "ZSTD"
     features = json.loads(file.schema_arrow.metadata[b"huggingface"])["info"]["features"]
@@ -98,7 +100,10 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot be written .* choose another RUN"), written_aside(tmp_path / "file" / "x"):
+    with (
+        pytest.raises(UserError, match=r"cannot be written .* choose another RUN"),
+        written_aside(tmp_path / "file" / "x"),
+    ):
         pass
 
 

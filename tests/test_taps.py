@@ -54,7 +54,9 @@ def test_layers_behind_the_last_tap_are_not_run_and_not_needed():
     module = torchvision.models.squeezenet1_1(weights=None).eval()
     traced = Traced(module, (3, 64, 64))
     tapped = TappedNetwork(traced, traced.choose("features.3.squeeze*"))
-    assert tapped.parameter_names() == {f"features.{name}" for name in ("0.weight", "0.bias", "3.squeeze.weight", "3.squeeze.bias")}
+    assert tapped.parameter_names() == {
+        f"features.{name}" for name in ("0.weight", "0.bias", "3.squeeze.weight", "3.squeeze.bias")
+    }
 
 
 def test_the_first_of_equal_positions_wins_in_both_memory_formats():

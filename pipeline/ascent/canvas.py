@@ -51,7 +51,7 @@ def to_bytes(pictures: Tensor) -> np.ndarray:
 
 def to_rgb(picture: np.ndarray) -> np.ndarray:
     """An 8-bit picture `[H, W, C]` of one or three channels as RGB `[H, W, 3]`."""
-    return np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
+    return np.broadcast_to(picture, (*picture.shape[:2], 3)).copy()
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,10 +77,10 @@ class Climb:
         self, canvas: Pixels, pictures: Tensor, stage: Stage, slope: float, units: Tensor, shifts: torch.Generator
     ) -> Tensor:
         size = (pictures.shape[2], pictures.shape[3])
-        network, objective = self._cone(size, slope), centre_of_units(units)
+        network, objective = self._cone(size, slope * stage.leak), centre_of_units(units)
         strength = self.preset.strength(min(size))
         natural = strength * stage.natural
-        reach = round(stage.jitter * strength)
+        reach = int(stage.jitter * min(size))
         for done in range(stage.steps):
             share = done / max(stage.steps - 1, 1)
             step = _between(stage.step, share)
@@ -103,7 +103,7 @@ class Climb:
         if (size, slope) not in self._cones:
             leaky = subnetwork(self.traced, self.layer, slope)
             reduced = cone(leaky, self._shape(size), self._position(size)).to(self.device)
-            self._cones[size, slope] = reduced.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._cones[size, slope] = reduced.to(memory_format=torch.channels_last)
         return self._cones[size, slope]
 
     def _size(self) -> Size:
@@ -113,9 +113,7 @@ class Climb:
         return size if self._output(size) is not None else (height, width)
 
     def _stage_size(self, stage: Stage) -> Size:
-        height, width = (
-            max(round(length * stage.canvas), min(length, self.preset.least_size)) for length in self.size
-        )
+        height, width = (max(round(length * stage.canvas), min(length, self.preset.least_size)) for length in self.size)
         return (height, width) if self._output((height, width)) is not None else self.size
 
     def _position(self, size: Size) -> Position | None:
@@ -140,10 +138,10 @@ class Climb:
         if size not in self._outputs:
             try:
                 shapes = shapes_at(self.plain, self._shape(size))
-            except (RuntimeError, ValueError):
+            except (RuntimeError, ValueError, IndexError, AssertionError):
                 self._outputs[size] = None
             else:
-                self._outputs[size] = shapes[list(self.plain.graph.nodes)[-1].args[0].name]  # type: ignore[union-attr]
+                self._outputs[size] = shapes[list(self.plain.graph.nodes)[-1].args[0].name]
         return self._outputs[size]
 
     def _shape(self, size: Size) -> tuple[int, int, int]:

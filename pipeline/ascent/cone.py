@@ -7,6 +7,7 @@ one below, 5 x 5 of the next. What lies outside is neither computed nor differen
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import operator
 from dataclasses import dataclass
@@ -101,8 +102,10 @@ def shapes_at(module: fx.GraphModule, canvas: tuple[int, int, int]) -> Shapes:
                 shapes[n.name] = tuple(result.shape)
             return result
 
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    device = next((tensor.device for tensor in tensors), torch.device("cpu"))
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        Recorder(module).run(torch.empty(1, *canvas))
+        Recorder(module).run(torch.empty(1, *canvas, device=device))
     return shapes
 
 
@@ -127,9 +130,7 @@ def _area(region: Region) -> int:
     return math.prod(span.end - span.begin for span in region)
 
 
-def _needs(
-    module: fx.GraphModule, node: fx.Node, region: Region | None, shapes: Shapes
-) -> dict[fx.Node, Region]:
+def _needs(module: fx.GraphModule, node: fx.Node, region: Region | None, shapes: Shapes) -> dict[fx.Node, Region]:
     """What `node` reads of each of its maps to give `region` of its output; None: its output is no map."""
     if region is not None and (windows := _windows(module, node, region, shapes)) is not None:
         return {node.all_input_nodes[0]: (windows[0].reads, windows[1].reads)}
@@ -155,9 +156,7 @@ def _is_pointwise(module: fx.GraphModule, node: fx.Node, shapes: Shapes) -> bool
     return known and sizes <= {shapes[node.name][2:]}
 
 
-def _windows(
-    module: fx.GraphModule, node: fx.Node, region: Region, shapes: Shapes
-) -> tuple[_Window, _Window] | None:
+def _windows(module: fx.GraphModule, node: fx.Node, region: Region, shapes: Shapes) -> tuple[_Window, _Window] | None:
     """Both axes of a convolution or pooling; None for anything else."""
     window = module.get_submodule(str(node.target)) if node.op == "call_module" else None
     if not isinstance(window, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)) or isinstance(window.padding, str):
@@ -177,9 +176,7 @@ def _along(value: Any, axis: int) -> int:
     return int(value) if isinstance(value, int) else int(value[axis])
 
 
-def _window(
-    wanted: Span, length: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int
-) -> _Window:
+def _window(wanted: Span, length: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int) -> _Window:
     low = wanted.begin * stride - padding
     high = (wanted.end - 1) * stride - padding + dilation * (kernel - 1) + 1
     if low >= 0 and high <= length:

@@ -12,16 +12,18 @@ class Stage:
     """A run of steps on a canvas of `canvas` (share of the receptive field's side) around the unit's position.
 
     `blur` (sigma, pixels) and `step` (root mean square of a picture's change, colours in 0..1) go from their first
-    to their second value in equal ratios; `jitter` is the largest shift on each axis (pixels); `natural` is the share
-    of the preset's `spectrum` and `colours` that shapes the gradient.
+    to their second value in equal ratios. `jitter` is the largest shift on each axis (share of the canvas).
+    `natural` is the share of the preset's `spectrum` and `colours` that shapes the gradient, `leak` that of its
+    `slope`.
     """
 
     steps: int
     canvas: float
     blur: tuple[float, float]
     step: tuple[float, float]
-    jitter: int
+    jitter: float
     natural: float = 1.0
+    leak: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,8 @@ class Preset:
     noise: float
     spectrum: float
     colours: float
-    bare_size: int = 4
-    full_size: int = 24
+    bare_size: int = 8
+    full_size: int = 48
     least_size: int = 64
     attempts: int = 4
     retry_noise: float = 2.0
@@ -56,19 +58,21 @@ class Preset:
 DEFAULT = Preset(
     name="default",
     stages=(
-        Stage(steps=34, canvas=0.55, blur=(2.2, 0.8), step=(0.10, 0.10), jitter=8),
-        Stage(steps=16, canvas=0.75, blur=(0.8, 0.5), step=(0.10, 0.08), jitter=8),
-        Stage(steps=10, canvas=1.0, blur=(0.5, 0.35), step=(0.08, 0.03), jitter=4, natural=0.5),
+        Stage(steps=34, canvas=0.6, blur=(2.2, 0.8), step=(0.07, 0.07), jitter=0.04),
+        Stage(steps=16, canvas=0.8, blur=(0.8, 0.5), step=(0.07, 0.05), jitter=0.04, leak=0.5),
+        Stage(steps=10, canvas=1.0, blur=(0.5, 0.35), step=(0.05, 0.02), jitter=0.01, natural=0.75, leak=0.1),
     ),
     slope=0.05,
     noise=0.03,
     spectrum=0.6,
     colours=0.8,
 )
-"""One centre position, leaky ReLUs, clipping and a blur after every step that narrows: Øygard's deepdraw, on canvases
-that grow around the position instead of octaves, since most of a receptive field's effect lies in its middle (Luo
-et al. 2016). Jitter: DeepDream. Gradients shaped by the spectrum and colours of natural images: lucid's Fourier basis
-and decorrelated colours (Olah, Mordvintsev, Schubert 2017), as a preconditioner of plain pixels."""
+"""One centre position, leaky ReLUs, colours kept valid and a blur after every step that narrows: Øygard's deepdraw,
+but on canvases that grow around the position instead of octaves, since most of a field's effect lies in its middle
+(Luo et al., NeurIPS 2016). Jitter is DeepDream's. Gradients shaped by the spectrum and colours of natural images are
+lucid's Fourier basis and decorrelated colours (Olah, Mordvintsev, Schubert, Distill 2017) as a preconditioner of
+pixels. The last steps leak little: a leaking ReLU gives negative values, which a unit of mostly negative weights
+would climb on although the network itself never has them."""
 
 PRESETS = {preset.name: preset for preset in (DEFAULT,)}
 

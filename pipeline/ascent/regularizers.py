@@ -23,7 +23,10 @@ def compose(*changes: Change) -> Change:
 
 
 def shift(down: int, right: int) -> Change:
-    """Moves pictures by whole pixels; what leaves on one side returns on the other. Jitter is a random one (DeepDream)."""
+    """Moves pictures by whole pixels; what leaves on one side returns on the other.
+
+    A random one before each step is the jitter of DeepDream.
+    """
     if not down and not right:
         return lambda pictures: pictures
     return lambda pictures: pictures.roll((down, right), (2, 3))

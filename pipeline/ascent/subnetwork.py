@@ -101,7 +101,7 @@ def _rewrite_function(node: fx.Node, slope: float | None) -> None:
     if node.op not in ("call_function", "call_method"):
         return
     if node.target in _RELUS | _RELUS6:
-        function = functional.relu if node.target in _RELUS else functional.relu6
+        function: Callable[..., Tensor] = functional.relu if node.target in _RELUS else functional.relu6
         arguments: tuple[Any, ...] = node.args[:1] or (node.kwargs["input"],)
         if slope is not None:
             function = functional.leaky_relu if node.target in _RELUS else leaky_relu6

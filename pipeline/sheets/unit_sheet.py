@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from PIL import Image, ImageDraw
@@ -102,13 +103,13 @@ def _summary(
         _visualization(block, unit, visualization)
         left = _PICTURE + 40
     labels = _labels_of(firing)
-    shared = labels.most_common(1)[0] if labels else ("", 0)
+    top = _words(unit["top_label_name"], unit["top_label"], "")
     facts = [
         (number(unit["activation_max"]), "maximum"),
         (number(unit["activation_mean"]), "mean over images"),
         (number(unit["activation_std"]), "standard deviation"),
         (percent(unit["firing_rate"]), "of images fire it"),
-        (percent(unit["label_purity"]), f"label purity, {shared[0]}" if shared[1] > 1 else "label purity"),
+        (percent(unit["label_purity"]), f"label purity, {top}" if labels[top] > 1 else "label purity"),
     ]
     step = (CONTENT - left) / len(facts)
     for place, (value, name) in enumerate(facts):
@@ -136,12 +137,13 @@ def _bars(
 ) -> None:  # fmt: skip
     """Activation by rank; the dataset's maximum and mean are named in the gutter at the right."""
     values = [row["activation"] for row in firing]
-    peak, room, base = max(values), width - _PLOT_GUTTER, top + height - 22
+    peak = max((value for value in values if isfinite(value)), default=1.0)
+    room, base = width - _PLOT_GUTTER, top + height - 22
     tall = base - top - 8
     step = min(room / len(values), 44)
     for place, value in enumerate(values):
         x = left + place * step
-        y = base - tall * (value / peak if peak != float("inf") else 1)
+        y = base - tall * min(value / peak, 1)
         shown = _DARK_BAR if place < LARGE else _GREY_BAR
         pen.rectangle((x, min(y, base - 1), x + max(step * 0.78, 1) - 1, base), fill=shown)
     pen.line((left, base, left + room, base), fill=FAINT)
@@ -174,22 +176,29 @@ def _large(firing: Sequence[Mapping[str, Any]], wholes: Sequence[Whole | None]) 
             image = whole.image if whole else None
             shown = put(block, image, left, top, LARGE_CELL, WHOLE_HEIGHT, "image not found")
             if whole:
-                _outline(pen, row, whole, shown)
+                mat = left, top, left + LARGE_CELL, top + WHOLE_HEIGHT
+                _outline(pen, row, whole, shown, mat)
     return block
 
 
-def _outline(pen: ImageDraw.ImageDraw, row: Mapping[str, Any], whole: Whole, shown: tuple[int, int, int, int]) -> None:
-    """The receptive field as an outline just outside its box; a tiny one is given room to be seen."""
+def _outline(
+    pen: ImageDraw.ImageDraw, row: Mapping[str, Any], whole: Whole, shown: Sequence[int], mat: Sequence[int]
+) -> None:
+    """The receptive field as an outline just outside its box, on the mat; a tiny one is given room to be seen."""
     across, down = (shown[2] - shown[0]) / whole.width, (shown[3] - shown[1]) / whole.height
-    left, right = _roomy(shown[0] + row["left"] * across, shown[0] + row["right"] * across)
-    top, bottom = _roomy(shown[1] + row["top"] * down, shown[1] + row["bottom"] * down)
+    left, right = _roomy(shown[0] + row["left"] * across, shown[0] + row["right"] * across, mat[0], mat[2])
+    top, bottom = _roomy(shown[1] + row["top"] * down, shown[1] + row["bottom"] * down, mat[1], mat[3])
     pen.rectangle((left - 3, top - 3, right + 2, bottom + 2), outline=PAPER, width=1)
     pen.rectangle((left - 2, top - 2, right + 1, bottom + 1), outline=ACCENT, width=2)
 
 
-def _roomy(low: float, high: float) -> tuple[int, int]:
+def _roomy(low: float, high: float, first: int, last: int) -> tuple[int, int]:
+    """An interval widened to what can be seen and moved so that its outline stays between `first` and `last`."""
     lacking = max(0.0, _LEAST_BOX - (high - low)) / 2
-    return round(low - lacking), round(high + lacking)
+    start, end = max(round(low - lacking), first + 3), min(round(high + lacking), last - 3)
+    if end - start >= _LEAST_BOX:
+        return start, end
+    return (start, start + _LEAST_BOX) if start == first + 3 else (end - _LEAST_BOX, end)
 
 
 def _small(firing: Sequence[Mapping[str, Any]]) -> Image.Image:

@@ -1,0 +1,100 @@
+"""The visualization stage: columns of the units tables, told truthfully, interrupted and finished."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import pipeline.visualize
+from pipeline.ascent.presets import find_preset
+from pipeline.layers import Layer, Traced
+from pipeline.models import load_network
+from pipeline.run import picture
+from pipeline.visualize import visualize_run
+
+CPU = torch.device("cpu")
+LAYERS = "stem.*,block1.*"
+
+
+def drawn(run: Path, layers: str = LAYERS, seed: int = 0) -> pd.DataFrame:
+    network = load_network("demo")
+    traced = Traced(network.module, network.input_shape)
+    visualize_run(run, network, traced, traced.choose(layers), find_preset("default"), CPU, seed=seed)
+    return pd.read_parquet(run / "units")
+
+
+@pytest.fixture(scope="module")
+def mined(demo_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copy = tmp_path_factory.mktemp("visualized") / "run"
+    shutil.copytree(demo_run, copy)
+    return copy
+
+
+def copied(run: Path, to: Path) -> Path:
+    shutil.copytree(run, to)
+    return to
+
+
+def test_each_unit_gets_a_picture_the_size_of_its_field_and_what_it_reaches(mined, tmp_path):
+    units = drawn(copied(mined, tmp_path / "run"))
+    for layer, side in (("stem.relu", 7), ("block1.relu", 19)):
+        rows = units[units["layer"] == layer]
+        assert {picture(cell).size for cell in rows["visualization"]} == {(side, side)}
+        assert (rows["visualization_preset"] == "default").all()
+        np.testing.assert_allclose(
+            rows["visualization_ratio"], rows["visualization_activation"] / rows["activation_max"], rtol=1e-6
+        )
+        assert rows["visualization_seed"].nunique() == len(rows)
+    others = units[~units["layer"].isin(["stem.relu", "block1.relu"])]
+    assert others["visualization"].isna().all()
+
+
+def test_the_activation_is_that_of_the_stored_picture_in_the_untouched_network(mined, tmp_path):
+    units = drawn(copied(mined, tmp_path / "run")).query("layer == 'block1.relu'")
+    network = load_network("demo")
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (network.preprocessing.mean, network.preprocessing.std))
+    for row in units.iloc[::7].itertuples():
+        pixels = torch.from_numpy(np.array(picture(row.visualization))).permute(2, 0, 1).float() / 255
+        with torch.inference_mode():
+            stem = network.module.pool1(network.module.stem(((pixels - mean) / std)[None]))
+            reached = network.module.block1(stem)[0, row.unit].max()
+        assert reached.item() == pytest.approx(row.visualization_activation, rel=1e-4)
+
+
+def test_an_interrupted_drawing_keeps_its_batches_and_ends_with_the_same_bytes(mined, tmp_path, monkeypatch):
+    whole, broken = copied(mined, tmp_path / "whole"), copied(mined, tmp_path / "broken")
+    monkeypatch.setattr(pipeline.ascent.ascend, "_MOST_TOGETHER", 16)
+    drawn(whole)
+    commits: list[Layer] = []
+    commit = pipeline.visualize._Store.commit
+
+    def dies_at_the_third(self, layer, batch):
+        if len(commits) == 2:
+            raise KeyboardInterrupt
+        commits.append(layer)
+        commit(self, layer, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.visualize._Store, "commit", dies_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            drawn(broken)
+    drawn(broken)
+    for name in ("stem.relu", "block1.relu"):
+        assert (broken / "units" / f"{name}.parquet").read_bytes() == (whole / "units" / f"{name}.parquet").read_bytes()
+    assert not list((broken / "state").glob("ascent-*"))
+
+
+def test_another_seed_draws_other_pictures_and_the_record_says_which(mined, tmp_path):
+    run = copied(mined, tmp_path / "run")
+    first = drawn(run, "block1.*").query("layer == 'block1.relu'")
+    second = drawn(run, "block1.*", seed=5).query("layer == 'block1.relu'")
+    same = [a["bytes"] == b["bytes"] for a, b in zip(first["visualization"], second["visualization"], strict=True)]
+    assert not any(same)
+    record = json.loads((run / "run.json").read_bytes())["visualization"]
+    assert (record["seed"], record["preset"], record["units"]) == (5, "default", 40)
