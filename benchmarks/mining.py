@@ -64,15 +64,12 @@ def main() -> None:
     with torch.inference_mode():
         timings = interleaved({"bare forward": bare, "with taps": taps, "mining": mining}, max(given.rounds, 5))
     print(f"{date.today()}  torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads, cpu")
-    print(
-        f"SqueezeNet 1.1, {len(layers)} layers, {units:,} units, k = {given.topk}, {given.images} images x {max(given.rounds, 5)} rounds"
-    )
+    print(f"SqueezeNet 1.1, {len(layers)} layers, {units:,} units, k = {given.topk}, {given.images} images a round")
     base = timings["bare forward"].median
     for name, timing in timings.items():
+        speed, share = given.images / timing.median, base / timing.median
         spread = f"{min(timing.seconds):.2f} to {max(timing.seconds):.2f} s"
-        print(
-            f"  {name:<14}{given.images / timing.median:8.1f} images/s   {base / timing.median:6.3f} of bare   ({spread})"
-        )
+        print(f"  {name:<14}{speed:8.1f} images/s   {share:6.3f} of bare   ({spread})")
     ratio = base / timings["mining"].median
     print(f"mining / bare forward = {ratio:.3f} (bar {BAR}: {'reached' if ratio >= BAR else 'missed'})")
 

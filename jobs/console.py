@@ -52,8 +52,8 @@ class Display:
     def _bar(self, name: str, total: int | None, unit: str, done: int) -> Iterator[Callable[..., None]]:
         bar = Progress(
             SpinnerColumn(finished_text="✓"), TextColumn("{task.description:<26}"), BarColumn(24),
-            MofNCompleteColumn(), _Rate(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-            console=self.console,
+            MofNCompleteColumn(), _Rate(), TimeElapsedColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"), console=self.console,
         )  # fmt: skip
         with bar:
             task = bar.add_task(name, total=total, completed=done, unit=unit, note="")

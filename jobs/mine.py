@@ -70,7 +70,6 @@ def mine(
     Interrupt it at any time: the same command goes on where it stopped.
 
     Examples:
-
     mine
 
     mine --dataset imagenet-val --model resnet50 --layers 'layer4.*' --topk 100

@@ -88,8 +88,8 @@ def _check_weights(network: Network, tapped: TappedNetwork) -> None:
     lacking = sorted(tapped.parameter_names() & network.missing)
     if lacking:
         raise UserError(
-            f"WEIGHTS {network.weights} lacks {', '.join(lacking[:6])}{' …' if len(lacking) > 6 else ''}, which the chosen "
-            "layers need. Choose LAYERS below them (LAYERS='features.*', say) or complete weights."
+            f"WEIGHTS {network.weights} lacks {', '.join(lacking[:6])}{' …' if len(lacking) > 6 else ''}, "
+            "which the chosen layers need. Choose LAYERS below them (LAYERS='features.*', say) or complete weights."
         )
 
 
@@ -181,9 +181,10 @@ class _Mining:
             raise UserError(f"No image of {self.dataset.name} could be read; see {self.run / 'skipped.parquet'}.")
         if skipped > self.settings.max_skipped * merged.samples:
             raise UserError(
-                f"{skipped} of {merged.samples} samples were skipped, more than --max-skipped={self.settings.max_skipped:g} "
-                f"allows. {self.run / 'skipped.parquet'} names each with its reason "
-                f"(the first: {_first_skip(merged)}). Mend them, or say the same again with a larger --max-skipped."
+                f"{skipped} of {merged.samples} samples were skipped, more than "
+                f"--max-skipped={self.settings.max_skipped:g} allows. {self.run / 'skipped.parquet'} "
+                f"names each with its reason (the first: {_first_skip(merged)}). "
+                "Mend them, or say the same again with a larger --max-skipped."
             )
 
     def _cut(self, merged: Merged, rows: Rows) -> list[Path]:

@@ -232,17 +232,16 @@ def test_a_finished_picture_is_measured_through_the_untouched_network() -> None:
         assert drawn.activation == pytest.approx(float(value), rel=1e-5, abs=1e-6)
 
 
-def test_a_unit_does_not_depend_on_its_batch_mates(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Kernels may add in another order in another batch, and sixty steps carry such a difference on: the tolerance
-    # is 1% in activation and one level of 255 in the mean of a picture.
+def test_a_unit_does_not_depend_on_its_batch_mates() -> None:
+    # All batches of a layer have one size, so on a CPU nothing differs. Where a kernel treats places of a batch
+    # differently, sixty steps carry the rounding on: 1% in activation, one level of 255 in the mean of a picture.
     together = draw(small(), "last", list(range(12)))
-    monkeypatch.setattr(ascend, "_MOST_TOGETHER", 5)
-    apart = draw(small(), "last", [11, 3, 0, 7, 6, 2])
-    for drawn in apart:
-        mate = together[drawn.unit]
-        assert drawn.seed == mate.seed
-        assert drawn.activation == pytest.approx(mate.activation, rel=0.01)
-        assert np.abs(drawn.picture.astype(int) - mate.picture.astype(int)).mean() < 1
+    for units in ([11, 3, 0, 7], [5], [2, 2]):
+        for drawn in draw(small(), "last", units):
+            mate = together[drawn.unit]
+            assert drawn.seed == mate.seed
+            assert drawn.activation == pytest.approx(mate.activation, rel=0.01)
+            assert np.abs(drawn.picture.astype(int) - mate.picture.astype(int)).mean() < 1
 
 
 def test_two_runs_give_the_same_bytes_and_another_seed_others() -> None:

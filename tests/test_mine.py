@@ -321,8 +321,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(folder, tmp_path):
 def test_the_record_names_everything_the_result_depends_on(folder, tmp_path):
     run_mine(find_dataset(str(folder)), build("resnet18"), tmp_path / "run", "layer1.0.add")
     record = json.loads((tmp_path / "run" / "run.json").read_bytes())
-    wanted = {"dataset_fingerprint", "weights_hash", "preprocessing", "layers", "topk", "versions", "machine", "precision",
-              "decoder", "counts", "seconds", "batch_size", "device", "fingerprint"}  # fmt: skip
+    wanted = {"dataset_fingerprint", "weights_hash", "preprocessing", "layers", "topk", "versions", "machine",
+              "precision", "decoder", "counts", "seconds", "batch_size", "device", "fingerprint"}  # fmt: skip
     assert wanted <= record.keys()
     assert record["counts"]["seen"] == 89 and record["counts"]["skipped"] == 1
 

@@ -32,7 +32,7 @@ def test_sizes_agree_with_araujo_norris_and_sim_2019(name, layer, side, size):
 
 
 def nan_rows(module: nn.Module, layers: list[str], shape: tuple[int, int, int]) -> dict[str, torch.Tensor]:
-    """For each layer, which input rows reach which of its rows: bool `[input rows, rows]`, found by running NaN through."""
+    """For each layer, which input rows reach which of its rows, bool `[input rows, rows]`: runs NaN through."""
     channels, height, width = shape
     images = torch.ones(height, channels, height, width)
     for row in range(height):

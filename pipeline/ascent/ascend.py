@@ -18,7 +18,7 @@ from pipeline.layers import Layer, Traced
 from pipeline.models import Network
 from pipeline.receptive_field import Field
 
-_MOST_TOGETHER = 128
+_MOST_TOGETHER = 48  # a single unit, or a retry, costs a whole batch
 _BYTES_PER_ELEMENT = 12  # of a value inside the network while ascending (float32): itself, its gradient, scratch
 _CPU_BYTES = 512 << 20  # more would not be faster: the maps leave the caches
 _GPU_BYTES = 8 << 30
@@ -53,8 +53,8 @@ def visualize(
     """Draws `units` of `layer` by gradient ascent and yields them in order, in batches sized to memory.
 
     Canvases have the size of the layer's receptive `field` away from borders, or of the network's input where that
-    is smaller (pixels). A unit's picture depends on `seed`, the layer and the unit; its batch mates change no more
-    than the rounding of floats. Raises `UserError` if the network's input has neither one nor three channels.
+    is smaller (pixels). A unit's picture depends on `seed`, the layer and the unit, not on its batch mates.
+    Raises `UserError` if the network's input has neither one nor three channels.
     """
     channels = len(network.preprocessing.mean)
     if channels not in (1, 3):
@@ -63,9 +63,9 @@ def visualize(
             "Leave them out with VISUALIZE=0."
         )
     climb = Climb(network.preprocessing, traced, layer, field, preset, device)
-    size = _batch_size(climb.elements(), device)
+    size = _batch_size(layer.units, climb.elements(), device)
     for begin in range(0, len(units), size):
-        yield _draw(climb, list(units[begin : begin + size]), seed)
+        yield _draw(climb, list(units[begin : begin + size]), size, seed)
 
 
 def unit_seed(seed: int, layer: str, unit: int, attempt: int) -> int:
@@ -73,15 +73,20 @@ def unit_seed(seed: int, layer: str, unit: int, attempt: int) -> int:
     return _hashed(f"{seed}/{layer}/{unit}/{attempt}")
 
 
-def _draw(climb: Climb, units: list[int], seed: int) -> list[Visualization]:
-    """Ascends until each unit fires or has used up its attempts; keeps the best of each."""
+def _draw(climb: Climb, units: list[int], size: int, seed: int) -> list[Visualization]:
+    """Ascends until each unit fires or has used up its attempts; keeps the best of each.
+
+    Every ascent is one of `size` pictures, the missing ones filled up: kernels round differently in batches of
+    another size, and sixty steps of ascent make another picture of that.
+    """
     name = climb.layer.name
     best: dict[int, Visualization] = {}
     stuck = units
     for attempt in range(climb.preset.attempts):
-        seeds = [unit_seed(seed, name, unit, attempt) for unit in stuck]
-        pictures, activations = climb(stuck, seeds, _hashed(f"{seed}/{name}/jitter/{attempt}"), attempt)
-        drawn = zip(stuck, seeds, to_bytes(pictures), activations.tolist(), strict=True)
+        full = stuck + stuck[:1] * (size - len(stuck))
+        seeds = [unit_seed(seed, name, unit, attempt) for unit in full]
+        pictures, activations = climb(full, seeds, _hashed(f"{seed}/{name}/jitter/{attempt}"), attempt)
+        drawn = zip(stuck, seeds, to_bytes(pictures), activations.tolist(), strict=False)
         for unit, its_seed, picture, activation in drawn:
             found = Visualization(unit, to_rgb(picture), activation, its_seed, attempt + 1)
             better = max(best.get(unit, found), found, key=_height)
@@ -96,11 +101,13 @@ def _height(visualization: Visualization) -> float:
     return -math.inf if math.isnan(visualization.activation) else visualization.activation
 
 
-def _batch_size(elements: int, device: torch.device) -> int:
+def _batch_size(units: int, elements: int, device: torch.device) -> int:
+    """How many pictures fit in memory, evened out over the batches of a whole layer of `units`."""
     memory = _CPU_BYTES
     if device.type == "cuda":
         memory = min(_GPU_BYTES, torch.cuda.get_device_properties(device).total_memory // 4)
-    return min(max(memory // (_BYTES_PER_ELEMENT * elements), 1), _MOST_TOGETHER)
+    most = min(max(memory // (_BYTES_PER_ELEMENT * elements), 1), _MOST_TOGETHER)
+    return math.ceil(units / math.ceil(units / most))
 
 
 def _hashed(text: str) -> int:
