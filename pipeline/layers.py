@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 import torchvision
 from torch import fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.models.feature_extraction import NodePathTracer
 
 from pipeline.errors import UserError, near_matches
+from pipeline.shapes import tensor_shapes
 
 _MAPS = {nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear, nn.Bilinear}
 _MAP_FUNCTIONS = {torch.conv2d, nn.functional.conv2d, nn.functional.linear}
@@ -74,7 +74,8 @@ class Traced:
         self.names = {name: node for node, name in tracer.node_to_qualname.items()}
         self._orders = {node: place for place, node in enumerate(self.graph.nodes)}
         self._name_of = dict(tracer.node_to_qualname) | self._block_names()
-        self.shapes = _shapes(fx.GraphModule(self.module, self.graph), input_shape)
+        shapes = tensor_shapes(fx.GraphModule(self.module, self.graph), input_shape)
+        self.shapes = {node: shapes[node.name] for node in self.graph.nodes if node.name in shapes}
 
     def unit_bearing(self) -> list[Layer]:
         """Convolutions and linear maps after what directly follows them, and residual sums, in running order."""
@@ -209,21 +210,3 @@ def _torchvision_operations() -> list[type[nn.Module]]:
         for _, member in inspect.getmembers(torchvision.ops, inspect.isclass)
         if issubclass(member, nn.Module) and member.__module__ != "torchvision.ops.misc"
     ]
-
-
-def _shapes(module: fx.GraphModule, input_shape: tuple[int, int, int]) -> dict[fx.Node, tuple[int, ...]]:
-    """The shape of every tensor, found without computing (batch of one)."""
-    shapes: dict[fx.Node, tuple[int, ...]] = {}
-
-    class Recorder(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> object:
-            result = super().run_node(n)
-            if isinstance(result, torch.Tensor):
-                shapes[n] = tuple(result.shape)
-            return result
-
-    kinds = [parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()]
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        Recorder(module).run(torch.empty(1, *input_shape, dtype=kinds[0] if kinds else torch.float32))
-    # The interpreter runs a copy-free view of the same graph, so its nodes are ours.
-    return shapes

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.ascent import ascend
 from pipeline.ascent.ascend import Visualization, unit_seed, visualize
 from pipeline.ascent.canvas import Normalized, Pixels
-from pipeline.ascent.cone import cone, shapes_at
+from pipeline.ascent.cone import cone
 from pipeline.ascent.presets import DEFAULT, PRESETS, find_preset
 from pipeline.ascent.regularizers import blur, natural_colours, natural_spectrum, shift, unit_rms
 from pipeline.ascent.subnetwork import leaky_relu6, subnetwork
@@ -23,6 +23,7 @@ from pipeline.images import Preprocessing
 from pipeline.layers import Layer, Traced
 from pipeline.models import Network, load_network
 from pipeline.receptive_field import receptive_fields
+from pipeline.shapes import tensor_shapes
 
 CPU = torch.device("cpu")
 
@@ -214,7 +215,7 @@ def test_the_cone_of_torchvisions_networks_is_exact_and_smaller(model: str) -> N
     traced = Traced(network.module, network.input_shape)
     layer = [layer for layer in traced.unit_bearing() if layer.height is not None][-2]
     whole, canvas = subnetwork(traced, layer, 0.05), (3, 127, 127)
-    shapes = shapes_at(whole, canvas)
+    shapes = tensor_shapes(whole, canvas)
     *_, rows, columns = shapes[next(iter(reversed(whole.graph.nodes))).args[0].name]  # type: ignore[union-attr]
     images = torch.randn(1, *canvas)
     reduced = cone(whole, canvas, (rows // 2, columns // 2))
@@ -293,10 +294,11 @@ def test_every_unit_of_a_small_network_rises_far_above_its_start(name: str) -> N
         assert drawn.activation > values[:, drawn.unit].max() + 3 * values[:, drawn.unit].std()
 
 
-def test_the_canvas_is_the_receptive_field_clipped_to_the_input() -> None:
+def test_the_canvas_just_holds_one_whole_receptive_field_and_is_clipped_to_the_input() -> None:
     network = small()
     assert draw(network, "stem", [0])[0].picture.shape == (5, 5, 3)
-    assert draw(network, "left", [0])[0].picture.shape == (17, 17, 3)
+    # a field of 17 pixels that begins 6 before the first, in strides of 4: the first whole one begins at pixel 2
+    assert draw(network, "left", [0])[0].picture.shape == (19, 19, 3)
     assert draw(network, "head", [0])[0].picture.shape == (48, 48, 3)
 
 

@@ -41,9 +41,9 @@ def copied(run: Path, to: Path) -> Path:
     return to
 
 
-def test_each_unit_gets_a_picture_the_size_of_its_field_and_what_it_reaches(mined, tmp_path):
+def test_each_unit_gets_a_picture_that_just_holds_its_field_and_what_it_reaches(mined, tmp_path):
     units = drawn(copied(mined, tmp_path / "run"))
-    for layer, side in (("stem.relu", 7), ("block1.relu", 19)):
+    for layer, side in (("stem.relu", 8), ("block1.relu", 20)):
         rows = units[units["layer"] == layer]
         assert {picture(cell).size for cell in rows["visualization"]} == {(side, side)}
         assert (rows["visualization_preset"] == "default").all()

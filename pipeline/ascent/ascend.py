@@ -52,8 +52,8 @@ def visualize(
 ) -> Iterator[list[Visualization]]:
     """Draws `units` of `layer` by gradient ascent and yields them in order, in batches sized to memory.
 
-    Canvases have the size of the layer's receptive `field` away from borders, or of the network's input where that
-    is smaller (pixels). A unit's picture depends on `seed`, the layer and the unit, not on its batch mates.
+    Canvases just hold one whole receptive `field`, where strides and padding let it lie, or are the network's input
+    where that is smaller (pixels). A unit's picture depends on `seed`, the layer and the unit, not on its batch mates.
     Raises `UserError` if the network's input has neither one nor three channels.
     """
     channels = len(network.preprocessing.mean)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from pipeline.ascent.canvas import Normalized, Pixels, to_bytes
-from pipeline.ascent.cone import cone, elements, shapes_at
+from pipeline.ascent.cone import cone, elements
 from pipeline.ascent.objectives import centre_of_units, image_activations
 from pipeline.ascent.presets import Preset, Stage
 from pipeline.ascent.regularizers import blur, compose, natural_colours, natural_spectrum, shift, unit_rms
@@ -16,6 +16,7 @@ from pipeline.ascent.subnetwork import subnetwork
 from pipeline.images import Preprocessing
 from pipeline.layers import Layer, Traced
 from pipeline.receptive_field import Axis, Field
+from pipeline.shapes import tensor_shapes
 
 Size = tuple[int, int]
 Position = tuple[int, int]
@@ -61,7 +62,20 @@ class Climb:
                 around = canvas.start(seeds, *size)
                 pictures = canvas.enlarge(pictures, around, *self._offset(before, size))
             pictures = self._rise(canvas, pictures, stage, slope, which, shifts)
+        pictures = self._extended(pictures)
         return pictures, self.measure(pictures).gather(1, which[:, None])[:, 0]
+
+    def _extended(self, pictures: Tensor) -> Tensor:
+        """The same pictures; pixels that the position does not see go on like the nearest that it sees."""
+        size = (pictures.shape[2], pictures.shape[3])
+        position = self._position(size)
+        if position is None:
+            return pictures
+        rows, columns = (
+            _seen(axis, row, length).to(self.device)
+            for axis, row, length in zip((self.field.y, self.field.x), position, size, strict=True)
+        )
+        return pictures[:, :, rows][:, :, :, columns]
 
     def elements(self) -> int:
         """Numbers that one picture makes inside the network at the largest canvas."""
@@ -107,9 +121,9 @@ class Climb:
         return self._cones[size, slope]
 
     def _size(self) -> Size:
-        """The receptive field away from borders; the whole input where the network takes nothing smaller."""
+        """The smallest canvas on which a position sees its whole field; the input where the network takes no less."""
         _, height, width = self.traced.input_shape
-        size = min(self.field.y.size, height), min(self.field.x.size, width)
+        size = _room(self.field.y, height), _room(self.field.x, width)
         return size if self._output(size) is not None else (height, width)
 
     def _stage_size(self, stage: Stage) -> Size:
@@ -137,7 +151,7 @@ class Climb:
         """The shape of the layer for a canvas of `size`; None if the network cannot take it."""
         if size not in self._outputs:
             try:
-                shapes = shapes_at(self.plain, self._shape(size))
+                shapes = tensor_shapes(self.plain, self._shape(size))
             except (RuntimeError, ValueError, IndexError, AssertionError):
                 self._outputs[size] = None
             else:
@@ -146,6 +160,21 @@ class Climb:
 
     def _shape(self, size: Size) -> tuple[int, int, int]:
         return len(self.colour), *size
+
+
+def _room(axis: Axis, most: int) -> int:
+    """Pixels that hold one whole field, which begins where strides and padding let it; at most `most`."""
+    before = 0 if axis.stride is None else axis.start % axis.stride
+    return min(axis.size + before, most)
+
+
+def _seen(axis: Axis, row: int, length: int) -> Tensor:
+    """For each of `length` pixels the nearest one that the field of `row` holds."""
+    pixels = torch.arange(length)
+    if axis.stride is None:
+        return pixels
+    begin = axis.start + row * axis.stride
+    return pixels.clamp(max(begin, 0), min(begin + axis.size, length) - 1)
 
 
 def _middle(axis: Axis, length: int, rows: int) -> int:

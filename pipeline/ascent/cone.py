@@ -7,7 +7,6 @@ one below, 5 x 5 of the next. What lies outside is neither computed nor differen
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import operator
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
 from pipeline.ascent.subnetwork import LeakyReLU6, leaky_relu6
+from pipeline.shapes import Shapes, tensor_shapes
 
 _POINTWISE_MODULES = (
     nn.BatchNorm2d, nn.Identity, nn.Dropout, nn.Dropout2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, LeakyReLU6, nn.ELU,
@@ -32,8 +31,6 @@ _POINTWISE_FUNCTIONS = {
 _JOINS = {torch.cat, torch.concat}
 
 _WORTH = 0.7  # largest share of a map that is cut out of it
-
-Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +70,7 @@ def cone(module: fx.GraphModule, canvas: tuple[int, int, int], position: tuple[i
     Maps images `[B, C, H, W]` to `[B, U, 1, 1]`, or to `[B, U]` if the output has no positions (`position` None).
     Whatever it does not know how to follow keeps whole maps.
     """
-    shapes = shapes_at(module, canvas)
+    shapes = tensor_shapes(module, canvas)
     nodes = list(module.graph.nodes)
     wanted: dict[fx.Node, Region] = {}
     if position is not None:
@@ -88,30 +85,9 @@ def cone(module: fx.GraphModule, canvas: tuple[int, int, int], position: tuple[i
     return _rewritten(module, wanted, shapes)
 
 
-def shapes_at(module: fx.GraphModule, canvas: tuple[int, int, int]) -> Shapes:
-    """The shape of every tensor by the name of its node, for one image of shape `canvas` `[C, H, W]`.
-
-    Raises whatever the network raises for images of that size.
-    """
-    shapes: Shapes = {}
-
-    class Recorder(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> object:
-            result = super().run_node(n)
-            if isinstance(result, torch.Tensor):
-                shapes[n.name] = tuple(result.shape)
-            return result
-
-    tensors = itertools.chain(module.parameters(), module.buffers())
-    device = next((tensor.device for tensor in tensors), torch.device("cpu"))
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        Recorder(module).run(torch.empty(1, *canvas, device=device))
-    return shapes
-
-
 def elements(module: fx.GraphModule, canvas: tuple[int, int, int]) -> int:
     """How many numbers one image of shape `canvas` makes inside `module`, all tensors together."""
-    return sum(math.prod(shape) for shape in shapes_at(module, canvas).values())
+    return sum(math.prod(shape) for shape in tensor_shapes(module, canvas).values())
 
 
 def _whole(node: fx.Node, shapes: Shapes) -> Region | None:

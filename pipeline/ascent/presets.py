@@ -43,8 +43,8 @@ class Preset:
     noise: float
     spectrum: float
     colours: float
-    bare_size: int = 8
-    full_size: int = 48
+    bare_size: int = 3
+    full_size: int = 20
     least_size: int = 64
     attempts: int = 4
     retry_noise: float = 2.0
@@ -65,7 +65,7 @@ DEFAULT = Preset(
     slope=0.05,
     noise=0.03,
     spectrum=0.6,
-    colours=0.8,
+    colours=0.65,
 )
 """One centre position, leaky ReLUs, colours kept valid and a blur after every step that narrows: Øygard's deepdraw,
 but on canvases that grow around the position instead of octaves, since most of a field's effect lies in its middle
