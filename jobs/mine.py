@@ -10,6 +10,7 @@ import typer
 
 from jobs.console import Display
 from jobs.summary import show_summary
+from pipeline.allocator import keep_freed_memory
 from pipeline.ascent.presets import find_preset
 from pipeline.layers import Traced
 from pipeline.mine import MineSettings
@@ -77,6 +78,7 @@ def mine(
     mine --dataset photos/ --model squeezenet1_1 --weights mine.safetensors --layers 'features.*'
     """
     display = Display(quiet)
+    keep_freed_memory()
     recipe = find_preset(preset)
     place = pick_device(device)
     network = load_network(model or ("demo" if dataset == "demo" else "googlenet"), weights)

@@ -1,0 +1,72 @@
+"""The commands a newcomer types, run for real: the demo twice, photographs once. Minutes; `make test-slow`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[1]
+
+
+def make(*words: str) -> str:
+    done = subprocess.run(["make", *words], cwd=ROOT, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def tables(run: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*.parquet"))}
+
+
+def test_make_mine_twice_gives_the_same_tables_whatever_the_workers(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    said = make("mine", f"RUN={first}")
+    make("mine", f"RUN={second}", "ARGS=--workers 1 --no-sheets")
+    assert f"{first}" in said and "Look further:" in said
+    one, other = tables(first), tables(second)
+    assert one.keys() == other.keys() and len(one) == 4 + 2 * 9
+    assert [name for name in one if one[name] != other[name]] == []
+    units = pd.read_parquet(first / "units")
+    assert len(units) == 496 and units["visualization"].notna().all()
+    assert (units["visualization_ratio"] >= 1).mean() > 0.95
+    for sheet in first.glob("sheets/*/*.png"):
+        with Image.open(sheet) as picture:
+            assert picture.width == 1400
+    assert len(list(first.glob("sheets/*/overview*.png"))) == 9
+
+
+def test_make_sheets_draws_the_units_it_is_asked_for(tmp_path):
+    make("mine", f"RUN={tmp_path / 'run'}", "VISUALIZE=0", "ARGS=--no-sheets", "LAYERS=block5.*,classifier")
+    make("sheets", f"RUN={tmp_path / 'run'}", "LAYERS=classifier", "UNITS=3,7-8")
+    drawn = {path.stem for path in (tmp_path / "run" / "sheets" / "classifier").glob("*.png")}
+    assert {"3", "7", "8"} <= drawn
+
+
+def test_photographs_and_a_network_trained_on_imagenet(photographs, squeezenet_weights, tmp_path):
+    run = tmp_path / "sample"
+    said = make(
+        "mine", f"DATASET={photographs}", "MODEL=squeezenet1_1", f"WEIGHTS={squeezenet_weights}",
+        "LAYERS=features.*", f"RUN={run}", "VISUALIZE=0", "ARGS=--no-sheets",
+    )  # fmt: skip
+    assert "lack classifier.1.bias, classifier.1.weight" in said
+    record = json.loads((run / "run.json").read_bytes())
+    assert record["counts"] | {"images_with_exemplars": 0} == {
+        "samples": 622, "seen": 622, "skipped": 0, "exemplars": 2944 * 50, "images_with_exemplars": 0,
+    }  # fmt: skip
+    images = pd.read_parquet(run / "images.parquet")
+    for row in images.sample(20, random_state=0).itertuples():
+        with Image.open(photographs / row.path) as original:
+            assert original.size == (row.width, row.height)
+        assert row.label_name == row.path.split("/")[0] and row.key == os.path.splitext(row.path)[0]
+    exemplars = pd.read_parquet(run / "exemplars", columns=["left", "top", "right", "bottom", "image_id", "rank"])
+    exemplars = exemplars.join(images.set_index("image_id")[["width", "height"]], on="image_id")
+    assert (exemplars["left"] >= 0).all() and (exemplars["right"] <= exemplars["width"]).all()
+    assert (exemplars["top"] >= 0).all() and (exemplars["bottom"] <= exemplars["height"]).all()
+    assert (exemplars["left"] < exemplars["right"]).all() and (exemplars["top"] < exemplars["bottom"]).all()
