@@ -6,12 +6,9 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import torch
 
 from pipeline import record
@@ -20,26 +17,19 @@ from pipeline.crops import CropStore, cut_tasks, write_crops
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
 from pipeline.exemplars import Rows, exemplar_rows
-from pipeline.files import safe_name
-from pipeline.layer_table import layer_rows
 from pipeline.layers import Layer, Traced
 from pipeline.ledger import Ledger
 from pipeline.merge import Merged, merge
+from pipeline.mined_tables import MinedTables
 from pipeline.models import Network
 from pipeline.progress import Progress, Silent
 from pipeline.receptive_field import Field, receptive_fields
 from pipeline.scan import ScanSettings, scan
 from pipeline.sources import Block, Dataset, blocks_of
-from pipeline.statistics import Statistics
-from pipeline.tables import image_column, units_a_group, write_rows, write_table
-from pipeline.taps import TappedNetwork, unit_offsets
-from pipeline.units import unit_table
-from schemas.exemplars import EXEMPLARS
-from schemas.images import IMAGES
-from schemas.layers import LAYERS
+from pipeline.tables import write_table
+from pipeline.taps import TappedNetwork
 from schemas.shards import SHARDS
 from schemas.skipped import SKIPPED
-from schemas.units import UNITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,65 +196,13 @@ class _Mining:
 
     def _write_tables(self, merged: Merged, rows: Rows, crops: CropStore) -> None:
         start = time.perf_counter()
-        labels = merged.images["label"].to_pylist()
-        names = self._label_names(labels, merged.images["label_name"].to_pylist())
-        write_table(self.run / "images.parquet", IMAGES, [_image_table(merged.images, names)])
-        write_rows(self.run / "layers.parquet", LAYERS, layer_rows(self.layers, self.fields))
-        statistics = merged.accumulators["statistics"]
-        assert isinstance(statistics, Statistics)
-        summary = {name: values.cpu().numpy() for name, values in statistics.summary().items()}
-        numbers = np.array([-1 if label is None else label for label in labels], np.int64)
-        offsets = unit_offsets(self.layers)
+        tables = MinedTables(self.run, self.layers, self.fields, merged, rows, crops, self.words)
+        tables.write_lists()
         with self.progress.stage("Writing tables", len(self.layers), "layers") as advance:
-            for layer, (first, end) in zip(self.layers, pairwise(offsets), strict=True):
-                file = f"{safe_name(layer.name)}.parquet"
-                write_table(
-                    self.run / "exemplars" / file,
-                    EXEMPLARS,
-                    self._exemplar_parts(merged, rows, crops, layer, first, names),
-                )
-                part = rows.of_units(first, end)
-                of_layer = {name: values[first:end] for name, values in summary.items()}
-                table = unit_table(layer, of_layer, rows, part, first, numbers, names)
-                write_table(self.run / "units" / file, UNITS, [table])
+            for layer in self.layers:
+                tables.write_layer(layer, self.settings.topk)
                 advance(1)
         self.seconds["tables"] = time.perf_counter() - start
-
-    def _label_names(self, labels: list[int | None], given: list[str | None]) -> list[str | None]:
-        """In words: what the shard says of the image, else what is known of the dataset's classes."""
-        words = self.words or ()
-        return [
-            name if name is not None else words[label] if label is not None and 0 <= label < len(words) else None
-            for label, name in zip(labels, given, strict=True)
-        ]
-
-    def _exemplar_parts(
-        self, merged: Merged, rows: Rows, crops: CropStore, layer: Layer, first: int, names: list[str | None]
-    ) -> Iterator[pa.Table]:
-        """One table for every few units, so that a row group holds whole units."""
-        step = units_a_group(self.settings.topk)
-        named = pa.array(names, pa.string())
-        for begin in range(first, first + layer.units, step):
-            part = rows.of_units(begin, min(begin + step, first + layer.units))
-            count = part.stop - part.start
-            images = merged.images.take(pa.array(rows.image[part]))
-            nowhere = np.full(count, layer.height is None)
-            columns = {
-                "layer": pa.array([layer.name] * count, pa.string()),
-                "unit": pa.array(rows.unit[part] - first),
-                "rank": pa.array(rows.rank[part]),
-                "activation": pa.array(rows.activation[part]),
-                "image_id": images["image"],
-                "key": images["key"],
-                "label": images["label"],
-                "label_name": named.take(pa.array(rows.image[part])),
-                "y": pa.array(rows.y[part], mask=nowhere),
-                "x": pa.array(rows.x[part], mask=nowhere),
-                **{side: pa.array(rows.box[part, i]) for i, side in enumerate(("left", "top", "right", "bottom"))},
-                "clipped": pa.array(rows.clipped[part]),
-                "crop": image_column(crops.take(part)),
-            }
-            yield pa.table([columns[name] for name in EXEMPLARS.names], schema=EXEMPLARS)
 
 
 class _Counter:
@@ -290,9 +228,3 @@ class _Counter:
 def _first_skip(merged: Merged) -> str:
     row = merged.skipped.slice(0, 1).to_pylist()[0]
     return f"shard {row['shard']}, {row['key']}: {row['error']}"
-
-
-def _image_table(images: pa.Table, names: list[str | None]) -> pa.Table:
-    columns = {name: images[name] for name in images.column_names}
-    columns |= {"image_id": images["image"], "label_name": pa.array(names, pa.string())}
-    return pa.table([columns[name] for name in IMAGES.names], schema=IMAGES)

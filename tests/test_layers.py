@@ -17,7 +17,6 @@ def network(name: str) -> nn.Module:
     return torchvision.models.get_model(name, weights=None, **slow_start).eval()
 
 
-@pytest.mark.filterwarnings("ignore:NOTE")
 @pytest.mark.parametrize("name", ["alexnet", "vgg11", "squeezenet1_1", "googlenet", "resnet18", "densenet121"])
 def test_nodes_have_the_names_torchvision_gives_them(name):
     module = network(name)

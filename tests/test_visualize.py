@@ -43,7 +43,7 @@ def copied(run: Path, to: Path) -> Path:
 
 def test_each_unit_gets_a_picture_that_just_holds_its_field_and_what_it_reaches(mined, tmp_path):
     units = drawn(copied(mined, tmp_path / "run"))
-    for layer, side in (("stem.relu", 8), ("block1.relu", 20)):
+    for layer, side in (("stem.relu", 8), ("block1.relu", 22)):
         rows = units[units["layer"] == layer]
         assert {picture(cell).size for cell in rows["visualization"]} == {(side, side)}
         assert (rows["visualization_preset"] == "default").all()
