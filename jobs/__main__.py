@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -52,6 +53,7 @@ def _spoken(command: Callable[..., Any]) -> Callable[..., None]:
 
 def main() -> None:
     """Runs the command line."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is as gentle as Ctrl-C
     asked = [word for word in sys.argv[1:2] if word in COMMANDS]
     application(asked or COMMANDS)(prog_name="python -m jobs")
 
