@@ -54,5 +54,8 @@ def layers(
         stride = "" if row["stride_y"] is None else f"{row['stride_y']}, {row['stride_x']}"
         table.add_row(row["layer"], str(row["units"]), size, field, stride, row["kind"])
     Console(highlight=False).print(table)
+    if left_out := traced.left_out():
+        name, why = next(iter(left_out.items()))
+        print(f"Left out: {len(left_out)} layers whose tensors cannot be read yet; the first is {name}: {why}.")
     for note in sorted({row["rf_note"] for row in rows if row["rf_note"]}):
         Console().print(f"Note: {note}; its layers count as seeing the whole input.", markup=False)

@@ -88,6 +88,8 @@ def mine(
     folder = Path(run or f"runs/{source.name}-{network.name}")
     units = sum(layer.units for layer in chosen)
     display.say(f"Mining {source.name} with {network.name} ({network.weights}): {len(chosen)} layers, {units:,} units.")
+    if not layers and (left_out := traced.left_out()):
+        display.say(f"Left out: {len(left_out)} layers that cannot be read yet (`make layers` says why).")
     if network.missing:
         display.say(
             f"The weights lack {', '.join(sorted(network.missing))}; the chosen layers do not need "

@@ -6,7 +6,7 @@ import fnmatch
 import inspect
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -76,9 +76,22 @@ class Traced:
         self._name_of = dict(tracer.node_to_qualname) | self._block_names()
         shapes = tensor_shapes(fx.GraphModule(self.module, self.graph), input_shape)
         self.shapes = {node: shapes[node.name] for node in self.graph.nodes if node.name in shapes}
+        self._from_image = self._downstream(lambda node: node.op == "placeholder")
+        self._channels_last = self._downstream(self._turns_last, self._turns_first)
 
     def unit_bearing(self) -> list[Layer]:
-        """Convolutions and linear maps after what directly follows them, and residual sums, in running order."""
+        """Convolutions and linear maps after what directly follows them, and residual sums, in running order.
+
+        Those whose tensors cannot be read as `[B, C, H, W]` or `[B, C]` are left out; `left_out` names them.
+        """
+        return [self._layer(*found) for found in self._bearing() if not self._unreadable(found[1])]
+
+    def left_out(self) -> dict[str, str]:
+        """Unit-bearing layers that cannot be read, with the reason."""
+        return {name: why for name, node, _ in self._bearing() if (why := self._unreadable(node))}
+
+    def _bearing(self) -> list[tuple[str, fx.Node, str]]:
+        """Name, node and kind of every unit-bearing layer that depends on the image."""
         found: dict[fx.Node, list[fx.Node]] = {}
         for node in self.graph.nodes:
             if self._is_map(node):
@@ -87,10 +100,48 @@ class Traced:
             elif self._is_sum(node):
                 found[node] = [node]
         return [
-            self._layer(self._name_of[node], node, " + ".join(self._operation(part) for part in chain))
+            (self._name_of[node], node, " + ".join(self._operation(part) for part in chain))
             for node, chain in sorted(found.items(), key=lambda item: self._order(item[0]))
-            if node in self.shapes
+            if node in self.shapes and node in self._from_image
         ]
+
+    def _unreadable(self, node: fx.Node) -> str:
+        """Why units cannot be read from a node's tensor; nothing if they can."""
+        shape = self.shapes.get(node)
+        if shape is None:
+            return "it gives no tensor"
+        if node not in self._from_image:
+            return "it does not depend on the image"
+        if len(shape) not in (2, 4) or shape[0] != 1:
+            return f"it gives a tensor of shape {list(shape)} for one image"
+        return "it keeps its channels last" if len(shape) == 4 and node in self._channels_last else ""
+
+    def _downstream(
+        self, begins: Callable[[fx.Node], bool], ends: Callable[[fx.Node], bool] = lambda node: False
+    ) -> set[fx.Node]:
+        """Nodes that `begins` picks and all that depend on them, up to those that `ends` picks."""
+        found: set[fx.Node] = set()
+        for node in self.graph.nodes:
+            if begins(node) or (not ends(node) and any(part in found for part in node.all_input_nodes)):
+                found.add(node)
+        return found
+
+    def _turns_last(self, node: fx.Node) -> bool:
+        """Moves channels of a map behind its positions, or could only work on maps that have them there."""
+        linear = isinstance(self._module(node), nn.Linear) or node.target is nn.functional.linear
+        return self._permutation(node) == (0, 2, 3, 1) or (linear and len(self.shapes.get(node, ())) == 4)
+
+    def _turns_first(self, node: fx.Node) -> bool:
+        return self._permutation(node) == (0, 3, 1, 2) or len(self.shapes.get(node, ())) == 2
+
+    def _permutation(self, node: fx.Node) -> tuple[object, ...] | None:
+        module = self._module(node)
+        if isinstance(module, torchvision.ops.Permute):
+            return tuple(module.dims)
+        if node.op not in ("call_function", "call_method") or node.target not in (torch.permute, "permute"):
+            return None
+        dims = node.args[1:]
+        return tuple(dims[0]) if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else tuple(dims)
 
     def choose(self, patterns: str) -> list[Layer]:
         """The layers that comma-separated `patterns` select, in running order; all unit-bearing ones if empty.
@@ -144,16 +195,14 @@ class Traced:
         return {node: name for node, name in ends.items() if node is not None}
 
     def _layer(self, name: str, node: fx.Node, kind: str) -> Layer:
-        shape = self.shapes.get(node)
-        if shape is not None and len(shape) == 4:
-            return Layer(name, kind, shape[1], shape[2], shape[3], node.name)
-        if shape is not None and len(shape) == 2:
-            return Layer(name, kind, shape[1], None, None, node.name)
-        form = "no tensor" if shape is None else f"a tensor of shape {list(shape)}"
-        raise UserError(
-            f"Layer {name!r} gives {form}; units are read from [B, C, H, W] maps and [B, C] features. "
-            "Choose other LAYERS."
-        )
+        if reason := self._unreadable(node):
+            raise UserError(
+                f"Layer {name!r} cannot be read: {reason}; units are read from [B, C, H, W] maps and [B, C] features. "
+                "Choose other LAYERS."
+            )
+        shape = self.shapes[node]
+        height, width = shape[2:] if len(shape) == 4 else (None, None)
+        return Layer(name, kind, shape[1], height, width, node.name)
 
     def _order(self, node: fx.Node) -> int:
         return self._orders[node]

@@ -71,7 +71,7 @@ def receptive_fields(traced: Traced, layers: Sequence[Layer]) -> dict[str, Field
     fields = _Fields(traced)
     for node in traced.graph.nodes:
         fields.visit(node)
-    return {layer.name: _positions(fields.of[traced.node(layer)], layer) for layer in layers}
+    return {layer.name: _positions(fields.of_layer(traced.node(layer)), layer) for layer in layers}
 
 
 def _positions(field: Field, layer: Layer) -> Field:
@@ -156,6 +156,10 @@ class _Fields:
         self.traced = traced
         self.of: dict[fx.Node, Field] = {}
         _, self.height, self.width = traced.input_shape
+
+    def of_layer(self, node: fx.Node) -> Field:
+        """The field of a layer's node; the whole input if the way to it could not be followed."""
+        return self.of.get(node) or self._whole(self.traced.shapes[node], "the way to it could not be followed")
 
     def visit(self, node: fx.Node) -> None:
         """Sets the field of `node` from those of its inputs."""

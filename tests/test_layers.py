@@ -10,6 +10,7 @@ from torchvision.models.feature_extraction import get_graph_node_names
 
 from pipeline.errors import UserError
 from pipeline.layers import Traced
+from pipeline.receptive_field import receptive_fields
 
 
 def network(name: str) -> nn.Module:
@@ -56,6 +57,26 @@ def test_an_exact_name_may_be_a_convolution_before_its_relu_or_a_whole_module():
     bare, fire = traced.choose("features.12.expand3x3, features.12")
     assert (bare.name, bare.kind, bare.units) == ("features.12.expand3x3", "conv2d", 256)
     assert (fire.name, fire.kind, fire.units) == ("features.12", "cat", 512)
+
+
+@pytest.mark.parametrize("name", ["convnext_tiny", "swin_t", "swin_v2_t", "maxvit_t", "vit_b_16", "mobilenet_v3_small"])
+def test_units_are_the_channels_of_the_operation_or_the_layer_is_left_out_with_a_reason(name):
+    module = network(name)
+    traced = Traced(module, (3, 224, 224))
+    bearing = traced.unit_bearing()
+    for layer in bearing:
+        if layer.kind == "conv2d" or layer.kind == "linear":
+            made_by = module.get_submodule(str(traced.node(layer).target))
+            assert layer.units == getattr(made_by, "out_channels", getattr(made_by, "out_features", None)), layer
+    assert (len(traced.left_out()) > 0) == (name not in ("mobilenet_v3_small",))
+    assert not {layer.name for layer in bearing} & set(traced.left_out())
+    assert set(receptive_fields(traced, bearing)) == {layer.name for layer in bearing}
+
+
+def test_a_layer_of_tokens_is_refused_by_name_with_its_shape():
+    traced = Traced(network("vit_b_16"), (3, 224, 224))
+    with pytest.raises(UserError, match=r"encoder_layer_0\.add' cannot be read: .* shape \[1, 197, 768\]"):
+        traced.choose("encoder.layers.encoder_layer_0.add")
 
 
 @pytest.mark.parametrize("word", ["features.12.expand3x33", "featurs.*"])
