@@ -24,7 +24,7 @@ def demo_model(
     seed: Annotated[int, typer.Option(help="Of initialization, order and augmentation.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads and rendering processes.")] = 2,
 ) -> None:
-    """Train the demo network on its own split of rendered images and measure it on the mined demo.
+    """Trains the demo network on its own split of rendered images and measures it on the mined demo.
 
     Replaces the shipped weights unless --out says otherwise. About eight minutes on two cores.
     """

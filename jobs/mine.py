@@ -15,7 +15,7 @@ from pipeline.ascent.presets import find_preset
 from pipeline.layers import Traced
 from pipeline.mine import MineSettings
 from pipeline.mine import mine as mine_dataset
-from pipeline.models import load_network, pick_device
+from pipeline.models import check_name, compute_exactly, load_network, pick_device
 from pipeline.run import open_run
 from pipeline.sheets.write import write_overviews, write_sheets
 from pipeline.sources import find_dataset
@@ -79,12 +79,15 @@ def mine(
     """
     display = Display(quiet)
     keep_freed_memory()
+    compute_exactly()
     recipe = find_preset(preset)
     place = pick_device(device)
-    network = load_network(model or ("demo" if dataset == "demo" else "googlenet"), weights)
+    name = model or ("demo" if dataset == "demo" else "googlenet")
+    check_name(name)
+    source = find_dataset(dataset, data, display)  # before weights are downloaded for nothing
+    network = load_network(name, weights)
     traced = Traced(network.module, network.input_shape)
     chosen = traced.choose(layers)
-    source = find_dataset(dataset, data, display)
     folder = Path(run or f"runs/{source.name}-{network.name}")
     units = sum(layer.units for layer in chosen)
     display.say(f"Mining {source.name} with {network.name} ({network.weights}): {len(chosen)} layers, {units:,} units.")

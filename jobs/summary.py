@@ -6,6 +6,7 @@ from rich import box
 from rich.table import Table
 
 from jobs.console import Display
+from pipeline.files import safe_name
 from pipeline.run import Run
 
 
@@ -41,9 +42,7 @@ def show_summary(run: Run, display: Display) -> None:
 
 def _last_overview(run: Run) -> str:
     """The overview of the deepest layer of maps: where units are most telling."""
-    from pipeline.files import safe_name
-
     maps = run.layers[run.layers["height"].notna()]
     layer = (maps if len(maps) else run.layers)["layer"].iloc[-1]
-    found = sorted((run.path / "sheets" / safe_name(layer)).glob("overview*.png"))
-    return str(found[0] if found else run.path / "sheets")
+    first = run.path / "sheets" / safe_name(layer) / "overview.png"
+    return str(first if first.is_file() else run.path / "sheets")

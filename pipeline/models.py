@@ -52,14 +52,9 @@ def load_network(name: str, weights: str = "") -> Network:
     `weights`: empty for the default ones, `random`, a torchvision weights name, or a `.safetensors`/`.pth` file.
     Raises `UserError` for an unknown name, weights that do not fit, a file that cannot be read or downloaded.
     """
+    check_name(name)
     if name == "demo":
         return _demo(weights)
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise UserError(
-            f"There is no network {name!r}.{near_matches(name, ['demo', *known])} "
-            "MODEL is demo or any name of torchvision.models.list_models()."
-        )
     choice = torchvision.models.get_model_weights(name)
     source = choice.DEFAULT
     if weights in choice.__members__:
@@ -85,6 +80,16 @@ def load_network(name: str, weights: str = "") -> Network:
         missing = _fill(module, tensors, weights)
         label = Path(weights).name
     return Network(name, module, _preprocessing(source), label, weights_hash(module), categories, missing)
+
+
+def check_name(name: str) -> None:
+    """Raises `UserError` for a name that is no network's, with near matches; costs nothing."""
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name != "demo" and name not in known:
+        raise UserError(
+            f"There is no network {name!r}.{near_matches(name, ['demo', *known])} "
+            "MODEL is demo or any name of torchvision.models.list_models()."
+        )
 
 
 _WITH_AUX = ("googlenet", "inception_v3")
@@ -145,6 +150,14 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"DEVICE={name} cannot be used: {first_line(error)} Try DEVICE=auto.") from error
     return device
+
+
+def compute_exactly() -> None:
+    """Makes CUDA compute float32 as float32 (no TF32) and the same bits in every run."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
 
 
 def _demo(weights: str) -> Network:

@@ -26,6 +26,10 @@ def open_run(path: str | Path) -> Run:
     >>> run.exemplars("block5.relu", 7).crop.map(picture)[0].show()                   # doctest: +SKIP
     """
     run = Path(path)
+    if not str(path):
+        known = sorted(str(entry.parent) for entry in Path("runs").glob("*/run.json"))
+        there = f"There are {', '.join(known)}." if known else "`make mine` makes one."
+        raise UserError(f"RUN is empty: say which run. {there}")
     if not (run / "run.json").is_file():
         beside = [entry.parent.name for entry in run.parent.glob("*/run.json")] if run.parent.is_dir() else []
         raise UserError(f"There is no finished run in {run}.{near_matches(run.name, beside)} `make mine` makes one.")
