@@ -15,9 +15,9 @@ from PIL import Image
 from pipeline.batches import map_in_order
 from pipeline.exemplars import Rows
 from pipeline.files import written_aside
-from pipeline.images import decode
+from pipeline.images import ImageError, decode
 from pipeline.merge import Merged
-from pipeline.shards import Place, Shard, read_bytes
+from pipeline.shards import Place, Shard, ShardError, read_bytes
 from pipeline.sources import Block
 
 CROPS = pa.schema([("row", pa.int64()), ("crop", pa.binary())])
@@ -36,8 +36,17 @@ class CutTask:
 
 
 def cut(task: CutTask) -> list[tuple[int, bytes]]:
-    """Every crop of one image by exemplar row; equal boxes are encoded once."""
-    image = decode(read_bytes(task.shard, task.place))
+    """Every crop of one image by exemplar row; equal boxes are encoded once.
+
+    Raises `ShardError` if the image is not the one that was scanned.
+    """
+    try:
+        image = decode(read_bytes(task.shard, task.place))
+    except ImageError as error:
+        raise ShardError(
+            f"{task.place.path} of {task.shard.url} could be read when it was scanned, and now cannot ({error}): "
+            "its dataset changed during the run. Restore it, or start a new RUN."
+        ) from error
     encoded: dict[tuple[int, ...], bytes] = {}
     crops = []
     for row, box in zip(task.rows.tolist(), map(tuple, task.boxes.tolist()), strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from PIL import Image
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
+import pipeline.mine
 from pipeline.errors import UserError
 from pipeline.images import Preprocessing
 from pipeline.layers import Traced
@@ -316,6 +318,21 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(folder, tmp_path):
     again = subprocess.run([*command, str(killed)], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert again.returncode == 0 and "Going on:" in again.stderr
     assert tables_of(killed) == tables_of(whole)
+
+
+def test_an_image_that_changed_after_its_scan_is_one_sentence(folder, tmp_path, monkeypatch):
+    pictures = tmp_path / "pictures"
+    shutil.copytree(folder, pictures)
+    scan_only = pipeline.mine._Mining._cut
+
+    def spoil_then_cut(self, merged, rows):
+        for path in pictures.rglob("*.png"):
+            path.write_bytes(b"x" * path.stat().st_size)
+        return scan_only(self, merged, rows)
+
+    monkeypatch.setattr(pipeline.mine._Mining, "_cut", spoil_then_cut)
+    with pytest.raises(UserError, match=r"could be read when it was scanned.* dataset changed during the run"):
+        run_mine(find_dataset(str(pictures)), build("resnet18"), tmp_path / "run", "layer1.0.add")
 
 
 def test_the_record_names_everything_the_result_depends_on(folder, tmp_path):
