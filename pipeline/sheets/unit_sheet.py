@@ -127,7 +127,10 @@ def _visualization(block: Image.Image, unit: Mapping[str, Any], visualization: I
     reached = f"drives it to {number(unit['visualization_activation'])}"
     if ratio is not None and ratio == ratio:
         reached += f", {number(ratio)} x its maximum"
-    write(pen, (0, _PICTURE + 20), "what the unit itself prefers", 14, _PICTURE)
+    activation = unit["visualization_activation"]
+    found = activation is not None and activation > 0
+    title = "what the unit itself prefers" if found else "ascent found nothing that fires it"
+    write(pen, (0, _PICTURE + 20), title, 14, _PICTURE)
     write(pen, (0, _PICTURE + 40), reached, 14, _PICTURE, GREY)
 
 
