@@ -66,8 +66,9 @@ format: $(READY) ## fix style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## measure: mining against the bare forward pass
+bench: $(READY) ## measure: mining against the bare forward pass, and its parts
 	$(BIN)/python -m benchmarks.mining $(ARGS)
+	$(BIN)/python -m benchmarks.parts
 
 clean: ## remove caches (runs, data and .venv stay)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache build *.egg-info; find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -16,12 +16,10 @@ import torchvision
 
 from benchmarks.rounds import Timing, interleaved
 from pipeline.allocator import keep_freed_memory
+from pipeline.cores import usable_cores
 from pipeline.layers import Traced
-from pipeline.mine import usable_cores
-from pipeline.scan import ACCUMULATORS
-from pipeline.statistics import Statistics
+from pipeline.scan import new_accumulators
 from pipeline.taps import TappedNetwork, unit_offsets
-from pipeline.topk import TopK
 
 BAR = 0.97
 
@@ -54,8 +52,7 @@ def main() -> None:
             tapped(batch)
 
     def mining() -> None:
-        accumulators = [TopK(units, given.topk), Statistics(units)]
-        assert len(accumulators) == len(ACCUMULATORS)
+        accumulators = new_accumulators(units, given.topk, torch.device("cpu")).values()
         for batch, place in batches:
             readings = tapped(batch)
             for accumulator in accumulators:

@@ -102,8 +102,9 @@ def mine(
     mine_dataset(source, network, traced, chosen, folder, place, settings, display)
     if visualize:
         visualize_run(folder, network, traced, chosen, recipe, place, seed=seed, progress=display)
+    mined = open_run(folder)
     if sheets:
-        mined, names = open_run(folder), [layer.name for layer in chosen]
+        names = [layer.name for layer in chosen]
         write_overviews(mined, names, progress=display)
         write_sheets(mined, names, most=SHEETS_A_LAYER, progress=display)
-    show_summary(open_run(folder), display)
+    show_summary(mined, display)

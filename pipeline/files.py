@@ -39,6 +39,11 @@ def write_bytes(path: Path, data: bytes) -> None:
         aside.write_bytes(data)
 
 
+def table_file(run: Path, table: str, layer: str) -> Path:
+    """The file of one layer in the `table` folder (`units`, `exemplars`) of a run."""
+    return run / table / f"{safe_name(layer)}.parquet"
+
+
 def safe_name(name: str) -> str:
     """A layer's name as a file name: no separators, never hidden."""
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in name).lstrip(".") or "_"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from pipeline.errors import UserError, first_line
 from pipeline.files import write_bytes, written_aside
+from pipeline.fingerprint import canonical, fingerprint
 from pipeline.scan import ACCUMULATORS, BlockState
 
 STATE_VERSION = 1
@@ -31,12 +31,12 @@ class Ledger:
     def __init__(self, run: Path, identity: dict[str, Any]) -> None:
         self.folder = run / "state"
         self.identity = identity | {"state_version": STATE_VERSION}
-        self.fingerprint = hashlib.sha256(_canonical(self.identity)).hexdigest()[:16]
+        self.fingerprint = fingerprint(self.identity)
         begun = self.folder / "identity.json"
         if os.path.exists(begun):
-            _refuse_other(run, _identity(begun), json.loads(_canonical(self.identity)))
+            _refuse_other(run, _identity(begun), json.loads(canonical(self.identity)))
         else:
-            write_bytes(begun, _canonical(self.identity))
+            write_bytes(begun, canonical(self.identity))
 
     def missing(self, blocks: Iterable[int]) -> list[int]:
         """The blocks that have no committed state yet."""
@@ -86,10 +86,6 @@ def _identity(path: Path) -> dict[str, Any]:
     if not isinstance(before, dict):
         raise UserError(f"{path} is not the identity of a run. Choose another RUN, or delete its folder.")
     return before
-
-
-def _canonical(record: dict[str, Any]) -> bytes:
-    return json.dumps(record, sort_keys=True, indent=1).encode() + b"\n"
 
 
 def _refuse_other(run: Path, before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 
 from pipeline import record
 from pipeline.batches import Batch
+from pipeline.cores import usable_cores
 from pipeline.crops import CropStore, cut_tasks, write_crops
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
@@ -24,7 +24,7 @@ from pipeline.mined_tables import MinedTables
 from pipeline.models import Network
 from pipeline.progress import Progress, Silent
 from pipeline.receptive_field import Field, receptive_fields
-from pipeline.scan import ScanSettings, scan
+from pipeline.scan import BlockState, ScanSettings, scan
 from pipeline.sources import Block, Dataset, blocks_of
 from pipeline.tables import write_table
 from pipeline.taps import TappedNetwork
@@ -40,11 +40,6 @@ class MineSettings:
     batch_size: int = 64
     workers: int = 0  # 0: one per usable core
     max_skipped: float = 0.01
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def mine(
@@ -149,14 +144,14 @@ class _Mining:
         tapped.to(self.device).to(memory_format=torch.channels_last)
         how = ScanSettings(self.network.preprocessing, self.settings.topk, self.settings.batch_size, self.workers)
         total = self.dataset.samples
-        before = None if total is None else round(total * done / len(self.blocks))
-        with self.progress.stage("Scanning", total, "images", before or 0) as advance:
-            counter = _Counter(todo, len(self.blocks), total, advance)
+        before = round((total or 0) * done / len(self.blocks))
+        with self.progress.stage("Scanning", total, "images", before) as advance:
+            counter = _Counter(todo, total, advance)
 
-            def worker(blocks: Sequence[Block]) -> Iterator[Any]:
+            def worker(blocks: Iterable[Block]) -> Iterator[BlockState]:
                 return scan(blocks, tapped, how, self.device, counter)
 
-            for state in LocalEngine().map(worker, todo):  # type: ignore[arg-type]
+            for state in LocalEngine().map(worker, todo):
                 self.ledger.commit(state)
         self.seconds["scan"] = time.perf_counter() - start
 
@@ -208,7 +203,7 @@ class _Mining:
 class _Counter:
     """Turns batches into progress; guesses the total from the shards done while nothing else tells it."""
 
-    def __init__(self, todo: Sequence[Block], blocks: int, total: int | None, advance: Any) -> None:
+    def __init__(self, todo: Sequence[Block], total: int | None, advance: Any) -> None:
         self.shards = sum(len(block.shards) for block in todo)
         self.total, self.advance = total, advance
         self.seen = self.skipped = self.finished = 0

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.crops import CropStore
 from pipeline.exemplars import Rows
-from pipeline.files import safe_name
+from pipeline.files import table_file
 from pipeline.layer_table import layer_rows
 from pipeline.layers import Layer
 from pipeline.merge import Merged
@@ -59,13 +59,14 @@ class MinedTables:
 
     def write_layer(self, layer: Layer, k: int) -> None:
         """One layer's files of `exemplars/` and `units/`, of a run that keeps `k` exemplars of a unit."""
-        file = f"{safe_name(layer.name)}.parquet"
-        write_table(self.run / "exemplars" / file, EXEMPLARS, self._exemplar_parts(layer, units_a_group(k)))
+        write_table(
+            table_file(self.run, "exemplars", layer.name), EXEMPLARS, self._exemplar_parts(layer, units_a_group(k))
+        )
         first = self.first_unit[layer.name]
         part = self.rows.of_units(first, first + layer.units)
         summary = {name: values[first : first + layer.units] for name, values in self.summary.items()}
         table = unit_table(layer, summary, self.rows, part, first, self.labels, self.names)
-        write_table(self.run / "units" / file, UNITS, [table])
+        write_table(table_file(self.run, "units", layer.name), UNITS, [table])
 
     def _exemplar_parts(self, layer: Layer, step: int) -> Iterator[pa.Table]:
         """One table for every `step` units, so that a row group holds whole units."""

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.demo import network as demo
@@ -93,6 +95,9 @@ def check_name(name: str) -> None:
 
 
 _WITH_AUX = ("googlenet", "inception_v3")
+_UNREADABLE = (
+    SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, struct.error, OSError,
+)  # fmt: skip
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -104,24 +109,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"There is no weights file {str(path)!r}. WEIGHTS is a file, a weights name or 'random'.")
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        KeyError,
-        struct.error,
-        OSError,
-    ) as error:
+    except _UNREADABLE as error:
         raise UserError(f"{path} cannot be read as weights: {first_line(error)}") from error
-    except Exception as error:
-        if type(error).__module__.startswith("safetensors"):
-            raise UserError(f"{path} cannot be read as weights: {error}") from error
-        raise
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):

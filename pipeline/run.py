@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from pipeline.errors import UserError, near_matches
-from pipeline.files import safe_name
+from pipeline.files import table_file
 from pipeline.images import decode
 from pipeline.shards import Place, Shard, read_bytes
 
@@ -86,7 +86,7 @@ class Run:
         return decode(read_bytes(shard, Place(row["path"], int(row["offset"]), int(row["nbytes"]))))
 
     def _rows(self, table: str, layer: str, unit: int | None) -> pd.DataFrame:
-        path = self.path / table / f"{safe_name(layer)}.parquet"
+        path = table_file(self.path, table, layer)
         if not path.is_file():
             raise UserError(f"{self.path} has no layer {layer!r}.{near_matches(layer, self.layers['layer'])}")
         file = pq.ParquetFile(path, memory_map=True)

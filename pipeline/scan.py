@@ -59,6 +59,11 @@ class Accumulator(Protocol):
 ACCUMULATORS: dict[str, type[Accumulator]] = {"topk": TopK, "statistics": Statistics}
 
 
+def new_accumulators(units: int, k: int, device: torch.device) -> dict[str, Accumulator]:
+    """One of each kind of `ACCUMULATORS`, empty."""
+    return {"topk": TopK(units, k, device), "statistics": Statistics(units, device)}
+
+
 @dataclass(frozen=True, slots=True)
 class BlockState:
     """What a block came to: its accumulators, and its part of the tables `MEMBERS`, `SHARDS` and `SKIPPED`.
@@ -122,10 +127,7 @@ class _Block:
         units = unit_offsets(network.layers)[-1]
         self.block = block
         self.device = device
-        self.topk = TopK(units, settings.topk, device)
-        self.accumulators: dict[str, Accumulator] = {
-            "topk": self.topk, "statistics": Statistics(units, device)
-        }  # fmt: skip
+        self.accumulators = new_accumulators(units, settings.topk, device)
         self.members: dict[int, tuple[int, Member]] = {}
         self.shards: list[dict[str, object]] = []
         self.skipped: list[dict[str, object]] = []
@@ -173,7 +175,7 @@ class _Block:
         )
 
     def _keep_winners(self) -> None:
-        _, images, empty = unpack(self.topk.state()["keys"])
+        _, images, empty = unpack(self.accumulators["topk"].state()["keys"])
         winners = set(images[~empty].unique().tolist())
         self.members = {image: entry for image, entry in self.members.items() if image in winners}
 

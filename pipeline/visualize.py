@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -20,7 +18,8 @@ from PIL import Image
 from pipeline import record
 from pipeline.ascent.ascend import Visualization, visualize
 from pipeline.ascent.presets import Preset
-from pipeline.files import safe_name, written_aside
+from pipeline.files import safe_name, table_file, written_aside
+from pipeline.fingerprint import fingerprint
 from pipeline.layers import Layer, Traced
 from pipeline.models import Network
 from pipeline.progress import Progress, Silent
@@ -59,12 +58,12 @@ def visualize_run(
         "mined": written["fingerprint"], "preset": asdict(preset), "seed": seed, "device": device.type,
         "layers": [layer.name for layer in layers],
     }  # fmt: skip
-    fingerprint = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
-    if written.get("visualization", {}).get("fingerprint") == fingerprint:
+    name = fingerprint(known)
+    if written.get("visualization", {}).get("fingerprint") == name:
         progress.say(f"{run} has these visualizations already.")
         return written
     start = time.perf_counter()
-    store = _Store(run / "state" / f"ascent-{fingerprint}")
+    store = _Store(run / "state" / f"ascent-{name}")
     fields = receptive_fields(traced, layers)
     finished = {layer.name: store.units(layer) for layer in layers}
     total = sum(layer.units for layer in layers)
@@ -81,7 +80,7 @@ def visualize_run(
                     advance(len(batch), note=layer.name)
             silent += _write_columns(run, layer, store.rows(layer), preset.name)
     written["visualization"] = {
-        "fingerprint": fingerprint, "preset": preset.name, "seed": seed, "units": total, "never_fired": silent,
+        "fingerprint": name, "preset": preset.name, "seed": seed, "units": total, "never_fired": silent,
         "seconds": round(time.perf_counter() - start, 3),
     }  # fmt: skip
     record.write_record(run, written)
@@ -131,7 +130,7 @@ def _png(item: Visualization) -> bytes:
 
 def _write_columns(run: Path, layer: Layer, done: pa.Table, preset: str) -> int:
     """Replaces a layer's visualization columns; returns how many units never fired on theirs."""
-    path = run / "units" / f"{safe_name(layer.name)}.parquet"
+    path = table_file(run, "units", layer.name)
     units = pq.read_table(path, schema=UNITS)
     reached = done["activation"].to_pylist()
     maxima = units["activation_max"].to_pylist()

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import PIL
 
+from pipeline.cores import usable_cores
 from pipeline.demo.concepts import CONCEPTS
 from pipeline.demo.scene import RENDERER_VERSION, picture_key, render
 from pipeline.progress import Progress, Silent
 
 IMAGES_PER_SHARD = 256
-SILENT: Progress = Silent()
 MARKER = "demo.json"
 LEFTOVER_SECONDS = 60.0  # a partial file this old belongs to nobody: writing one takes milliseconds
 
@@ -53,7 +53,7 @@ def render_dataset(
     images_per_concept: int = 128,
     seed: int = 0,
     workers: int | None = None,
-    progress: Progress = SILENT,
+    progress: Progress = Silent(),
 ) -> list[Path]:
     """Renders the held-out demo images into tar shards in `directory`; returns their paths in order.
 
@@ -78,7 +78,7 @@ def render_split(
     images_per_concept: int,
     seed: int = 0,
     workers: int | None = None,
-    progress: Progress = SILENT,
+    progress: Progress = Silent(),
 ) -> list[Path]:
     """As `render_dataset`, for a named split: "held-out" is what gets mined, "train" what the network saw."""
     if images_per_concept < 1:
@@ -177,7 +177,7 @@ def _is_complete(shard: _Shard) -> bool:
 
 def _rendered(shards: list[_Shard], workers: int | None) -> Iterator[tuple[_Shard, list[Sample]]]:
     """Each shard with its samples, in order, rendered by as many processes as there is use for."""
-    workers = min(len(shards), workers or len(os.sched_getaffinity(0)))
+    workers = min(len(shards), workers or usable_cores())
     if workers <= 1:
         yield from ((shard, _render_shard(shard)) for shard in shards)
         return

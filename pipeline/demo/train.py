@@ -24,7 +24,6 @@ from pipeline.demo.dataset import render_dataset, render_split
 from pipeline.demo.network import CROP, MEAN, RESIZE, STD, WEIGHTS_FILE, demo_network, preprocess
 from pipeline.progress import Progress, Silent
 
-SILENT: Progress = Silent()
 TRAIN_SEED = 1  # the train split has its own stream of random numbers; another seed on top costs nothing
 BATCH = 128
 PEAK_RATE = 4e-3
@@ -56,7 +55,7 @@ def train(
     held_out_per_concept: int = 128,
     seed: int = 0,
     workers: int | None = None,
-    progress: Progress = SILENT,
+    progress: Progress = Silent(),
 ) -> Training:
     """Trains on the "train" split rendered into `directory`, measures on the mined demo, writes `out`.
 

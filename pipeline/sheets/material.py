@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.files import safe_name
+from pipeline.files import table_file
 from pipeline.images import ImageError
 from pipeline.run import Run
 from pipeline.sheets.drawing import fitted
@@ -72,7 +72,7 @@ def best_crops(run: Run, layer: str) -> Iterator[Cell]:
 
 
 def _units(run: Run, layer: str, columns: list[str]) -> Iterator[Cell]:
-    with pq.ParquetFile(_file(run, "units", layer), memory_map=True) as file:
+    with pq.ParquetFile(table_file(run.path, "units", layer), memory_map=True) as file:
         for batch in file.iter_batches(_BATCH, columns=columns):
             for row in batch.to_pylist():
                 yield row, row.pop("visualization", None)
@@ -80,13 +80,9 @@ def _units(run: Run, layer: str, columns: list[str]) -> Iterator[Cell]:
 
 def _strongest(run: Run, layer: str) -> Iterator[tuple[int, dict[str, Any] | None]]:
     columns = ["unit", "rank", "activation", "crop"]
-    with pq.ParquetFile(_file(run, "exemplars", layer), memory_map=True) as file:
+    with pq.ParquetFile(table_file(run.path, "exemplars", layer), memory_map=True) as file:
         for group in range(file.num_row_groups):
             rows = file.read_row_group(group, columns=columns)
             first = pc.and_(pc.equal(rows["rank"], 0), pc.greater(rows["activation"], 0))
             for row in rows.filter(first).to_pylist():
                 yield row["unit"], row["crop"]
-
-
-def _file(run: Run, table: str, layer: str) -> str:
-    return str(run.path / table / f"{safe_name(layer)}.parquet")

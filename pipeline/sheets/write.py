@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image
 
+from pipeline.cores import usable_cores
 from pipeline.files import safe_name, written_aside
 from pipeline.progress import Progress, Silent
 from pipeline.run import Run
@@ -38,7 +38,7 @@ def write_sheets(
     tasks = [(layer, unit) for layer, its_units in chosen.items() for unit in its_units]
     wholes, written = Wholes(run), []
     # Decoding, resampling and encoding all let go of the interpreter, so threads are enough.
-    with progress.stage("sheets", len(tasks), "sheets") as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with progress.stage("sheets", len(tasks), "sheets") as advance, ThreadPoolExecutor(usable_cores()) as pool:
         try:
             for path in pool.map(lambda task: _write_sheet(run, task[0], task[1], wholes), tasks):
                 written.append(path)

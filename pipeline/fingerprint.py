@@ -1,0 +1,17 @@
+"""Settings as bytes and as a short name: equal settings have equal ones, on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+
+def canonical(record: dict[str, Any]) -> bytes:
+    """A record as JSON in one form."""
+    return json.dumps(record, sort_keys=True, indent=1).encode() + b"\n"
+
+
+def fingerprint(record: dict[str, Any]) -> str:
+    """Sixteen hexadecimal digits of the SHA-256 of a record."""
+    return hashlib.sha256(canonical(record)).hexdigest()[:16]
