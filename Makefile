@@ -18,10 +18,12 @@ ENGINE ?= local
 PRESET ?= default
 VISUALIZE ?= 1
 UNITS ?=
+SOURCE ?=
+OUT ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup mine layers sheets demo-model test test-slow lint format bench clean
+.PHONY: help setup mine layers sheets shards demo-model test test-slow lint format bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,6 +49,9 @@ layers: $(READY) ## list the layers of MODEL, their units, map sizes and recepti
 
 sheets: $(READY) ## contact sheets of RUN: LAYERS=… UNITS=3,7,10-20
 	@$(JOBS) sheets --run '$(RUN)' --layers '$(LAYERS)' --units '$(UNITS)' $(ARGS)
+
+shards: $(READY) ## write SOURCE as WebDataset shards into OUT (a folder or s3://bucket/folder)
+	@$(JOBS) shards --source '$(SOURCE)' --out '$(OUT)' $(ARGS)
 
 demo-model: $(READY) ## train the demo's network again (about 15 minutes on 2 cores)
 	@$(JOBS) demo-model $(ARGS)

@@ -7,7 +7,9 @@ import importlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable
+from types import FrameType
 from typing import Any
 
 import typer
@@ -15,10 +17,13 @@ import typer
 from jobs.console import fail
 from pipeline.errors import UserError
 
-COMMANDS = ("mine", "layers", "sheets", "demo-model")
+COMMANDS = ("mine", "layers", "sheets", "shards", "demo-model")
 """Every command; `jobs.NAME` holds a function of the same name (with underscores)."""
 
 INTERRUPTED = 130
+STOP_SECONDS = 5.0
+"""How long a command that was stopped may take to put its things away; a read that hangs would take forever."""
+_STOPPED = "interrupted. What was done is kept: the same command goes on from there."
 
 
 def application(commands: Iterable[str] = COMMANDS) -> typer.Typer:
@@ -45,17 +50,37 @@ def _spoken(command: Callable[..., Any]) -> Callable[..., None]:
             fail(str(error))
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
-            fail("interrupted. What was done is kept: the same command goes on from there.")
+            fail(_STOPPED)
             os._exit(INTERRUPTED)  # a decode thread may sit in a long read; nothing of theirs needs saving
 
     return run
 
 
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Ends the command by `KeyboardInterrupt`, or, where something keeps it from ending, for good."""
+    last = threading.Timer(STOP_SECONDS, _give_up)
+    last.daemon = True
+    last.start()
+    raise KeyboardInterrupt
+
+
+def _give_up() -> None:
+    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"error: {_STOPPED}\n".encode())  # others may lock it
+    os._exit(INTERRUPTED)
+
+
 def main() -> None:
     """Runs the command line."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is as gentle as Ctrl-C
+    signal.signal(signal.SIGTERM, _stop)  # a scheduler's stop is as gentle as Ctrl-C
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else we are to ignore it
+        signal.signal(signal.SIGINT, _stop)
     asked = [word for word in sys.argv[1:2] if word in COMMANDS]
-    application(asked or COMMANDS)(prog_name="python -m jobs")
+    try:
+        app = application(asked or COMMANDS)
+    except KeyboardInterrupt:  # seconds of imports
+        fail(_STOPPED)
+        os._exit(INTERRUPTED)
+    app(prog_name="python -m jobs")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+GO_ON = "the same command then goes on where it stopped."
+"""How a sentence about a passing trouble ends."""
+
 
 class UserError(Exception):
     """Something the user can mend: says what was wrong, where (shard, key), and what to do.

@@ -19,7 +19,9 @@ from itertools import count, groupby
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.tars import ShardError, read_tar, readable
+from pipeline.remote import RemoteError, RemoteFile, is_remote, read_range, remote_file
+from pipeline.shard_index import IndexCheck
+from pipeline.tars import KEPT, ShardError, read_tar, readable, shard_error
 
 IMAGE_EXTENSIONS = frozenset("jpg jpeg jpe jfif png webp bmp gif tif tiff ppm pgm pbm pnm jp2 tga avif".split())
 MAX_BYTES = 1 << 30
@@ -31,13 +33,16 @@ LABEL_EXTENSIONS = frozenset(("cls", "json"))
 class Shard:
     """One unit of reading: the tar at `url`, or `files` (paths below the folder `url`).
 
-    `classes` are the subfolders of a `class/image` folder in label order.
+    `classes` are the subfolders of a `class/image` folder in label order. `remote` is a tar elsewhere as it was found,
+    `index` the index that lies beside a tar.
     """
 
     number: int
     url: str
     files: tuple[str, ...] | None = None
     classes: tuple[str, ...] = ()
+    remote: RemoteFile | None = None
+    index: str | RemoteFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +85,27 @@ class _File:
 
 
 def read_samples(shard: Shard) -> Iterator[Sample | Rejected]:
-    """Every sample of a shard in order.
+    """Every sample of a shard in order; where an index lies beside it, one that is not as written is rejected.
 
     Raises `ShardError` where the shard cannot be read to its true end: a missing or unreadable file, a corrupt
-    tar header, a truncated tar, bytes behind the end marker.
+    tar header, a truncated tar, bytes behind the end marker, other samples than its index has.
     """
+    return _samples(shard) if shard.index is None else _checked(shard, IndexCheck(shard.url, shard.index))
+
+
+def _checked(shard: Shard, index: IndexCheck) -> Iterator[Sample | Rejected]:
+    for sample in _samples(shard):
+        if isinstance(sample, Rejected):
+            index.rejected(sample.key)
+            yield sample
+            continue
+        place = (sample.place.path, sample.place.offset, sample.place.nbytes)
+        problem = index.problem(sample.key, place, sample.data, sample.label, sample.label_name)
+        yield Rejected(sample.position, sample.key, problem) if problem else sample
+    index.end()
+
+
+def _samples(shard: Shard) -> Iterator[Sample | Rejected]:
     files = _tar_files(shard) if shard.files is None else _folder_files(shard)
     first_of: dict[str, str] = {}
     folder_labels = {name: number for number, name in enumerate(shard.classes)}
@@ -107,16 +128,37 @@ def read_samples(shard: Shard) -> Iterator[Sample | Rejected]:
 
 def read_bytes(shard: Shard, place: Place) -> bytes:
     """The encoded image at `place` again. Raises `ShardError` if the shard has changed since."""
+    if shard.files is None and (elsewhere := _elsewhere(shard)):
+        return _remote_bytes(elsewhere, place)
     path = Path(shard.url) if shard.files is None else Path(shard.url, place.path)
     try:
         with path.open("rb") as stream:
             stream.seek(place.offset)
             data = stream.read(place.nbytes)
     except OSError as error:
-        raise ShardError(f"{path} can no longer be read ({error.strerror}).") from error
+        raise ShardError(f"{path} can no longer be read ({error.strerror}). {KEPT}") from error
+    return _whole(data, place, str(path))
+
+
+def _remote_bytes(file: RemoteFile, place: Place) -> bytes:
+    try:
+        data = read_range(file, place.offset, place.offset + place.nbytes)
+    except RemoteError as error:
+        raise shard_error(error) from error
+    return _whole(data, place, file.url)
+
+
+def _whole(data: bytes, place: Place, where: str) -> bytes:
     if len(data) != place.nbytes:
-        raise ShardError(f"{path} is shorter than when it was scanned: its dataset changed during the run.")
+        raise ShardError(
+            f"{where} is shorter than when it was scanned: its dataset changed during the run. "
+            "Restore it, or start a new RUN."
+        )
     return data
+
+
+def _elsewhere(shard: Shard) -> RemoteFile | None:
+    return shard.remote or (remote_file(shard.url) if is_remote(shard.url) else None)
 
 
 def extension(name: str) -> str:
@@ -173,7 +215,7 @@ def _file_data(path: Path) -> tuple[bytes, str]:
 
 
 def _tar_files(shard: Shard) -> Iterator[_File]:
-    for member, data in read_tar(shard.url, _is_wanted):
+    for member, data in read_tar(_elsewhere(shard) or shard.url, _is_wanted):
         if not member.isdir():
             name = readable(member.name)
             place = Place(name, member.offset_data, member.size)
@@ -231,6 +273,8 @@ def _label(image: _File, files: Sequence[_File]) -> tuple[int | None, str | None
         kind = file.extension.removeprefix(f"{infix}.") if infix else file.extension
         if kind in LABEL_EXTENSIONS and file.problem:
             raise ValueError(file.problem)
+        if kind in LABEL_EXTENSIONS and [each.extension for each in files].count(file.extension) > 1:
+            raise ValueError(f"{file.place.path} comes twice")
         if kind == "cls":
             written = _number_or_word(file.data.decode("utf-8-sig"))
         elif kind == "json":

@@ -19,6 +19,8 @@ from pipeline.demo.concepts import CONCEPTS
 from pipeline.demo.dataset import render_dataset
 from pipeline.errors import UserError, near_matches
 from pipeline.progress import Progress, Silent
+from pipeline.remote_sources import names_remote, remote_tars, short_name
+from pipeline.shard_index import index_name
 from pipeline.shards import IMAGE_EXTENSIONS, Shard, extension, folder_key
 from pipeline.tars import readable
 
@@ -65,9 +67,9 @@ class Block:
     shards: tuple[Shard, ...]
 
 
-def blocks_of(dataset: Dataset) -> list[Block]:
-    """At most 1,024 blocks; they depend on the dataset alone, never on who works on them."""
-    per_block = -(-len(dataset.shards) // MOST_BLOCKS)
+def blocks_of(dataset: Dataset, most: int = MOST_BLOCKS) -> list[Block]:
+    """At most `most` blocks; they depend on what is mined, never on who works on them."""
+    per_block = -(-len(dataset.shards) // most)
     starts = range(0, len(dataset.shards), per_block)
     return [Block(n, dataset.shards[start : start + per_block]) for n, start in enumerate(starts)]
 
@@ -84,8 +86,8 @@ def find_dataset(word: str, root: Path = Path("data"), progress: Progress = Sile
         return _imagenet(word, root / word)
     if word == "imagenette":
         return _imagenette(root / word)
-    if "://" in word or word.startswith("pipe:"):
-        raise UserError(f"DATASET={word!r}: only folders and tars on this machine's disks can be mined so far.")
+    if names_remote(word):
+        return _remote(word, progress)
     place = os.path.expanduser(word)
     if os.path.isdir(place) and word:
         return _anything(Path(place))
@@ -93,7 +95,7 @@ def find_dataset(word: str, root: Path = Path("data"), progress: Progress = Sile
     if not tars:
         raise UserError(
             f"There is no dataset {word!r}.{near_matches(word, NAMES)} DATASET is one of {', '.join(NAMES)}, "
-            "a folder of images (class/image or flat), or tars (shards/{0000..0063}.tar)."
+            "a folder of images (class/image or flat), or tars (shards/{0000..0063}.tar, also https:// or s3://)."
         )
     return _tars(_short_name(Path(tars[0]).parent), tars)
 
@@ -118,10 +120,7 @@ def _tars_in(folder: Path) -> list[str]:
 
 def _expanded(word: str) -> list[str]:
     """The tars that brace patterns and globs name, in the order of the words; empty if there is none at all."""
-    try:
-        patterns = list(braceexpand.braceexpand(word))
-    except ValueError as error:
-        raise UserError(f"DATASET={word!r} is not a brace pattern ({error}): shards/{{0000..0063}}.tar is.") from error
+    patterns = _words(word)
     found = {pattern: _globbed(pattern) for pattern in patterns}
     if not any(found.values()):
         return []
@@ -129,6 +128,15 @@ def _expanded(word: str) -> list[str]:
         if not tars:
             raise UserError(f"DATASET={word!r}: nothing is called {pattern}, which is a part of it.")
     return [tar for pattern in patterns for tar in found[pattern]]
+
+
+def _words(pattern: str) -> list[str]:
+    try:
+        return list(braceexpand.braceexpand(pattern))
+    except ValueError as error:
+        raise UserError(
+            f"DATASET={pattern!r} is not a brace pattern ({error}): shards/{{0000..0063}}.tar is."
+        ) from error
 
 
 def _globbed(pattern: str) -> list[str]:
@@ -164,8 +172,20 @@ def _tars(
     if gone:
         raise UserError(f"{len(gone)} of {len(urls)} shards are missing, the first is {gone[0]}.")
     sizes = [(Path(url).name, Path(url).stat().st_size) for url in urls]
-    shards = tuple(Shard(number, os.path.abspath(url)) for number, url in enumerate(urls))
+    shards = tuple(Shard(number, url, index=_index_of(url)) for number, url in enumerate(map(os.path.abspath, urls)))
     return Dataset(name, shards, _hash(sizes), classes, samples, imagenet)
+
+
+def _index_of(tar: str) -> str | None:
+    index = index_name(tar)
+    return index if os.path.isfile(index) else None
+
+
+def _remote(word: str, progress: Progress) -> Dataset:
+    found = remote_tars(_words(word), word, progress)
+    _refuse_unreadable([tar.name for tar in found])
+    shards = tuple(Shard(number, tar.tar.url, remote=tar.tar, index=tar.index) for number, tar in enumerate(found))
+    return Dataset(short_name(found[0].tar, _VAGUE), shards, _hash([(tar.name, tar.tar.size) for tar in found]))
 
 
 def _folder(name: str, root: Path, imagenet: bool = False) -> Dataset:

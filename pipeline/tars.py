@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.errors import UserError
+from pipeline.errors import GO_ON, UserError
+from pipeline.remote import Changed, RemoteError, RemoteFile, open_stream
 
 _BUFFER = 1 << 20
 _END_MARKER: type[Exception] = tarfile.EOFHeaderError  # type: ignore[attr-defined]
@@ -17,20 +19,30 @@ _COMPRESSED = {
 }  # fmt: skip
 
 
+KEPT = f"What was done is kept: once it can be read again, {GO_ON}"
+
+
 class ShardError(UserError):
     """A shard is damaged or gone: names the shard, the byte and the way on."""
 
 
-def read_tar(url: str, wanted: Callable[[tarfile.TarInfo], bool]) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+def read_tar(
+    source: str | RemoteFile, wanted: Callable[[tarfile.TarInfo], bool]
+) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     """Every member with its bytes if it is `wanted`; the others are passed over, but have to be there.
 
-    Raises `ShardError` if the tar at `url` is gone, is compressed, ends early, has a header that cannot be read, or
-    goes on behind its end marker.
+    `source` is a path or a file elsewhere, which is streamed. Raises `ShardError` if it is gone, is compressed, ends
+    early, has a header that cannot be read, or goes on behind its end marker.
+
+    What no tar can tell, for its checksums cover nothing but headers, and those by a sum: other bytes inside a file
+    or inside an extended header (which holds long names), a header changed so that its sum stays, headers that
+    changed places, an empty file that was taken out or doubled. An index beside the shard tells all of it.
     """
+    url = source if isinstance(source, str) else source.url
     offset = None
     try:
         with (
-            Path(url).open("rb") as stream,
+            _opened(source) as stream,
             tarfile.open(fileobj=_plain(stream, url), mode="r|", bufsize=_BUFFER, tarinfo=_StrictTarInfo) as tar,
         ):
             for member in tar:
@@ -44,8 +56,10 @@ def read_tar(url: str, wanted: Callable[[tarfile.TarInfo], bool]) -> Iterator[tu
                         raise tarfile.StreamError(f"{member.name} has {len(data)} of its {member.size} bytes")
                 yield member, data
             _only_zeros_remain(tar)
+    except RemoteError as error:
+        raise shard_error(error) from error
     except OSError as error:
-        raise ShardError(f"Shard {url} cannot be read ({error.strerror or error}).") from error
+        raise ShardError(f"Shard {url} cannot be read ({error.strerror or error}). {KEPT}") from error
     except (tarfile.TarError, EOFError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
         # Beside its own errors, tarfile raises what its parsers raise on an extended header with odd contents.
         where = "at its very start" if offset is None else f"after byte {offset}"
@@ -53,6 +67,11 @@ def read_tar(url: str, wanted: Callable[[tarfile.TarInfo], bool]) -> Iterator[tu
             f"Shard {url} is damaged {where}, or not a tar: {readable(str(error))}. "
             "Fetch it again, or leave it out of DATASET."
         ) from error
+
+
+def shard_error(error: RemoteError) -> ShardError:
+    """The same, of a shard: says that the work so far is kept."""
+    return ShardError(f"Shard {error}" if isinstance(error, Changed) else f"Shard {error} {KEPT}")
 
 
 def readable(text: str) -> str:
@@ -75,10 +94,13 @@ class _StrictTarInfo(tarfile.TarInfo):
             raise tarfile.StreamError(f"bad header ({error})") from None
 
 
-def _plain(stream: BinaryIO, url: str) -> BinaryIO:
+def _opened(source: str | RemoteFile) -> io.BufferedReader:
+    return open_stream(source) if isinstance(source, RemoteFile) else Path(source).open("rb")
+
+
+def _plain(stream: io.BufferedReader, url: str) -> BinaryIO:
     """The same stream, unless it is compressed."""
-    start = stream.read(8)
-    stream.seek(0)
+    start = stream.peek(8)[:8]
     for magic, packer in _COMPRESSED.items():
         if start.startswith(magic):
             raise ShardError(

@@ -16,6 +16,7 @@ from PIL import Image
 from pipeline.batches import Member, read_batches
 from pipeline.errors import UserError
 from pipeline.images import Preprocessing
+from pipeline.shard_index import index_name, write_index
 from pipeline.shards import Rejected, Sample, Shard, read_samples
 from pipeline.sources import Dataset, find_dataset
 
@@ -89,6 +90,21 @@ def image_tar(path: Path, count: int = 5, layout: int = tarfile.GNU_FORMAT) -> P
             (f"{number:04d}.json", b'{"label_name": "thing %d"}' % (number % 3)),
         ]
     return write_tar(path, members, layout)
+
+
+def write_index_of(tar: Path) -> Path:
+    """An index beside a tar that is whole."""
+    rows: list[dict[str, object]] = [
+        {
+            "key": each.key, "path": each.place.path, "offset": each.place.offset, "nbytes": each.place.nbytes,
+            "crc32": zlib.crc32(each.data), "label": each.label, "label_name": each.label_name, "source_shard": 0,
+            "source_key": each.key, "source_path": each.place.path,
+        }
+        for each in samples(tar) if isinstance(each, Sample)
+    ]  # fmt: skip
+    index = Path(index_name(str(tar)))
+    write_index(index, rows, {})
+    return index
 
 
 def samples(shard: Shard | Path) -> list[Sample | Rejected]:

@@ -236,6 +236,11 @@ def test_a_malformed_label_becomes_a_row(extension: str, data: bytes, tmp_path: 
     assert len(samples(path)) == 2
 
 
+def test_a_label_that_comes_twice_is_none(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", [("1.cls", b"5"), ("1.jpg", jpeg()), ("1.cls", b"7")])
+    assert errors(path) == {"1": "unreadable label: 1.cls comes twice"}
+
+
 # folders
 
 
