@@ -12,6 +12,9 @@ from jobs.console import Display
 from jobs.summary import show_summary
 from pipeline.allocator import keep_freed_memory
 from pipeline.ascent.presets import find_preset
+from pipeline.engines.local import LocalEngine
+from pipeline.engines.ray import BLOCK_SECONDS, RayEngine
+from pipeline.files import run_folder
 from pipeline.layers import Traced
 from pipeline.mine import MineSettings
 from pipeline.mine import mine as mine_dataset
@@ -24,10 +27,19 @@ from pipeline.visualize import visualize_run
 SHEETS_A_LAYER = 12
 
 
+class Precision(StrEnum):
+    """What the network computes in."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
 class Engine(StrEnum):
     """Where the work runs."""
 
     local = "local"
+    ray = "ray"
 
 
 def mine(
@@ -44,19 +56,35 @@ def mine(
         str, typer.Option(help="Comma-separated globs or exact names. Default: every unit-bearing layer.")
     ] = "",
     topk: Annotated[int, typer.Option(min=1, help="Exemplars kept of each unit.")] = 50,
-    run: Annotated[str, typer.Option(help="Folder of the run. Default: runs/DATASET-MODEL.")] = "",
+    run: Annotated[
+        str, typer.Option(help="Folder of the run, or s3://bucket/prefix. Default: runs/DATASET-MODEL.")
+    ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    engine: Annotated[Engine, typer.Option(help="Where the work runs.")] = Engine.local,
+    engine: Annotated[
+        Engine, typer.Option(help="Where the work runs: local, or ray (every node of a Ray cluster; docs/cluster.md).")
+    ] = Engine.local,
     preset: Annotated[str, typer.Option(help="Recipe of the visualizations.")] = "default",
     visualize: Annotated[bool, typer.Option(help="Draw every unit by gradient ascent.")] = True,
     sheets: Annotated[
         bool, typer.Option(help=f"Draw overviews, and contact sheets of {SHEETS_A_LAYER} units of each layer.")
     ] = True,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the visualizations.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 64,
+    precision: Annotated[
+        Precision, typer.Option(help="Of the scan. bf16 is faster and shifts some top-k; ascent is always fp32.")
+    ] = Precision.fp32,
+    compile: Annotated[
+        str, typer.Option(help="0, 1, or auto: compile the network where the scan is long enough to pay for it.")
+    ] = "auto",
+    batch_size: Annotated[int, typer.Option(min=0, help="Images a batch. Default: 16 on a CPU, 128 on a GPU.")] = 0,
     workers: Annotated[
         int, typer.Option(min=0, help="Decode threads. Default: one per core. No table depends on it.")
     ] = 0,
+    worker_cores: Annotated[
+        int, typer.Option(min=0, help="Ray: cores of a worker. Default: 4, or a GPU's share of its node.")
+    ] = 0,
+    block_seconds: Annotated[
+        float, typer.Option(min=1, help="Ray: a worker that gives no sign of getting on for so long is replaced.")
+    ] = BLOCK_SECONDS,
     max_skipped: Annotated[
         float, typer.Option(min=0, max=1, help="Share of samples that may be skipped before the run fails.")
     ] = 0.01,
@@ -81,14 +109,15 @@ def mine(
     keep_freed_memory()
     compute_exactly()
     recipe = find_preset(preset)
-    place = pick_device(device)
+    place = pick_device(device if engine is Engine.local else "cpu")  # Ray's workers have their own
     name = model or ("demo" if dataset == "demo" else "googlenet")
     check_name(name)
+    run_folder(run)  # one that cannot hold a run is refused before anything is downloaded
     source = find_dataset(dataset, data, display)  # before weights are downloaded for nothing
     network = load_network(name, weights)
     traced = Traced(network.module, network.input_shape)
     chosen = traced.choose(layers)
-    folder = Path(run or f"runs/{source.name}-{network.name}")
+    folder = run_folder(run or f"runs/{source.name}-{network.name}")
     units = sum(layer.units for layer in chosen)
     display.say(f"Mining {source.name} with {network.name} ({network.weights}): {len(chosen)} layers, {units:,} units.")
     if not layers and (left_out := traced.left_out()):
@@ -98,10 +127,14 @@ def mine(
             f"The weights lack {', '.join(sorted(network.missing))}; the chosen layers do not need "
             f"{'it' if len(network.missing) == 1 else 'them'}."
         )
-    settings = MineSettings(topk, batch_size, workers, max_skipped)
-    mine_dataset(source, network, traced, chosen, folder, place, settings, display)
-    if visualize:
-        visualize_run(folder, network, traced, chosen, recipe, place, seed=seed, progress=display)
+    settings = MineSettings(topk, batch_size, workers, max_skipped, precision.value, compile)
+    there = engine is Engine.ray
+    with RayEngine(device, worker_cores, block_seconds, display) if there else LocalEngine(place, workers) as workforce:
+        mine_dataset(source, network, traced, chosen, folder, workforce.device, settings, display, workforce)
+        if visualize:
+            visualize_run(
+                folder, network, traced, chosen, recipe, workforce.device, seed=seed, progress=display, engine=workforce
+            )
     mined = open_run(folder)
     if sheets:
         names = [layer.name for layer in chosen]

@@ -13,7 +13,7 @@ from pipeline.sheets.write import write_overviews, write_sheets
 
 
 def sheets(
-    run: Annotated[str, typer.Option(help="Folder of a finished run.")],
+    run: Annotated[str, typer.Option(help="Folder of a finished run, or s3://bucket/prefix.")],
     layers: Annotated[str, typer.Option(help="Comma-separated names or globs; all layers if empty.")] = "",
     units: Annotated[str, typer.Option(help="Numbers and spans such as 3,7,10-20; all units if empty.")] = "",
     most: Annotated[

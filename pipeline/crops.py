@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +14,17 @@ from PIL import Image
 
 from pipeline.batches import map_in_order
 from pipeline.exemplars import Rows
-from pipeline.files import written_aside
 from pipeline.images import ImageError, decode
 from pipeline.merge import Merged
 from pipeline.shards import Place, Shard, ShardError, read_bytes
 from pipeline.sources import Block
+from pipeline.tables import read_arrow
 
 CROPS = pa.schema([("row", pa.int64()), ("crop", pa.binary())])
 SMALL_SIDE = 64
 _BYTES_A_BATCH = 32 << 20
+_BYTES_A_PART = 64 << 20
+Crops = list[tuple[int, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class CutTask:
     boxes: np.ndarray
 
 
-def cut(task: CutTask) -> list[tuple[int, bytes]]:
+def cut(task: CutTask) -> Crops:
     """Every crop of one image by exemplar row; equal boxes are encoded once.
 
     Raises `ShardError` if the image is not the one that was scanned.
@@ -48,7 +50,7 @@ def cut(task: CutTask) -> list[tuple[int, bytes]]:
             "its dataset changed during the run. Restore it, or start a new RUN."
         ) from error
     encoded: dict[tuple[int, ...], bytes] = {}
-    crops = []
+    crops: Crops = []
     for row, box in zip(task.rows.tolist(), map(tuple, task.boxes.tolist()), strict=True):
         if box not in encoded:
             encoded[box] = encode(image.crop(box))
@@ -66,39 +68,89 @@ def encode(crop: Image.Image) -> bytes:
     return data.getvalue()
 
 
-def cut_tasks(block: Block, merged: Merged, rows: Rows) -> list[CutTask]:
-    """What there is to cut from the images of one block, in the order of their bytes."""
+@dataclass(frozen=True, slots=True)
+class CropPart:
+    """Some of what there is to cut from a block: few enough that their crops fit in memory together."""
+
+    block: int
+    part: int
+    tasks: tuple[CutTask, ...]
+
+    @property
+    def crops(self) -> int:
+        """How many crops it comes to."""
+        return sum(len(task.rows) for task in self.tasks)
+
+
+def crop_parts(blocks: Iterable[Block], merged: Merged, rows: Rows) -> Iterator[CropPart]:
+    """Everything there is to cut, block by block in the order of the images' bytes.
+
+    A block comes in parts of about 64 MiB of crops, as far as can be told from the boxes. The parts depend on the
+    exemplars alone.
+    """
     images = merged.images
-    shards = {shard.number: shard for shard in block.shards}
-    here = np.flatnonzero(np.isin(images["shard"].to_numpy(), list(shards)))
+    shard_of = images["shard"].to_numpy()
+    columns = [images[name] for name in ("path", "offset", "nbytes")]
     by_image = np.argsort(rows.image, kind="stable")
-    begins = np.searchsorted(rows.image, here, side="left", sorter=by_image)
-    ends = np.searchsorted(rows.image, here, side="right", sorter=by_image)
-    tasks = []
-    for image, begin, end in zip(here.tolist(), begins, ends, strict=True):
-        chosen = by_image[begin:end]
-        place = Place(*(images[name][image].as_py() for name in ("path", "offset", "nbytes")))
-        tasks.append(CutTask(shards[images["shard"][image].as_py()], place, chosen, rows.box[chosen]))
-    return tasks
+    begins = np.searchsorted(rows.image, np.arange(len(shard_of)), side="left", sorter=by_image)
+    ends = np.append(begins[1:], len(by_image))
+    for block in blocks:
+        shards = {shard.number: shard for shard in block.shards}
+        tasks = []
+        for image in np.flatnonzero(np.isin(shard_of, list(shards))).tolist():
+            chosen = by_image[begins[image] : ends[image]]
+            place = Place(*(column[image].as_py() for column in columns))
+            tasks.append(CutTask(shards[int(shard_of[image])], place, chosen, rows.box[chosen]))
+        for part, some in enumerate(_in_parts(tasks)):
+            yield CropPart(block.number, part, some)
 
 
-def write_crops(path: Path, tasks: Sequence[CutTask], workers: int, on_crops: Callable[[int], None]) -> None:
-    """Cuts all `tasks` and writes them to `path` as one Arrow file; crops come in the order of the tasks."""
-    with (
-        written_aside(path) as aside,
-        pa.OSFile(str(aside), "wb") as sink,
-        pa.ipc.new_file(sink, CROPS) as writer,
-        ThreadPoolExecutor(workers, thread_name_prefix="crop") as pool,
-    ):
-        for crops in _gathered(map_in_order(cut, tasks, pool, 2 * workers)):
+def _in_parts(tasks: Iterable[CutTask]) -> Iterator[tuple[CutTask, ...]]:
+    """Runs of tasks below `_BYTES_A_PART`; an image with more than that is cut in several tasks."""
+    waiting: list[CutTask] = []
+    size = 0
+    for task in tasks:
+        sizes = _guessed_bytes(task.boxes)
+        cuts = np.flatnonzero(np.diff(np.cumsum(sizes) // _BYTES_A_PART)) + 1
+        for rows, boxes, nbytes in zip(*(np.split(of, cuts) for of in (task.rows, task.boxes, sizes)), strict=True):
+            piece, more = CutTask(task.shard, task.place, rows, boxes), int(nbytes.sum())
+            if waiting and size + more > _BYTES_A_PART:
+                yield tuple(waiting)
+                waiting, size = [], 0
+            waiting.append(piece)
+            size += more
+    if waiting:
+        yield tuple(waiting)
+
+
+def _guessed_bytes(boxes: np.ndarray) -> np.ndarray:
+    """About how long crops get once encoded, `[rows]` (bytes): a PNG hardly shrinks, a JPEG to half a byte a pixel."""
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    pixels = width.astype(np.int64) * height
+    return np.where(np.maximum(width, height) <= SMALL_SIDE, 3 * pixels, pixels // 2) + 100
+
+
+def cut_all(
+    tasks: Sequence[CutTask], pool: ThreadPoolExecutor, threads: int, on_crops: Callable[[int], None]
+) -> pa.Buffer:
+    """Cuts all `tasks` in `pool`; an Arrow file of `CROPS` in memory, its crops in the order of the tasks."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, CROPS) as writer:
+        for crops in _gathered(_counted(map_in_order(cut, tasks, pool, 2 * threads), on_crops)):
             numbers, data = zip(*crops, strict=True)
             writer.write_batch(pa.record_batch([pa.array(numbers, pa.int64()), pa.array(data, pa.binary())], CROPS))
-            on_crops(len(crops))
+    return sink.getvalue()
 
 
-def _gathered(results: Iterator[list[tuple[int, bytes]]]) -> Iterator[list[tuple[int, bytes]]]:
+def _counted(results: Iterator[Crops], on_crops: Callable[[int], None]) -> Iterator[Crops]:
+    for crops in results:
+        on_crops(len(crops))
+        yield crops
+
+
+def _gathered(results: Iterator[Crops]) -> Iterator[Crops]:
     """Joins results until they are worth a record batch."""
-    waiting: list[tuple[int, bytes]] = []
+    waiting: Crops = []
     size = 0
     for crops in results:
         waiting += crops
@@ -111,10 +163,13 @@ def _gathered(results: Iterator[list[tuple[int, bytes]]]) -> Iterator[list[tuple
 
 
 class CropStore:
-    """Crops of any exemplar row from the files of all blocks, memory-mapped."""
+    """Crops of any exemplar row from the files of all blocks, memory-mapped.
+
+    Raises `UserError` if one of the files is damaged.
+    """
 
     def __init__(self, paths: Sequence[Path], rows: int) -> None:
-        tables = [pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in paths]
+        tables = [read_arrow(path, CROPS) for path in paths]
         self._chunks = [chunk for table in tables for chunk in table["crop"].chunks]
         self._chunk = np.full(rows, -1, np.int32)
         self._index = np.zeros(rows, np.int64)

@@ -96,7 +96,7 @@ def network_pixels(image: Image.Image, how: Preprocessing) -> np.ndarray:
 
 
 class Normalize:
-    """uint8 `[B, H, W, 3]` to float32 `[B, 3, H, W]` in channels_last, by torchvision's arithmetic."""
+    """uint8 `[B, H, W, C]` to float32 `[B, C, H, W]` in channels_last, by torchvision's arithmetic."""
 
     def __init__(self, how: Preprocessing, device: torch.device) -> None:
         self.mean = torch.tensor(how.mean, device=device).view(1, -1, 1, 1)
@@ -104,4 +104,10 @@ class Normalize:
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """The normalized batch."""
-        return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255).sub_(self.mean).div_(self.std)
+        images = pixels.permute(0, 3, 1, 2)
+        if pixels.device.type != "cpu" or torch.compiler.is_compiling():
+            return (images.to(torch.float32) / 255).sub(self.mean).div(self.std)
+        normalized = torch.empty(images.shape, memory_format=torch.channels_last)
+        for image, pixel in zip(normalized.split(1), images.split(1), strict=True):  # one at a time stays in the cache
+            image.copy_(pixel).div_(255).sub_(self.mean).div_(self.std)
+        return normalized

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pipeline.accumulators import ACCUMULATORS
 from pipeline.errors import UserError, first_line
-from pipeline.files import write_bytes, written_aside
+from pipeline.files import local_copy, remove_files, write_bytes, written_aside
 from pipeline.fingerprint import canonical, fingerprint
-from pipeline.scan import ACCUMULATORS, BlockState
+from pipeline.scan import BlockState
+from pipeline.tensors import Damaged, read_tensors, write_tensors
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 class Ledger:
@@ -33,14 +33,16 @@ class Ledger:
         self.identity = identity | {"state_version": STATE_VERSION}
         self.fingerprint = fingerprint(self.identity)
         begun = self.folder / "identity.json"
-        if os.path.exists(begun):
-            _refuse_other(run, _identity(begun), json.loads(canonical(self.identity)))
-        else:
+        before = _identity(begun)
+        if before is None:
             write_bytes(begun, canonical(self.identity))
+        else:
+            _refuse_other(run, before, json.loads(canonical(self.identity)))
 
     def missing(self, blocks: Iterable[int]) -> list[int]:
         """The blocks that have no committed state yet."""
-        return [block for block in blocks if not self._path(block).exists()]
+        there = {path.name for path in self.folder.glob("block-*")}
+        return [block for block in blocks if self._path(block).name not in there]
 
     def commit(self, state: BlockState) -> None:
         """Writes the state of a block: whole or not at all, and the same bytes however often."""
@@ -52,34 +54,49 @@ class Ledger:
         for name in ("members", "shards", "skipped"):
             tensors[f"table.{name}"] = _to_tensor(getattr(state, name))
         with written_aside(self._path(state.block)) as aside:
-            save_file(tensors, aside, {"fingerprint": self.fingerprint})
+            write_tensors(aside, tensors, {"fingerprint": self.fingerprint})
 
     def load(self, block: int) -> BlockState:
-        """A committed state again. Raises `UserError` if its file is damaged."""
+        """A committed state again, mapped into memory. Raises `UserError` if its file is damaged or gone."""
         path = self._path(block)
         try:
-            tensors = load_file(path)
+            with local_copy(path) as file:
+                tensors, about = read_tensors(file)
+            if about.get("fingerprint") != self.fingerprint:
+                raise Damaged("it is that of another run")
             tables = {name: _to_table(tensors.pop(f"table.{name}")) for name in ("members", "shards", "skipped")}
             accumulators = {name: kind.from_state(_below(name, tensors)) for name, kind in ACCUMULATORS.items()}
-        except Exception as error:
+        except FileNotFoundError as error:
+            raise UserError(f"The state file {path} has gone. The same command scans its block again.") from error
+        except (Damaged, KeyError, OSError, pa.ArrowException) as error:
             raise UserError(
-                f"The state file {path} is damaged ({error}). Delete it; the same command then scans its block again."
+                f"The state file {path} is damaged ({first_line(error)}). "
+                "Delete it; the same command then scans its block again."
             ) from error
         return BlockState(block, accumulators, **tables)
 
     def clear(self, pattern: str) -> None:
         """Removes state that the finished tables made needless; `identity.json` stays."""
-        for path in self.folder.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        remove_files(self.folder.glob(pattern))
 
     def _path(self, block: int) -> Path:
         return self.folder / f"block-{block:06d}-{self.fingerprint}.safetensors"
 
 
-def _identity(path: Path) -> dict[str, Any]:
+def begun(run: Path) -> dict[str, Any] | None:
+    """The identity that a run was begun with; None where none was. Raises `UserError` if it cannot be read."""
+    return _identity(run / "state" / "identity.json")
+
+
+def _identity(path: Path) -> dict[str, Any] | None:
+    """What a run was begun with; None where none was begun."""
     try:
         before = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            return None  # writing says so, with the advice that fits
         raise UserError(
             f"{path} cannot be read ({first_line(error)}). Choose another RUN, or delete its folder."
         ) from error
@@ -89,6 +106,13 @@ def _identity(path: Path) -> dict[str, Any]:
 
 
 def _refuse_other(run: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    theirs = before.get("state_version")
+    if theirs != STATE_VERSION:
+        other = "a newer" if isinstance(theirs, int) and theirs > STATE_VERSION else "an older"
+        raise UserError(
+            f"{run} was begun by {other} version of actmine, whose state this one cannot read. "
+            "Go on with that version, choose another RUN, or delete that folder."
+        )
     differing = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
     if differing:
         changes = "; ".join(f"{key} was {_short(before.get(key))}, now {_short(now.get(key))}" for key in differing)

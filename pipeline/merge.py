@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.scan import Accumulator, BlockState
+from pipeline.accumulators import Accumulator
+from pipeline.scan import BlockState
 from pipeline.topk import unpack
+
+_MANY_IMAGES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +40,10 @@ class Merged:
 
 
 def merge(states: Iterable[BlockState]) -> Merged:
-    """Merges states that come in block order, holding two at a time."""
+    """Merges states that come in block order, holding two at a time and the images that may still win."""
     merged: dict[str, Accumulator] = {}
     images, shards, skipped = [], [], []
-    first = 0
+    first, prune_at = 0, _MANY_IMAGES
     for state in states:
         for name, accumulator in state.accumulators.items():
             accumulator.shift(first)
@@ -53,8 +56,15 @@ def merge(states: Iterable[BlockState]) -> Merged:
         shards.append(state.shards)
         skipped.append(state.skipped)
         first += int(pc.sum(state.shards["members"]).as_py() or 0)
+        if sum(map(len, images)) > prune_at:
+            images = [_winning(images, merged)]
+            prune_at = max(_MANY_IMAGES, 2 * len(images[0]))
+    return Merged(merged, _winning(images, merged), pa.concat_tables(shards), pa.concat_tables(skipped))
+
+
+def _winning(images: Sequence[pa.Table], merged: dict[str, Accumulator]) -> pa.Table:
+    """Those of the images that are among the exemplars of any unit so far."""
     everything = pa.concat_tables(images)
     _, winners, empty = unpack(merged["topk"].state()["keys"])
     kept = np.unique(winners[~empty].cpu().numpy())
-    here = np.isin(everything["image"].to_numpy(), kept)
-    return Merged(merged, everything.filter(pa.array(here)), pa.concat_tables(shards), pa.concat_tables(skipped))
+    return everything.filter(pa.array(np.isin(everything["image"].to_numpy(), kept)))

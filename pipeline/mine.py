@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,35 +11,50 @@ from typing import Any
 import torch
 
 from pipeline import record
-from pipeline.batches import Batch
-from pipeline.cores import usable_cores
-from pipeline.crops import CropStore, cut_tasks, write_crops
+from pipeline.compiling import decide
+from pipeline.compute import Compute, default_batch_size
+from pipeline.crops import CropPart, CropStore, crop_parts
+from pipeline.engines.engine import Engine, Tally
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
 from pipeline.exemplars import Rows, exemplar_rows
+from pipeline.files import alone, write_bytes
 from pipeline.layers import Layer, Traced
-from pipeline.ledger import Ledger
+from pipeline.ledger import Ledger, begun
 from pipeline.merge import Merged, merge
 from pipeline.mined_tables import MinedTables
 from pipeline.models import Network
 from pipeline.progress import Progress, Silent
 from pipeline.receptive_field import Field, receptive_fields
-from pipeline.scan import BlockState, ScanSettings, scan
-from pipeline.sources import Block, Dataset, blocks_of
+from pipeline.scan import ScanSettings
+from pipeline.sources import MOST_BLOCKS, Block, Dataset, blocks_of
+from pipeline.subject import Subject
 from pipeline.tables import write_table
 from pipeline.taps import TappedNetwork
+from pipeline.work import CropWork, ScanWork
 from schemas.shards import SHARDS
 from schemas.skipped import SKIPPED
+
+STATE_BYTES = 64 << 30
+"""About how much the states of all blocks may take together; a run of very many units gets fewer blocks for it."""
+LEAST_BLOCKS = 64
+_BYTES_AN_ENTRY = 12  # of a state: a key of 8, a position of 4
 
 
 @dataclass(frozen=True, slots=True)
 class MineSettings:
-    """How to mine; only `topk` and `batch_size` have a say in the tables."""
+    """How to mine. `workers` and `max_skipped` have no say in the tables.
+
+    `batch_size` 0 is what suits the device, `workers` 0 one for each usable core. `precision` is one of
+    `compute.PRECISIONS`; `compile` is 1, 0 or auto, see `compiling.decide`.
+    """
 
     topk: int = 50
-    batch_size: int = 64
-    workers: int = 0  # 0: one per usable core
+    batch_size: int = 0
+    workers: int = 0
     max_skipped: float = 0.01
+    precision: str = "fp32"
+    compile: str = "auto"
 
 
 def mine(
@@ -51,22 +66,62 @@ def mine(
     device: torch.device,
     settings: MineSettings = MineSettings(),
     progress: Progress = Silent(),
+    engine: Engine | None = None,
 ) -> dict[str, Any]:
     """Mines `layers` over `dataset` into the tables of `run` and returns its record.
 
+    `engine` does the work, this process on `device` if there is none; of an `engine` the device counts that it has.
     What an interrupted call had committed is kept. Raises `UserError` for a run begun with other settings, for
     weights that lack what the layers need, and for more skipped samples than `settings.max_skipped`.
     """
+    engine = engine or LocalEngine(device, settings.workers)
+    device = engine.device
     tapped = TappedNetwork(traced, layers)
     _check_weights(network, tapped)
-    known = record.identity(dataset, network, layers, settings.topk, settings.batch_size, device)
-    ledger = Ledger(run, known)
-    written = record.read_record(run)
-    if written.get("fingerprint") == ledger.fingerprint:
-        progress.say(f"{run} is already mined with these settings.")
+    how = Compute(device, settings.precision, False, settings.batch_size or default_batch_size(device))
+    here = isinstance(engine, LocalEngine)
+    how = decide(settings.compile, tapped, network.preprocessing, how, dataset.samples, begun(run), progress, here)
+    known = record.identity(dataset, network, layers, settings.topk, how)
+    written = _mined(run, Ledger(run, known), progress)
+    if written is not None:
         return written
-    job = _Mining(dataset, network, layers, run, device, settings, progress, ledger, receptive_fields(traced, layers))
-    return job.go(tapped, known)
+    with alone(run, progress.say):
+        ledger = Ledger(run, known)  # again: whoever we waited for may have begun the run, or ended it
+        written = _mined(run, ledger, progress)
+        if written is not None:
+            return written
+        subject = Subject(network, traced, layers)
+        job = _Mining(dataset, subject, run, engine, settings, how, progress, ledger, receptive_fields(traced, layers))
+        try:
+            return job.go(known)
+        except UserError:
+            written = _mined(run, ledger, progress)  # where nothing locks, another may end it and clear our state
+            if written is None:
+                raise
+            return written
+
+
+def _mined(run: Path, ledger: Ledger, progress: Progress) -> dict[str, Any] | None:
+    """The record of a run that is done, after removing what a killed command left of its state; None if it is not."""
+    written = record.read_record(run)
+    if written.get("fingerprint") != ledger.fingerprint:
+        return None
+    progress.say(f"{run} is already mined with these settings.")
+    try:
+        _clear(ledger)
+    except UserError as error:
+        progress.say(f"It holds state that is of no use any more. {error}")
+    return written
+
+
+def _clear(ledger: Ledger) -> None:
+    ledger.clear("block-*")
+    ledger.clear("crops-*")
+
+
+def most_blocks(units: int, k: int) -> int:
+    """How many blocks a run of `units` units in all may have, so that their states stay below `STATE_BYTES`."""
+    return min(max(STATE_BYTES // (units * k * _BYTES_AN_ENTRY), LEAST_BLOCKS), MOST_BLOCKS)
 
 
 def _check_weights(network: Network, tapped: TappedNetwork) -> None:
@@ -84,27 +139,27 @@ class _Mining:
     def __init__(
         self,
         dataset: Dataset,
-        network: Network,
-        layers: Sequence[Layer],
+        subject: Subject,
         run: Path,
-        device: torch.device,
+        engine: Engine,
         settings: MineSettings,
+        how: Compute,
         progress: Progress,
         ledger: Ledger,
         fields: dict[str, Field],
     ) -> None:
-        self.dataset, self.network, self.layers, self.run = dataset, network, layers, run
-        self.device, self.settings, self.progress, self.ledger = device, settings, progress, ledger
-        self.fields = fields
-        self.blocks = blocks_of(dataset)
-        self.workers = settings.workers or usable_cores()
-        self.words = dataset.label_words(network.categories)
+        self.dataset, self.subject, self.run, self.engine = dataset, subject, run, engine
+        self.network, self.layers = subject.network, subject.layers
+        self.settings, self.how, self.progress, self.ledger, self.fields = settings, how, progress, ledger, fields
+        units = sum(layer.units for layer in self.layers)
+        self.blocks = blocks_of(dataset, most_blocks(units, settings.topk))
+        self.words = dataset.label_words(self.network.categories)
         self.seconds: dict[str, float] = {}
 
-    def go(self, tapped: TappedNetwork, known: dict[str, Any]) -> dict[str, Any]:
+    def go(self, known: dict[str, Any]) -> dict[str, Any]:
         """Every stage in turn."""
         start = time.perf_counter()
-        self._scan(tapped)
+        self._scan()
         merged = merge(self.ledger.load(block.number) for block in self.blocks)
         self._write_accounts(merged)
         rows = exemplar_rows(merged, self.layers, self.fields, self.network.preprocessing)
@@ -122,17 +177,16 @@ class _Mining:
                 "samples": merged.samples, "seen": merged.seen, "skipped": merged.samples - merged.seen,
                 "exemplars": len(rows.unit), "images_with_exemplars": merged.images.num_rows,
             },
-            "settings": {"max_skipped": self.settings.max_skipped, "workers": self.workers},
+            "settings": {"max_skipped": self.settings.max_skipped, "workers": self.settings.workers},
             "versions": record.versions(),
-            "machine": record.machine(self.device),
+            "machine": self.engine.machine(),
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
         }  # fmt: skip
         record.write_record(self.run, written)
-        self.ledger.clear("block-*")
-        self.ledger.clear("crops-*")
+        _clear(self.ledger)
         return written
 
-    def _scan(self, tapped: TappedNetwork) -> None:
+    def _scan(self) -> None:
         missing = set(self.ledger.missing(block.number for block in self.blocks))
         todo = [block for block in self.blocks if block.number in missing]
         if not todo:
@@ -141,17 +195,12 @@ class _Mining:
         done = len(self.blocks) - len(todo)
         if done:
             self.progress.say(f"Going on: {done} of {len(self.blocks)} blocks are done.")
-        tapped.to(self.device).to(memory_format=torch.channels_last)
-        how = ScanSettings(self.network.preprocessing, self.settings.topk, self.settings.batch_size, self.workers)
+        how = ScanSettings(self.network.preprocessing, self.settings.topk, self.how, self.settings.workers)
         total = self.dataset.samples
         before = round((total or 0) * done / len(self.blocks))
         with self.progress.stage("Scanning", total, "images", before) as advance:
             counter = _Counter(todo, total, advance)
-
-            def worker(blocks: Iterable[Block]) -> Iterator[BlockState]:
-                return scan(blocks, tapped, how, self.device, counter)
-
-            for state in LocalEngine().map(worker, todo):
+            for _, state in self.engine.map(ScanWork(self.subject, how), todo, counter):
                 self.ledger.commit(state)
         self.seconds["scan"] = time.perf_counter() - start
 
@@ -174,18 +223,25 @@ class _Mining:
 
     def _cut(self, merged: Merged, rows: Rows) -> list[Path]:
         start = time.perf_counter()
-        paths = []
+        folder = self.run / "state"
+        before = {path.name for path in folder.glob(f"crops-*-{self.ledger.fingerprint}.arrow")}
+        paths: list[Path] = []
+
+        def path_of(part: CropPart) -> Path:
+            return folder / f"crops-{part.block:06d}-{part.part:04d}-{self.ledger.fingerprint}.arrow"
+
         with self.progress.stage("Cutting crops", len(rows.unit), "crops") as advance:
-            for block in self.blocks:
-                path = self.run / "state" / f"crops-{block.number:06d}-{self.ledger.fingerprint}.arrow"
-                tasks = cut_tasks(block, merged, rows)
-                if not tasks:
-                    continue
-                if path.exists():
-                    advance(sum(len(task.rows) for task in tasks))
-                else:
-                    write_crops(path, tasks, self.workers, advance)
-                paths.append(path)
+
+            def todo() -> Iterator[CropPart]:
+                for part in crop_parts(self.blocks, merged, rows):
+                    paths.append(path_of(part))
+                    if paths[-1].name in before:
+                        advance(part.crops)
+                    else:
+                        yield part
+
+            for part, crops in self.engine.map(CropWork(), todo(), lambda tally: advance(tally.done)):
+                write_bytes(path_of(part), crops.to_pybytes())
         self.seconds["crops"] = time.perf_counter() - start
         return paths
 
@@ -201,23 +257,23 @@ class _Mining:
 
 
 class _Counter:
-    """Turns batches into progress; guesses the total from the shards done while nothing else tells it."""
+    """Turns tallies into progress; guesses the total from the shards done while nothing else tells it."""
 
     def __init__(self, todo: Sequence[Block], total: int | None, advance: Any) -> None:
         self.shards = sum(len(block.shards) for block in todo)
         self.total, self.advance = total, advance
         self.seen = self.skipped = self.finished = 0
 
-    def __call__(self, batch: Batch) -> None:
-        """One more batch is done."""
-        self.seen += batch.samples
-        self.skipped += len(batch.rejected)
-        self.finished += batch.last
+    def __call__(self, tally: Tally) -> None:
+        """So much more is done."""
+        self.seen += tally.done
+        self.skipped += tally.lost
+        self.finished += tally.shards
         note = f"{self.skipped} skipped" if self.skipped else ""
         if self.total is None and self.finished:
-            self.advance(batch.samples, note=note, total=round(self.seen / self.finished * self.shards))
+            self.advance(tally.done, note=note, total=round(self.seen / self.finished * self.shards))
         else:
-            self.advance(batch.samples, note=note)
+            self.advance(tally.done, note=note)
 
 
 def _first_skip(merged: Merged) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from pipeline.compute import Compute
 from pipeline.files import write_bytes
 from pipeline.layers import Layer
 from pipeline.models import Network
@@ -35,8 +36,7 @@ def identity(
     network: Network,
     layers: Sequence[Layer],
     topk: int,
-    batch_size: int,
-    device: torch.device,
+    how: Compute,
 ) -> dict[str, Any]:
     """Everything that the bytes of a scan's tables depend on; nothing else."""
     return {
@@ -48,9 +48,10 @@ def identity(
         "preprocessing": asdict(network.preprocessing),
         "layers": [layer.name for layer in layers],
         "topk": topk,
-        "batch_size": batch_size,
-        "device": device.type,
-        "precision": "float32",
+        "batch_size": how.batch_size,
+        "device": how.device.type,
+        "precision": how.precision,
+        "compiled": how.compiled,
         "decoder": "pillow",
     }
 

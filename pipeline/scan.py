@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import chain
-from typing import Protocol, Self
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 import torch
-from torch import Tensor
 
+from pipeline.accumulators import Accumulator, new_accumulators
 from pipeline.batches import Batch, Member, read_batches
-from pipeline.images import Normalize, Preprocessing
+from pipeline.compute import Compute, Runner
+from pipeline.images import Preprocessing
+from pipeline.shards import Shard
 from pipeline.sources import Block
-from pipeline.statistics import Statistics
-from pipeline.taps import Readings, TappedNetwork, unit_offsets
-from pipeline.topk import TopK, unpack
+from pipeline.taps import Readings
+from pipeline.topk import unpack
 from schemas.fields import field, table
 from schemas.shards import SHARDS
 from schemas.skipped import SKIPPED
@@ -35,33 +36,7 @@ MEMBERS = table(
 )
 """The images of one block that are among the exemplars of any unit so far."""
 
-
-class Accumulator(Protocol):
-    """What is kept of all readings: fed batch by batch, merged block by block, saved and restored."""
-
-    def update(self, readings: Readings, images: Tensor) -> None:
-        """Takes in one batch, `readings` `[B, U]` of the images numbered `images` `[B]`."""
-
-    def merge(self, other: Self) -> None:
-        """Takes in what another saw of other images."""
-
-    def shift(self, images: int) -> None:
-        """Adds `images` to every image number it holds."""
-
-    def state(self) -> dict[str, Tensor]:
-        """Its tensors by name."""
-
-    @classmethod
-    def from_state(cls, state: dict[str, Tensor]) -> Self:
-        """The accumulator whose `state` it was."""
-
-
-ACCUMULATORS: dict[str, type[Accumulator]] = {"topk": TopK, "statistics": Statistics}
-
-
-def new_accumulators(units: int, k: int, device: torch.device) -> dict[str, Accumulator]:
-    """One of each kind of `ACCUMULATORS`, empty."""
-    return {"topk": TopK(units, k, device), "statistics": Statistics(units, device)}
+_NOBODY_ELSE = nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +52,14 @@ class BlockState:
     shards: pa.Table
     skipped: pa.Table
 
+    def on_cpu(self) -> BlockState:
+        """The same with all tensors on the CPU, so that a process without a GPU can take it."""
+        accumulators = {
+            name: type(accumulator).from_state({part: tensor.cpu() for part, tensor in accumulator.state().items()})
+            for name, accumulator in self.accumulators.items()
+        }
+        return replace(self, accumulators=accumulators)
+
 
 @dataclass(frozen=True, slots=True)
 class ScanSettings:
@@ -84,35 +67,37 @@ class ScanSettings:
 
     preprocessing: Preprocessing
     topk: int
-    batch_size: int
+    compute: Compute
     workers: int
 
 
 def scan(
     blocks: Iterable[Block],
-    network: TappedNetwork,
+    runner: Runner,
     settings: ScanSettings,
-    device: torch.device,
     on_batch: Callable[[Batch], None] = lambda batch: None,
+    turn: AbstractContextManager[Any] = _NOBODY_ELSE,
 ) -> Iterator[BlockState]:
-    """The state of each block in turn. Images of the next block are decoded while the last ones are computed."""
-    blocks = list(blocks)
-    block_of = {shard.number: block for block in blocks for shard in block.shards}
-    shards = chain.from_iterable(block.shards for block in blocks)
-    normalize = Normalize(settings.preprocessing, device)
+    """The state of each block in turn. Images of the next block are decoded while the last ones are computed.
+
+    `blocks` are taken as they are needed. Where several scans share a process, only the one that holds `turn`
+    computes, and the next one decodes its first images meanwhile.
+    """
+    block_of: dict[int, Block] = {}
+
+    def shards() -> Iterator[Shard]:
+        for block in blocks:
+            block_of.update({shard.number: block for shard in block.shards})
+            yield from block.shards
+
     current: _Block | None = None
-    for batch in read_batches(shards, settings.preprocessing, settings.batch_size, settings.workers):
+    batches = read_batches(shards(), settings.preprocessing, settings.compute.batch_size, settings.workers)
+    for batch, readings in runner.map(_in_turn(batches, turn), lambda batch: batch.pixels):
         block = block_of[batch.shard.number]
         if current is None:
-            current = _Block(block, network, settings, device)
-        if len(batch.members):
-            with torch.inference_mode():
-                pixels = torch.from_numpy(batch.pixels)
-                if device.type == "cuda":
-                    pixels = pixels.pin_memory().to(device, non_blocking=True)
-                else:
-                    pixels = pixels.to(device)
-                current.read(network(normalize(pixels)), batch.members)
+            current = _Block(block, runner.units, settings.topk, runner.how.device)
+        if readings is not None:
+            current.read(readings, batch.members)
         current.account(batch)
         on_batch(batch)
         if batch.last and batch.shard is block.shards[-1]:
@@ -120,14 +105,21 @@ def scan(
             current = None
 
 
+def _in_turn(batches: Iterator[Batch], turn: AbstractContextManager[Any]) -> Iterator[Batch]:
+    """The same batches; once the first is there it waits for the turn, and gives it up behind the last."""
+    for first in batches:
+        with turn:
+            yield first
+            yield from batches
+
+
 class _Block:
     """One block while it is being scanned."""
 
-    def __init__(self, block: Block, network: TappedNetwork, settings: ScanSettings, device: torch.device) -> None:
-        units = unit_offsets(network.layers)[-1]
+    def __init__(self, block: Block, units: int, k: int, device: torch.device) -> None:
         self.block = block
         self.device = device
-        self.accumulators = new_accumulators(units, settings.topk, device)
+        self.accumulators = new_accumulators(units, k, device)
         self.members: dict[int, tuple[int, Member]] = {}
         self.shards: list[dict[str, object]] = []
         self.skipped: list[dict[str, object]] = []
@@ -137,7 +129,7 @@ class _Block:
 
     def read(self, readings: Readings, members: tuple[Member, ...]) -> None:
         """Feeds the readings of some members of the current shard to every accumulator."""
-        images = torch.tensor([self.first + member.position for member in members], device=self.device)
+        images = torch.tensor([self.first + member.position for member in members]).to(self.device, non_blocking=True)
         for accumulator in self.accumulators.values():
             accumulator.update(readings, images)
 

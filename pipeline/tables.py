@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.files import written_aside
+from pipeline.errors import UserError, first_line
+from pipeline.files import is_local, local_copy, written_aside
 from schemas.fields import IMAGE
 
 MOST_ROWS_A_GROUP = 450
@@ -27,6 +29,48 @@ def write_table(path: Path, schema: pa.Schema, parts: Iterable[pa.Table]) -> Non
 def write_rows(path: Path, schema: pa.Schema, rows: list[dict[str, object]]) -> None:
     """A small table from records."""
     write_table(path, schema, [pa.Table.from_pylist(rows, schema)])
+
+
+@contextmanager
+def parquet_file(path: Path) -> Iterator[pq.ParquetFile]:
+    """A table's file to read from: mapped into memory, or on S3 the ranges of bytes that are asked for.
+
+    Raises `FileNotFoundError` where there is none, `UserError` where it cannot be read.
+    """
+    try:
+        if is_local(path):
+            with pq.ParquetFile(path, memory_map=True) as file:
+                yield file
+        else:
+            with path.open("rb") as stream, pq.ParquetFile(stream, pre_buffer=True) as file:
+                yield file
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"The table {path} cannot be read ({first_line(error)}). "
+            "If it is damaged, delete the run.json of its run and mine it again."
+        ) from error
+
+
+def read_rows(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """All rows of a table's file. Raises as `parquet_file` does."""
+    with parquet_file(path) as file:
+        return file.read(columns)
+
+
+def read_arrow(path: Path, schema: pa.Schema) -> pa.Table:
+    """The rows of an Arrow file of a stage under way, mapped into memory. Raises `UserError` if it is damaged."""
+    try:
+        with local_copy(path) as file:
+            rows = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        if not rows.schema.equals(schema):
+            raise pa.ArrowInvalid("it has other columns")
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"The file {path} is damaged ({first_line(error)}). Delete it; the same command then makes it again."
+        ) from error
+    return rows
 
 
 def image_column(pictures: Iterable[bytes | None] | pa.Array) -> pa.Array:

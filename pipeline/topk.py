@@ -7,6 +7,7 @@ any order gives the same entries.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Self
 
 import torch
@@ -19,6 +20,8 @@ EMPTY = torch.iinfo(torch.int64).min
 MOST_IMAGES = 1 << 32
 _LOW = MOST_IMAGES - 1
 _WAITING_ROWS = 256
+_ROWS_TOGETHER = {"cpu": 1 << 13}
+_ROWS_ELSEWHERE = 1 << 17
 
 
 def pack(activation: Tensor, image: Tensor) -> Tensor:
@@ -66,10 +69,14 @@ class TopK:
     def shift(self, images: int) -> None:
         """Adds `images` to every image number. Raises `OverflowError` past 2**32 images."""
         self._settle()
-        _, numbers, empty = unpack(self._keys)
-        if bool(((numbers + images >= MOST_IMAGES) & ~empty).any()):
-            raise OverflowError(f"more than {MOST_IMAGES:,} images in one dataset")
-        self._keys = torch.where(empty, self._keys, self._keys - images)
+        shifted = torch.empty_like(self._keys)
+        for rows in _parts(shifted):
+            keys = self._keys[rows]
+            occupied = keys != EMPTY
+            if bool((((keys & _LOW) < images) & occupied).any()):  # the low half counts down from the largest number
+                raise OverflowError(f"more than {MOST_IMAGES:,} images in one dataset")
+            shifted[rows] = keys - images * occupied
+        self._keys = shifted
 
     def state(self) -> dict[str, Tensor]:
         """Keys `[U, k]` in order, best first, and positions `[U, k]`."""
@@ -80,8 +87,7 @@ class TopK:
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> Self:
         """The accumulator whose `state` it was."""
-        units, k = state["keys"].shape
-        self = cls(units, k, state["keys"].device)
+        self = cls(0, state["keys"].shape[1], state["keys"].device)  # what is there already needs no room
         self._keys, self._positions = state["keys"], state["positions"]
         return self
 
@@ -92,5 +98,14 @@ class TopK:
             self._keep_best([self._keys, torch.cat(keys).t()], [self._positions, torch.cat(positions).t()])
 
     def _keep_best(self, keys: list[Tensor], positions: list[Tensor]) -> None:
-        self._keys, kept = torch.cat(keys, 1).topk(self.k, dim=1, sorted=False)
-        self._positions = torch.cat(positions, 1).gather(1, kept)
+        best, places = torch.empty_like(self._keys), torch.empty_like(self._positions)
+        for rows in _parts(best):
+            best[rows], kept = torch.cat([part[rows] for part in keys], 1).topk(self.k, dim=1, sorted=False)
+            places[rows] = torch.cat([part[rows] for part in positions], 1).gather(1, kept)
+        self._keys, self._positions = best, places
+
+
+def _parts(keys: Tensor) -> Iterator[slice]:
+    """Some thousand rows at a time: what is made of them on the way stays in the caches, however many there are."""
+    together = _ROWS_TOGETHER.get(keys.device.type, _ROWS_ELSEWHERE)
+    return (slice(start, start + together) for start in range(0, len(keys), together))

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import io
-import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
 from pipeline import record
-from pipeline.ascent.ascend import Visualization, visualize
+from pipeline.ascent.ascend import Visualization, budget, check_channels
 from pipeline.ascent.presets import Preset
-from pipeline.files import safe_name, table_file, written_aside
+from pipeline.engines.engine import Engine
+from pipeline.engines.local import LocalEngine
+from pipeline.errors import UserError
+from pipeline.files import alone, remove_files, safe_name, table_file, written_aside
 from pipeline.fingerprint import fingerprint
 from pipeline.layers import Layer, Traced
 from pipeline.models import Network
 from pipeline.progress import Progress, Silent
 from pipeline.receptive_field import receptive_fields
-from pipeline.tables import MOST_ROWS_A_GROUP, image_column, write_table
+from pipeline.subject import Subject
+from pipeline.tables import MOST_ROWS_A_GROUP, image_column, read_arrow, read_rows, write_table
+from pipeline.work import AscentBatch, AscentWork
 from schemas.units import UNITS
 
 _DONE = pa.schema(
@@ -48,44 +51,92 @@ def visualize_run(
     *,
     seed: int = 0,
     progress: Progress = Silent(),
+    engine: Engine | None = None,
 ) -> dict[str, Any]:
     """Writes the visualization columns of the units tables of `layers`; returns the run's record.
 
+    `engine` does the work, this process on `device` if there is none; of an `engine` the device counts that it has.
     Batches that an interrupted call had finished are kept. Raises `UserError` if the run cannot be written.
     """
-    written = record.read_record(run)
+    engine = engine or LocalEngine(device)
+    check_channels(network)
     known = {
-        "mined": written["fingerprint"], "preset": asdict(preset), "seed": seed, "device": device.type,
-        "layers": [layer.name for layer in layers],
+        "mined": record.read_record(run)["fingerprint"], "preset": asdict(preset), "seed": seed,
+        "device": engine.device.type, "layers": [layer.name for layer in layers],
     }  # fmt: skip
-    name = fingerprint(known)
-    if written.get("visualization", {}).get("fingerprint") == name:
-        progress.say(f"{run} has these visualizations already.")
-        return written
+    if not _drawn(run, layers, fingerprint(known), progress):
+        with alone(run, progress.say):
+            if not _drawn(run, layers, fingerprint(known), progress):  # by whoever we waited for
+                _draw(run, network, traced, layers, preset, seed, progress, engine, known)
+    return record.read_record(run)
+
+
+def _drawn(run: Path, layers: Sequence[Layer], name: str, progress: Progress) -> bool:
+    """Whether all is done under this fingerprint; then removes what a killed command left of its state.
+
+    The tables are asked too: where nothing locks a run, another command may have mined them anew.
+    """
+    if record.read_record(run).get("visualization", {}).get("fingerprint") != name:
+        return False
+    paths = [table_file(run, "units", layer.name) for layer in layers]
+    if any(read_rows(path, ["visualization_seed"])["visualization_seed"].null_count for path in paths):
+        return False
+    progress.say(f"{run} has these visualizations already.")
+    try:
+        remove_files((run / "state").glob("ascent-*"))
+    except UserError as error:
+        progress.say(f"It holds state that is of no use any more. {error}")
+    return True
+
+
+def _draw(
+    run: Path,
+    network: Network,
+    traced: Traced,
+    layers: Sequence[Layer],
+    preset: Preset,
+    seed: int,
+    progress: Progress,
+    engine: Engine,
+    known: dict[str, Any],
+) -> None:
     start = time.perf_counter()
-    store = _Store(run / "state" / f"ascent-{name}")
-    fields = receptive_fields(traced, layers)
-    finished = {layer.name: store.units(layer) for layer in layers}
+    written = record.read_record(run)
+    if written.pop("visualization", None):
+        record.write_record(run, written)  # from here on the tables hold some of each
+    store = _Store(run / "state" / f"ascent-{fingerprint(known | {'memory': budget(engine.memory)})}")
+    work = AscentWork(Subject(network, traced, layers), receptive_fields(traced, layers), preset, seed)
     total = sum(layer.units for layer in layers)
+    left = [layer.units for layer in layers]
     silent = 0
-    with progress.stage("Drawing", total, "units", sum(map(len, finished.values()))) as advance:
-        for layer in layers:
-            todo = [unit for unit in range(layer.units) if unit not in finished[layer.name]]
-            if todo:
-                batches = visualize(
-                    network, traced, layer, fields[layer.name], todo, preset=preset, seed=seed, device=device
-                )
-                for batch in batches:
-                    store.commit(layer, batch)
-                    advance(len(batch), note=layer.name)
-            silent += _write_columns(run, layer, store.rows(layer), preset.name)
+    before = store.batches()
+    with progress.stage("Drawing", total, "units") as advance:
+
+        def finish(batch: AscentBatch) -> None:
+            nonlocal silent
+            layer = layers[batch.layer]
+            left[batch.layer] -= len(batch.units)
+            advance(len(batch.units), note=layer.name)
+            if not left[batch.layer]:
+                silent += _write_columns(run, layer, store.rows(layer), preset.name)
+
+        def todo() -> Iterator[AscentBatch]:
+            for number, layer in enumerate(layers):
+                for batch in work.batches(number, engine.here, engine.memory):
+                    if _Store.name(layer, batch.units.start) in before:
+                        finish(batch)
+                    else:
+                        yield batch
+
+        for batch, drawn in engine.map(work, todo(), lambda tally: None):
+            store.commit(layers[batch.layer], drawn)
+            finish(batch)
     written["visualization"] = {
-        "fingerprint": name, "preset": preset.name, "seed": seed, "units": total, "never_fired": silent,
+        "fingerprint": fingerprint(known), "preset": preset.name, "seed": seed, "units": total, "never_fired": silent,
         "seconds": round(time.perf_counter() - start, 3),
     }  # fmt: skip
     record.write_record(run, written)
-    store.remove()
-    return written
+    remove_files((run / "state").glob("ascent-*"))
 
 
 class _Store:
@@ -103,23 +154,24 @@ class _Store:
             }
             for item in batch
         ]  # fmt: skip
-        path = self.folder / f"{safe_name(layer.name)}-{batch[0].unit:06d}.arrow"
+        path = self.folder / self.name(layer, batch[0].unit)
         with written_aside(path) as aside, pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, _DONE) as writer:
             writer.write_table(pa.Table.from_pylist(rows, _DONE))
 
     def rows(self, layer: Layer) -> pa.Table:
         """Everything committed of a layer, by unit."""
         paths = sorted(self.folder.glob(f"{safe_name(layer.name)}-??????.arrow"))
-        tables = [pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in paths]
+        tables = [read_arrow(path, _DONE) for path in paths]
         return pa.concat_tables([_DONE.empty_table(), *tables]).sort_by("unit")
 
-    def units(self, layer: Layer) -> set[int]:
-        """The units of a layer that are done."""
-        return set(self.rows(layer)["unit"].to_pylist())
+    def batches(self) -> set[str]:
+        """The names of the batches that are done."""
+        return {path.name for path in self.folder.glob("*.arrow")}
 
-    def remove(self) -> None:
-        """Deletes the folder: the tables hold it all."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    @staticmethod
+    def name(layer: Layer, first: int) -> str:
+        """The file of the batch whose first unit is `first`."""
+        return f"{safe_name(layer.name)}-{first:06d}.arrow"
 
 
 def _png(item: Visualization) -> bytes:
@@ -131,7 +183,7 @@ def _png(item: Visualization) -> bytes:
 def _write_columns(run: Path, layer: Layer, done: pa.Table, preset: str) -> int:
     """Replaces a layer's visualization columns; returns how many units never fired on theirs."""
     path = table_file(run, "units", layer.name)
-    units = pq.read_table(path, schema=UNITS)
+    units = read_rows(path)
     reached = done["activation"].to_pylist()
     maxima = units["activation_max"].to_pylist()
     columns = {

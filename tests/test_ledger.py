@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 import torch
 
+import pipeline.merge
 from pipeline.errors import UserError
 from pipeline.ledger import Ledger
+from pipeline.merge import merge
 from pipeline.scan import MEMBERS, BlockState
 from pipeline.statistics import Statistics
 from pipeline.taps import Readings
@@ -57,9 +62,58 @@ def test_a_damaged_state_is_named_with_what_to_do(tmp_path):
     ledger = Ledger(tmp_path, {})
     ledger.commit(a_state(0))
     (file,) = ledger.folder.glob("block-*")
-    file.write_bytes(file.read_bytes()[:-10])
-    with pytest.raises(UserError, match=r"block-000000.* is damaged .*Delete it"):
+    whole = file.read_bytes()
+    for damaged in (whole[:-10], b"", whole[:-10] + bytes(10), bytes([0]) + whole[1:]):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"block-000000.* is damaged .*Delete it"):
+            ledger.load(0)
+    file.unlink()
+    with pytest.raises(UserError, match=r"block-000000.* has gone"):
         ledger.load(0)
+
+
+def test_the_state_of_another_run_is_refused(tmp_path):
+    ledger, other = Ledger(tmp_path / "one", {"topk": 3}), Ledger(tmp_path / "other", {"topk": 4})
+    other.commit(a_state(0))
+    (foreign,) = other.folder.glob("block-*")
+    (ledger.folder / foreign.name.replace(other.fingerprint, ledger.fingerprint)).write_bytes(foreign.read_bytes())
+    with pytest.raises(UserError, match="it is that of another run"):
+        ledger.load(0)
+
+
+@pytest.mark.parametrize(("version", "word"), [(99, "a newer"), (0, "an older"), (None, "an older")])
+def test_a_run_of_another_version_is_refused(version, word, tmp_path):
+    Ledger(tmp_path, {"topk": 3})
+    (tmp_path / "state" / "identity.json").write_text(json.dumps({"topk": 3, "state_version": version}))
+    with pytest.raises(UserError, match=f"was begun by {word} version of actmine"):
+        Ledger(tmp_path, {"topk": 3})
+
+
+def resident(kind: str) -> int:
+    """Memory of this process of a kind (bytes): RssAnon is its own, RssFile that of mapped files."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(kind))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's account of memory")
+def test_loading_a_state_takes_no_memory_of_our_own(tmp_path):
+    ledger, units, k = Ledger(tmp_path, {}), 50_000, 50
+    small = a_state(0)
+    topk = TopK(units, k)
+    topk._keys = torch.arange(units * k).reshape(units, k)
+    ledger.commit(
+        BlockState(0, {"topk": topk, "statistics": Statistics(units)}, small.members, small.shards, small.skipped)
+    )
+    before = resident("RssAnon")
+    state = ledger.load(0)
+    assert resident("RssAnon") - before < units * k * 12 / 4
+    assert torch.equal(state.accumulators["topk"].state()["keys"][0].sort().values, torch.arange(k))
+
+
+def test_merging_forgets_images_that_win_no_more(monkeypatch):
+    whole = merge(map(a_state, range(9)))
+    monkeypatch.setattr(pipeline.merge, "_MANY_IMAGES", 1)
+    assert merge(map(a_state, range(9))).images.equals(whole.images)
 
 
 def test_another_identity_is_refused_naming_each_difference(tmp_path):

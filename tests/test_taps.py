@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 import torchvision
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from pipeline.layers import Traced
-from pipeline.taps import TappedNetwork, read_map, unit_offsets
+from pipeline.taps import TappedNetwork, read_map, read_rows, unit_offsets
 
 
 def first_maximum(plane: np.ndarray) -> tuple[float, int]:
@@ -72,3 +73,24 @@ def test_a_map_that_holds_a_nan_has_no_activation():
     images[0, 1, 3, 3] = torch.nan
     images[0, 1, 0, 0] = 5.0
     assert read_map(images)[0].isnan().tolist() == [[False, True]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_reading_by_rows_finds_what_pooling_finds_ties_included(dtype):
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((3, 5, 7, 4), (2, 4, 1, 9), (2, 3, 6, 1), (1, 1, 1, 1)):
+        coarse = torch.randint(-3, 3, shape, generator=generator).to(dtype)
+        fine = torch.randn(shape, generator=generator).to(dtype)
+        for images in (coarse, fine, fine.to(memory_format=torch.channels_last), -fine.abs()):
+            for one, other in zip(read_rows(images), read_map(images), strict=True):
+                assert torch.equal(one, other)
+
+
+def test_reading_by_rows_knows_infinities_and_nan():
+    images = torch.full((1, 3, 4, 4), -torch.inf)
+    images[0, 1, 2, 1] = torch.inf
+    images[0, 2, 0, 3] = torch.nan
+    maximum, position = read_rows(images)
+    assert maximum[0, 0] == -torch.inf and position[0, 0] == 0
+    assert maximum[0, 1] == torch.inf and position[0, 1] == 2 * 4 + 1
+    assert maximum[0, 2].isnan() and 0 <= position[0, 2] < 16

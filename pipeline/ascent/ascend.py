@@ -13,6 +13,7 @@ import torch
 from pipeline.ascent.canvas import to_bytes, to_rgb
 from pipeline.ascent.climb import Climb
 from pipeline.ascent.presets import Preset
+from pipeline.engines.engine import device_memory
 from pipeline.errors import UserError
 from pipeline.layers import Layer, Traced
 from pipeline.models import Network
@@ -56,16 +57,21 @@ def visualize(
     where that is smaller (pixels). A unit's picture depends on `seed`, the layer and the unit, not on its batch mates.
     Raises `UserError` if the network's input has neither one nor three channels.
     """
+    check_channels(network)
+    climb = Climb(network.preprocessing, traced, layer, field, preset, device)
+    size = batch_size(layer, climb, device_memory(device))
+    for begin in range(0, len(units), size):
+        yield draw(climb, list(units[begin : begin + size]), size, seed)
+
+
+def check_channels(network: Network) -> None:
+    """Raises `UserError` if the network's input has neither one nor three channels."""
     channels = len(network.preprocessing.mean)
     if channels not in (1, 3):
         raise UserError(
             f"{network.name} takes images of {channels} channels; pictures can be drawn for 1 or 3. "
             "Leave them out with VISUALIZE=0."
         )
-    climb = Climb(network.preprocessing, traced, layer, field, preset, device)
-    size = _batch_size(layer.units, climb.elements(), device)
-    for begin in range(0, len(units), size):
-        yield _draw(climb, list(units[begin : begin + size]), size, seed)
 
 
 def unit_seed(seed: int, layer: str, unit: int, attempt: int) -> int:
@@ -73,8 +79,8 @@ def unit_seed(seed: int, layer: str, unit: int, attempt: int) -> int:
     return _hashed(f"{seed}/{layer}/{unit}/{attempt}")
 
 
-def _draw(climb: Climb, units: list[int], size: int, seed: int) -> list[Visualization]:
-    """Ascends until each unit fires or has used up its attempts; keeps the best of each.
+def draw(climb: Climb, units: list[int], size: int, seed: int) -> list[Visualization]:
+    """Ascends until each of up to `size` units fires or has used up its attempts; keeps the best of each.
 
     Every ascent is one of `size` pictures, the missing ones filled up: kernels round differently in batches of
     another size, and sixty steps of ascent make another picture of that.
@@ -101,13 +107,18 @@ def _height(visualization: Visualization) -> float:
     return -math.inf if math.isnan(visualization.activation) else visualization.activation
 
 
-def _batch_size(units: int, elements: int, device: torch.device) -> int:
-    """How many pictures fit in memory, evened out over the batches of a whole layer of `units`."""
-    memory = _CPU_BYTES
-    if device.type == "cuda":
-        memory = min(_GPU_BYTES, torch.cuda.get_device_properties(device).total_memory // 4)
-    most = min(max(memory // (_BYTES_PER_ELEMENT * elements), 1), _MOST_TOGETHER)
-    return math.ceil(units / math.ceil(units / most))
+def batch_size(layer: Layer, climb: Climb, total: int | None) -> int:
+    """How many pictures fit in memory, evened out over the batches of a whole layer.
+
+    `total` is the memory of a device that has its own (bytes), None for one that uses the system's.
+    """
+    most = min(max(budget(total) // (_BYTES_PER_ELEMENT * climb.elements()), 1), _MOST_TOGETHER)
+    return math.ceil(layer.units / math.ceil(layer.units / most))
+
+
+def budget(total: int | None) -> int:
+    """How much of a device's memory ascent takes (bytes); batches depend on it."""
+    return _CPU_BYTES if total is None else min(_GPU_BYTES, total // 4)
 
 
 def _hashed(text: str) -> int:

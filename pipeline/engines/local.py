@@ -2,20 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from typing import Any, Self, TypeVar
+
+import torch
+
+from pipeline import record
+from pipeline.cores import usable_cores
+from pipeline.engines.engine import Tell, Work, Workplace, device_memory
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class LocalEngine:
-    """Runs a worker where we are.
+    """Runs a worker where we are, on `device` with `workers` threads (0: one for each usable core).
 
-    A worker takes a stream of items and gives a stream of results, one for each in order, so that it can load its
-    network once and read ahead across items. Engines on several machines give each worker a part of the items.
+    The worker gets all items as one stream, so that it loads its network once and reads ahead across items.
     """
 
-    def map(self, worker: Callable[[Iterable[T]], Iterator[R]], items: Iterable[T]) -> Iterator[R]:
-        """The results of `worker` over `items`."""
-        return worker(items)
+    def __init__(self, device: torch.device, workers: int = 0) -> None:
+        self.device = device
+        self.workers = workers or usable_cores()
+
+    @property
+    def here(self) -> torch.device:
+        """The same device."""
+        return self.device
+
+    @property
+    def memory(self) -> int | None:
+        """Memory of a CUDA device (bytes), else None."""
+        return device_memory(self.device)
+
+    def map(self, work: Work[T, R], items: Iterable[T], tell: Tell) -> Iterator[tuple[T, R]]:
+        """Each item with its result, in order."""
+        under_way: deque[T] = deque()
+
+        def taken() -> Iterator[T]:
+            for item in items:
+                under_way.append(item)
+                yield item
+
+        worker = work.open(Workplace(self.device, self.workers, nullcontext()))
+        for result in worker(taken(), tell):
+            yield under_way.popleft(), result
+
+    def machine(self) -> dict[str, Any]:
+        """What the record says of this machine."""
+        return record.machine(self.device)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass

@@ -6,11 +6,10 @@ import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-import pyarrow.parquet as pq
-
 from pipeline.errors import UserError, near_matches
 from pipeline.files import table_file
 from pipeline.run import Run
+from pipeline.tables import read_rows
 
 
 def parse_units(text: str) -> list[int]:
@@ -71,7 +70,7 @@ def _refuse_unknown(units: Sequence[int], widths: dict[str, int]) -> None:
 
 def _most_selective(run: Run, layer: str, units: Sequence[int], most: int) -> list[int]:
     columns = ["unit", "activation_max", "label_purity"]
-    table = pq.read_table(table_file(run.path, "units", layer), columns=columns).to_pylist()
+    table = read_rows(table_file(run.path, "units", layer), columns).to_pylist()
     wanted = set(units)
     firing = [row for row in table if row["unit"] in wanted and (row["activation_max"] or 0) > 0]
     firing.sort(key=lambda row: (-(row["label_purity"] or 0), -row["activation_max"], row["unit"]))

@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import Any
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 from pipeline.files import table_file
@@ -15,6 +14,7 @@ from pipeline.images import ImageError
 from pipeline.run import Run
 from pipeline.sheets.drawing import fitted
 from pipeline.sheets.unit_sheet import LARGE_CELL, WHOLE_HEIGHT, Whole
+from pipeline.tables import parquet_file
 
 _BATCH = 64
 _KEPT = 256
@@ -72,7 +72,7 @@ def best_crops(run: Run, layer: str) -> Iterator[Cell]:
 
 
 def _units(run: Run, layer: str, columns: list[str]) -> Iterator[Cell]:
-    with pq.ParquetFile(table_file(run.path, "units", layer), memory_map=True) as file:
+    with parquet_file(table_file(run.path, "units", layer)) as file:
         for batch in file.iter_batches(_BATCH, columns=columns):
             for row in batch.to_pylist():
                 yield row, row.pop("visualization", None)
@@ -80,7 +80,7 @@ def _units(run: Run, layer: str, columns: list[str]) -> Iterator[Cell]:
 
 def _strongest(run: Run, layer: str) -> Iterator[tuple[int, dict[str, Any] | None]]:
     columns = ["unit", "rank", "activation", "crop"]
-    with pq.ParquetFile(table_file(run.path, "exemplars", layer), memory_map=True) as file:
+    with parquet_file(table_file(run.path, "exemplars", layer)) as file:
         for group in range(file.num_row_groups):
             rows = file.read_row_group(group, columns=columns)
             first = pc.and_(pc.equal(rows["rank"], 0), pc.greater(rows["activation"], 0))

@@ -1,0 +1,125 @@
+"""How the tapped network runs: 8-bit pixels in, readings out, on a device, in a precision, compiled or not."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.batches import map_in_order
+from pipeline.errors import UserError, first_line
+from pipeline.images import Normalize, Preprocessing
+from pipeline.taps import Readings, TappedNetwork, unit_offsets
+
+T = TypeVar("T")
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MOST_LANES = 16
+_CPU_BATCH, _GPU_BATCH = 16, 128
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Everything about running a network that has a say in the last bits of its activations.
+
+    `precision` is one of `PRECISIONS`. `batch_size` in images; compiled networks always see whole batches.
+    """
+
+    device: torch.device
+    precision: str = "fp32"
+    compiled: bool = False
+    batch_size: int = _CPU_BATCH
+
+
+def default_batch_size(device: torch.device) -> int:
+    """Images a batch. On a CPU small ones: what a layer makes is still in the caches when its tap reads it."""
+    return _CPU_BATCH if device.type == "cpu" else _GPU_BATCH
+
+
+class Runner:
+    """The tapped network ready to run; `threads` is the number of CPU cores it may use.
+
+    On a CPU every core computes batches of its own (a lane): no thread waits for another one within a layer, and
+    decoding fills every gap. On other devices there is one lane. Raises `UserError` if the network cannot run in
+    this precision, or cannot be compiled.
+    """
+
+    def __init__(self, network: TappedNetwork, preprocessing: Preprocessing, how: Compute, threads: int = 1) -> None:
+        self.how = how
+        self.units = unit_offsets(network.layers)[-1]
+        self.lanes = max(1, min(threads, MOST_LANES)) if how.device.type == "cpu" else 1
+        self._threads = max(1, threads // self.lanes)
+        self._shape = (how.batch_size, *preprocessing.crop, len(preprocessing.mean))
+        whole = _Whole(network, Normalize(preprocessing, how.device), PRECISIONS[how.precision])
+        self._network: Callable[[Tensor], tuple[Tensor, Tensor]] = whole.to(how.device)
+        if how.compiled:
+            self._compile(whole)
+        elif how.precision != "fp32":
+            self._try(f"PRECISION={how.precision} cannot be computed on {how.device.type}", "Use PRECISION=fp32.")
+
+    def __call__(self, pixels: np.ndarray) -> Readings:
+        """The readings of up to one batch of images, uint8 `[B, H, W, C]`."""
+        batch = torch.from_numpy(pixels)
+        images = len(batch)
+        if self.how.compiled and images < self.how.batch_size:
+            batch = torch.cat([batch, batch.new_zeros(self.how.batch_size - images, *batch.shape[1:])])
+        with torch.inference_mode():
+            if self.how.device.type == "cuda":
+                batch = batch.pin_memory().to(self.how.device, non_blocking=True)
+            maximum, position = self._network(batch.to(self.how.device))
+        return Readings(maximum[:images], position[:images])
+
+    def map(self, batches: Iterable[T], pixels: Callable[[T], np.ndarray]) -> Iterator[tuple[T, Readings | None]]:
+        """Each batch with its readings, in order (None where it holds no image); all lanes work at once."""
+
+        def compute(batch: T) -> tuple[T, Readings | None]:
+            images = pixels(batch)
+            return batch, self(images) if len(images) else None
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self._threads)  # whoever takes the readings must not make the lanes wait either
+        try:
+            with self._lanes() as pool:
+                yield from map_in_order(compute, batches, pool, self.lanes + 1)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _lanes(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.lanes, "compute", torch.set_num_threads, (self._threads,))
+
+    def _compile(self, whole: nn.Module) -> None:
+        import torch._inductor.config as inductor
+
+        self._network = torch.compile(whole, dynamic=False, fullgraph=True)
+        with inductor.patch(freezing=self.how.device.type == "cpu"):
+            self._try("The network cannot be compiled", "Say COMPILE=0.")
+
+    def _try(self, problem: str, way_out: str) -> None:
+        """One batch of black, in a lane: what is compiled depends on the threads of whoever calls."""
+        with self._lanes() as pool:
+            try:
+                pool.submit(self, np.zeros(self._shape, np.uint8)).result()
+            except Exception as error:
+                raise UserError(f"{problem} ({type(error).__name__}: {first_line(error)}). {way_out}") from error
+
+
+class _Whole(nn.Module):
+    """Normalization, cast and network in one module, so that they are compiled together."""
+
+    def __init__(self, network: TappedNetwork, normalize: Normalize, precision: torch.dtype) -> None:
+        super().__init__()
+        # Ascent goes on with the same parameters as they are.
+        part = network.network if precision is torch.float32 else copy.deepcopy(network.network).to(precision)
+        self.network = part.to(memory_format=torch.channels_last)
+        self.normalize, self.precision = normalize, precision
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Maxima and positions `[B, U]` of pixels uint8 `[B, H, W, C]`."""
+        readings: tuple[Tensor, Tensor] = self.network(self.normalize(pixels).to(self.precision))
+        return readings

@@ -1,0 +1,125 @@
+"""What engines spread: scanning blocks, cutting crops and drawing units, each a value that can be pickled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import torch
+
+from pipeline.ascent.ascend import Visualization, batch_size, draw
+from pipeline.ascent.climb import Climb
+from pipeline.ascent.presets import Preset
+from pipeline.compute import Runner
+from pipeline.crops import CropPart, cut_all
+from pipeline.engines.engine import Tally, Tell, Workplace
+from pipeline.receptive_field import Field
+from pipeline.scan import BlockState, ScanSettings, scan
+from pipeline.sources import Block
+from pipeline.subject import Subject
+from pipeline.taps import TappedNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class ScanWork:
+    """Blocks through the tapped network; a state's tensors are on the CPU, wherever they were made."""
+
+    subject: Subject
+    settings: ScanSettings
+
+    def open(self, at: Workplace) -> Callable[[Iterable[Block], Tell], Iterator[BlockState]]:
+        """Taps the network and moves it to the device."""
+        tapped = TappedNetwork(self.subject.traced, self.subject.layers)
+        how = replace(self.settings, workers=at.cores)
+        runner = Runner(tapped, how.preprocessing, replace(how.compute, device=at.device), at.cores)
+
+        def states(blocks: Iterable[Block], tell: Tell) -> Iterator[BlockState]:
+            for state in scan(
+                blocks,
+                runner,
+                how,
+                lambda batch: tell(Tally(batch.samples, len(batch.rejected), int(batch.last))),
+                at.turn,
+            ):
+                yield state.on_cpu()
+
+        return states
+
+    def name(self, item: Block) -> str:
+        """Its number and shards."""
+        first, last = item.shards[0].url, item.shards[-1].url
+        return f"block {item.number} ({first if first == last else f'{first} to {last}'})"
+
+
+@dataclass(frozen=True, slots=True)
+class CropWork:
+    """Crops of a part of a block, as an Arrow file in memory."""
+
+    def open(self, at: Workplace) -> Callable[[Iterable[CropPart], Tell], Iterator[pa.Buffer]]:
+        """Needs nothing but threads."""
+
+        def buffers(parts: Iterable[CropPart], tell: Tell) -> Iterator[pa.Buffer]:
+            with ThreadPoolExecutor(at.cores, thread_name_prefix="crop") as pool:
+                for part in parts:
+                    yield cut_all(part.tasks, pool, at.cores, lambda crops: tell(Tally(crops)))
+
+        return buffers
+
+    def name(self, item: CropPart) -> str:
+        """Its block, and which part of it."""
+        return f"part {item.part} of the crops of block {item.block}"
+
+
+@dataclass(frozen=True, slots=True)
+class AscentBatch:
+    """Units of one layer that are drawn together, in kernels of `size` pictures."""
+
+    layer: int
+    units: range
+    size: int
+
+
+class AscentWork:
+    """Batches of units by gradient ascent. What a layer's batches share is kept until the next layer is met."""
+
+    def __init__(self, subject: Subject, fields: Mapping[str, Field], preset: Preset, seed: int) -> None:
+        self.subject, self.fields, self.preset, self.seed = subject, dict(fields), preset, seed
+        self._last: tuple[int, torch.device, Climb] | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_last": None}
+
+    def batches(self, layer: int, device: torch.device, device_memory: int | None) -> list[AscentBatch]:
+        """All of a layer. They depend on the layer, the preset and the memory (bytes) of the workers' device only.
+
+        `device` is one of this process, to build the networks on.
+        """
+        units = self.subject.layers[layer].units
+        size = batch_size(self.subject.layers[layer], self._climb(layer, device), device_memory)
+        return [AscentBatch(layer, range(at, min(at + size, units)), size) for at in range(0, units, size)]
+
+    def open(self, at: Workplace) -> Callable[[Iterable[AscentBatch], Tell], Iterator[list[Visualization]]]:
+        """Nothing: networks are made layer by layer."""
+
+        def drawn(batches: Iterable[AscentBatch], tell: Tell) -> Iterator[list[Visualization]]:
+            for batch in batches:
+                with at.turn:
+                    found = draw(self._climb(batch.layer, at.device), list(batch.units), batch.size, self.seed)
+                tell(Tally(len(found)))
+                yield found
+
+        return drawn
+
+    def name(self, item: AscentBatch) -> str:
+        """Its layer and units."""
+        return f"units {item.units.start} to {item.units.stop - 1} of {self.subject.layers[item.layer].name}"
+
+    def _climb(self, layer: int, device: torch.device) -> Climb:
+        if self._last is None or self._last[:2] != (layer, device):
+            network, its = self.subject.network, self.subject.layers[layer]
+            field = self.fields[its.name]
+            climb = Climb(network.preprocessing, self.subject.traced, its, field, self.preset, device)
+            self._last = (layer, device, climb)
+        return self._last[2]

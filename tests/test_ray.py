@@ -1,0 +1,264 @@
+"""Ray on several nodes: the bytes of the local engine, whatever dies, hangs or raises on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.ascent.presets import find_preset
+from pipeline.engines.engine import Tally, Tell, Workplace
+from pipeline.errors import UserError
+from pipeline.layers import Traced
+from pipeline.ledger import Ledger
+from pipeline.mine import MineSettings, mine
+from pipeline.models import load_network
+from pipeline.scan import BlockState
+from pipeline.sources import Block, find_dataset
+from pipeline.visualize import visualize_run
+from pipeline.work import ScanWork
+from tests.making import image_tar
+
+pytestmark = pytest.mark.slow
+ray = pytest.importorskip("ray", reason="needs ray: pip install 'actmine[ray]'")
+
+from pipeline.engines.ray import RayEngine  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
+LAYERS = "stem.*,block1.*"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[object]:
+    """A head without cores, where the driver is, and two nodes of one core."""
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for _ in range(2):
+        nodes.add_node(num_cpus=1)
+    ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
+    yield nodes
+    ray.shutdown()
+    nodes.shutdown()
+
+
+@pytest.fixture(scope="module")
+def engine(cluster) -> Iterator[RayEngine]:
+    """Takes all cores of the cluster until the last test; both workers are ready, so that there is another one."""
+    with RayEngine("cpu", worker_cores=1, block_seconds=4) as engine:
+        while len(engine._pool.workers()) < 2:
+            engine._pool.events(1.0)
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def tars(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Ten shards of generated pictures, as a word for DATASET."""
+    folder = tmp_path_factory.mktemp("shards")
+    for number in range(10):
+        image_tar(folder / f"part-{number}.tar", 30 + number)
+    return str(folder / "part-{0..9}.tar")
+
+
+def run_mine(tars: str, run: Path, engine: RayEngine | None) -> dict[str, bytes]:
+    """Mines and draws; the bytes of every table."""
+    network = load_network("demo")
+    traced = Traced(network.module, network.input_shape)
+    layers = traced.choose(LAYERS)
+    settings = MineSettings(topk=7, batch_size=16, workers=1)
+    mine(find_dataset(tars), network, traced, layers, run, CPU, settings, engine=engine)
+    visualize_run(run, network, traced, layers, find_preset("default"), CPU, engine=engine)
+    return tables_of(run)
+
+
+def tables_of(run: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*.parquet"))}
+
+
+@pytest.fixture(scope="module")
+def wanted(tars: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The tables that this process makes alone."""
+    return run_mine(tars, tmp_path_factory.mktemp("local") / "run", None)
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Squares numbers; where `trouble` has an item, it comes that often before the item succeeds."""
+
+    folder: Path
+    trouble: dict[int, tuple[str, int]]
+
+    def open(self, at: Workplace) -> Callable[[Iterable[int], Tell], Iterator[int]]:
+        def squares(items: Iterable[int], tell: Tell) -> Iterator[int]:
+            for item in items:
+                tell(Tally(1))
+                kind, times = self.trouble.get(item, ("", 0))
+                before = len(list(self.folder.glob(f"{item}-*")))
+                node = ray.get_runtime_context().get_node_id()
+                (self.folder / f"{item}-{before}-{node}-{os.getpid()}").touch()
+                if before < times:
+                    make(kind, at)
+                yield item * item
+
+        return squares
+
+    def name(self, item: int) -> str:
+        return f"number {item}"
+
+
+def make(kind: str, at: Workplace) -> None:
+    """Trouble of some kind."""
+    if kind == "raise":
+        raise ZeroDivisionError("by nought")
+    if kind == "die":
+        os._exit(7)
+    if kind == "hang":
+        time.sleep(600)
+    if kind == "raise in turn":
+        with at.turn:
+            raise ZeroDivisionError("in turn")
+    if kind == "user":
+        raise UserError("shard x.tar is not whole. Fetch it again.")
+
+
+def squares(engine: RayEngine, folder: Path, count: int = 6, **trouble: tuple[str, int]) -> tuple[dict[int, int], int]:
+    """What came of numbers below `count`, and how many of them the progress came to."""
+    told: list[int] = []
+    work = Squares(folder, {int(item[1:]): what for item, what in trouble.items()})
+    found = dict(engine.map(work, iter(range(count)), lambda tally: told.append(tally.done)))
+    return found, sum(told)
+
+
+def attempts(folder: Path, item: int) -> list[list[str]]:
+    """Node and process of each attempt at an item."""
+    return [path.name.split("-")[2:] for path in sorted(folder.glob(f"{item}-*"))]
+
+
+@dataclass(frozen=True, slots=True)
+class SlowScan(ScanWork):
+    """A scan that says on which node a block begins. Block 1 never ends the first time; later ones wait for a node."""
+
+    folder: Path = Path()
+
+    def open(self, at: Workplace) -> Callable[[Iterable[Block], Tell], Iterator[BlockState]]:
+        """The scan's own worker, behind a pause for every block."""
+        states = ScanWork.open(self, at)
+
+        def slowly(blocks: Iterable[Block], tell: Tell) -> Iterator[BlockState]:
+            for block in blocks:
+                before = list(self.folder.glob("1-*"))
+                (self.folder / f"{block.number}-{ray.get_runtime_context().get_node_id()}").touch()
+                if block.number == 1 and not before:
+                    time.sleep(600)
+                deadline = time.monotonic() + 60
+                while block.number >= 5 and len(nodes_in(self.folder)) < 3 and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                yield from states([block], tell)
+
+        return slowly
+
+
+def nodes_in(folder: Path) -> set[str]:
+    return {path.name.split("-")[1] for path in folder.iterdir()}
+
+
+def test_a_node_dies_in_mid_block_and_another_one_joins(cluster, tars, tmp_path, wanted, monkeypatch):
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    nodes = {node.node_id: node for node in cluster.worker_nodes}
+    happened: list[str] = []
+    commit = Ledger.commit
+
+    def commit_and_kill(self, state):
+        commit(self, state)
+        under_way = [path.name.split("-")[1] for path in begun.glob("1-*")]
+        if not happened and under_way:
+            cluster.remove_node(nodes[under_way[0]], allow_graceful=False)
+            happened.extend([under_way[0], cluster.add_node(num_cpus=1).node_id])
+
+    monkeypatch.setattr("pipeline.mine.ScanWork", lambda *parts: SlowScan(*parts, folder=begun))
+    monkeypatch.setattr(Ledger, "commit", commit_and_kill)
+    with RayEngine("cpu", worker_cores=1) as engine:
+        found = run_mine(tars, tmp_path / "run", engine)
+        machine = engine.machine()
+    assert found == wanted
+    died, joined = happened
+    of_block_1 = [path.name.split("-")[1] for path in begun.glob("1-*")]
+    assert len(of_block_1) == 2 and died in of_block_1  # it was done again on another node
+    assert joined in nodes_in(begun)
+    assert machine["engine"] == "ray" and machine["workers"] == 3
+
+
+def test_a_driver_that_was_killed_goes_on_from_its_ledger(cluster, tars, tmp_path, wanted):
+    run = tmp_path / "run"
+    command = [
+        sys.executable, "-m", "jobs", "mine", "--dataset", tars, "--model", "demo", "--layers", LAYERS, "--topk", "7",
+        "--batch-size", "16", "--engine", "ray", "--device", "cpu", "--worker-cores", "1", "--no-sheets",
+        "--run", str(run),
+    ]  # fmt: skip
+    environment = os.environ | {"RAY_ADDRESS": cluster.address}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 90
+    while not list(run.glob("state/block-*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (run / "run.json").exists()
+    again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert again.returncode == 0 and "Going on:" in again.stderr
+    assert tables_of(run) == wanted
+
+
+def test_a_cluster_that_is_not_there_is_one_sentence(tmp_path):
+    command = [sys.executable, "-c", "from pipeline.engines.ray import RayEngine; RayEngine()"]
+    environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:9"}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert "UserError: ENGINE=ray cannot use the cluster at RAY_ADDRESS=127.0.0.1:9" in ended.stderr
+
+
+@pytest.mark.parametrize("kind", ["raise", "raise in turn", "die", "hang"])
+def test_an_item_that_fails_once_succeeds_in_another_process_and_counts_once(engine, tmp_path, kind):
+    found, told = squares(engine, tmp_path, _2=(kind, 1))
+    assert found == {n: n * n for n in range(6)} and told == 6
+    first, second = attempts(tmp_path, 2)
+    assert first[1] != second[1]
+
+
+@pytest.mark.parametrize(("kind", "says"), [("raise", "ZeroDivisionError: by nought"), ("die", "its process ended")])
+def test_an_item_that_always_fails_stops_the_run_naming_it_and_the_error(engine, tmp_path, kind, says):
+    with pytest.raises(UserError, match=rf"number 1 failed 4 times, the last time on .*{says}") as caught:
+        squares(engine, tmp_path, _1=(kind, 99))
+    assert "What was done is kept" in str(caught.value)
+    assert len(attempts(tmp_path, 1)) == 4
+
+
+def test_a_sentence_for_the_user_stops_the_run_at_once(engine, tmp_path):
+    with pytest.raises(UserError, match=r"^shard x\.tar is not whole\. Fetch it again\.$"):
+        squares(engine, tmp_path, _1=("user", 99))
+    assert len(attempts(tmp_path, 1)) == 1
+
+
+def test_mining_and_drawing_on_a_cluster_gives_the_bytes_of_this_process(engine, tars, tmp_path, wanted):
+    assert run_mine(tars, tmp_path / "run", engine) == wanted
+    assert len(wanted) == 8
+
+
+def test_a_damaged_shard_is_the_same_sentence_as_here(engine, tmp_path):
+    tar = image_tar(tmp_path / "part-0.tar", 20)
+    tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 2])
+    said = []
+    for run, there in (("here", None), ("there", engine)):
+        with pytest.raises(UserError, match=r"part-0\.tar") as caught:
+            run_mine(str(tar), tmp_path / run, there)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
