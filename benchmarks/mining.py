@@ -1,89 +1,151 @@
-"""What does mining cost over a bare forward pass? `make bench`.
+"""What does mining cost over a bare forward pass? `python -m benchmarks.mining`.
 
-Tensors in memory, SqueezeNet 1.1 with random weights, every convolutional layer, k = 50, channels_last, float32,
-eager. The bar is 0.97 with memory allocation as it comes. A second part measures the same with freed memory kept, as
-the commands of actmine do (`pipeline/allocator.py`): both are then much faster, and what the taps read weighs more.
+SqueezeNet 1.1, random weights, tensors in memory, all 26 layers, k = 50, channels_last, all cores. Every candidate has
+a process of its own; they take turns, round by round. `bare` is the forward pass alone, of normalized tensors; `mining`
+begins with 8-bit pixels and ends with the state of a block.
+
+Two regimes: memory as it comes (the default of the C library, which maps large blocks anew each time) with the taps in
+the plain pass, and memory kept with every core computing batches of its own, as the commands of actmine run.
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import date
 
 import torch
-import torchvision
 
+from benchmarks.elsewhere import Elsewhere
 from benchmarks.rounds import Timing, interleaved
-from pipeline.allocator import keep_freed_memory
+from benchmarks.subject import PREPROCESSING, network, normalized, pixels, tapped
+from pipeline.accumulators import new_accumulators
+from pipeline.compute import PRECISIONS, Compute, Runner, default_batch_size
 from pipeline.cores import usable_cores
-from pipeline.layers import Traced
-from pipeline.scan import new_accumulators
-from pipeline.taps import TappedNetwork, unit_offsets
+from pipeline.taps import Readings, unit_offsets
 
-BAR = 0.97
+K = 50
+CPU = torch.device("cpu")
 
 
 def main() -> None:
-    """Prints images/s of each candidate and the ratios of medians."""
+    """Prints images/s of each candidate and the ratios of medians with their bars."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--rounds", type=int, default=9, help="counted rounds, at least 5")
     words.add_argument("--images", type=int, default=256)
-    words.add_argument("--batch-size", type=int, default=64)
-    words.add_argument("--topk", type=int, default=50)
     given = words.parse_args()
-    torch.set_num_threads(usable_cores())
-    torch.manual_seed(0)
-    module = torchvision.models.squeezenet1_1(weights=None).eval().to(memory_format=torch.channels_last)
-    traced = Traced(module, (3, 224, 224))
-    layers = traced.unit_bearing()
-    tapped = TappedNetwork(traced, layers)
-    units = unit_offsets(layers)[-1]
-    images = torch.randn(given.images, 3, 224, 224).to(memory_format=torch.channels_last)
-    numbers = torch.arange(given.images)
-    batches = list(zip(images.split(given.batch_size), numbers.split(given.batch_size), strict=True))
+    print(f"{date.today()}  torch {torch.__version__}, {platform.machine()}, {usable_cores()} cores, cpu")
+    made = {
+        "bare, as it comes": (bare, "fp32", False, False),
+        "mining, as it comes": (plain_mining, "fp32", False, False),
+        "bare compiled, as it comes": (bare, "fp32", True, False),
+        "mining compiled, as it comes": (plain_mining, "fp32", True, False),
+        "bare bf16, as it comes": (bare, "bf16", False, False),
+        "mining bf16, as it comes": (plain_mining, "bf16", False, False),
+        "bare": (bare, "fp32", False, True),
+        "mining": (mining, "fp32", False, True),
+        "bare compiled": (bare, "fp32", True, True),
+        "mining compiled": (mining, "fp32", True, True),
+        "bare bf16": (bare, "bf16", False, True),
+        "mining bf16": (mining, "bf16", False, True),
+        "bare bf16 compiled": (bare, "bf16", True, True),
+        "mining bf16 compiled": (mining, "bf16", True, True),
+    }
+    with ExitStack() as stack:
+        candidates = {
+            name: stack.enter_context(Elsewhere(make, given.images, precision, compiled, keep=keep))
+            for name, (make, precision, compiled, keep) in made.items()
+        }
+        timings = interleaved(candidates, max(given.rounds, 5), warmup=2)
+    for name, timing in timings.items():
+        show(name, timing, given.images)
+    print()
+    for over, under, bar in (
+        ("mining, as it comes", "bare, as it comes", 0.97),
+        ("mining compiled, as it comes", "bare compiled, as it comes", 0.92),
+        ("mining compiled, as it comes", "bare, as it comes", 1.5),
+        ("mining bf16, as it comes", "bare bf16, as it comes", None),
+        ("mining", "bare", 0.97),
+        ("mining", "bare, as it comes", None),
+        ("mining compiled", "bare compiled", 0.92),
+        ("mining compiled", "bare", None),
+        ("mining compiled", "bare, as it comes", 1.5),
+        ("mining bf16", "bare bf16", None),
+        ("mining bf16", "bare", None),
+        ("mining bf16 compiled", "bare bf16 compiled", None),
+    ):
+        ratio = timings[under].median / timings[over].median
+        verdict = "" if bar is None else f"   (bar {bar}: {'reached' if ratio >= bar else 'missed'})"
+        print(f"{over + ' / ' + under:<60}{ratio:6.3f}{verdict}")
 
-    def bare() -> None:
-        for batch, _ in batches:
-            module(batch)
 
-    def taps() -> None:
-        for batch, _ in batches:
-            tapped(batch)
+def show(name: str, timing: Timing, images: int) -> None:
+    """Prints a line: median speed and the spread of the rounds."""
+    slow, fast = images / max(timing.seconds), images / min(timing.seconds)
+    print(f"  {name:<30}{images / timing.median:8.1f} images/s   ({slow:.0f} to {fast:.0f})")
 
-    def mining() -> None:
-        accumulators = new_accumulators(units, given.topk, torch.device("cpu")).values()
-        for batch, place in batches:
-            readings = tapped(batch)
+
+def bare(images: int, precision: str, compiled: bool, batch: int = 64) -> Callable[[], None]:
+    """The forward pass alone, as one writes it: batches of 64, all threads in each."""
+    module = network().to(PRECISIONS[precision])
+    batches = normalized(images).to(PRECISIONS[precision]).split(batch)
+    call = _compiled(module) if compiled else module
+
+    @torch.inference_mode()
+    def run() -> None:
+        for part in batches:
+            call(part)
+
+    return run
+
+
+def plain_mining(images: int, precision: str, compiled: bool, batch: int = 64) -> Callable[[], None]:
+    """Taps in that pass, and accumulators."""
+    taps = tapped()
+    module = taps.network.to(PRECISIONS[precision])
+    batches = normalized(images).to(PRECISIONS[precision]).split(batch)
+    numbers = torch.arange(images).split(batch)
+    call = _compiled(module) if compiled else module
+
+    @torch.inference_mode()
+    def run() -> None:
+        accumulators = new_accumulators(unit_offsets(taps.layers)[-1], K, CPU).values()
+        for part, places in zip(batches, numbers, strict=True):
+            readings = Readings(*call(part))
             for accumulator in accumulators:
-                accumulator.update(readings, place)
+                accumulator.update(readings, places)
         for accumulator in accumulators:
             accumulator.state()
 
-    candidates = {"bare forward": bare, "with taps": taps, "mining": mining}
-    rounds = max(given.rounds, 5)
-    print(f"{date.today()}  torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads, cpu")
-    print(f"SqueezeNet 1.1, {len(layers)} layers, {units:,} units, k = {given.topk}, {given.images} images a round")
-    with torch.inference_mode():
-        as_it_comes = interleaved(candidates, rounds)
-        show("memory as it comes", as_it_comes, given.images)
-        if keep_freed_memory():
-            kept = interleaved(candidates, rounds)
-            show("freed memory kept, as actmine does", kept, given.images)
-            gain = as_it_comes["bare forward"].median / kept["mining"].median
-            print(f"mining with memory kept / bare forward as it comes (one after the other) = {gain:.2f}")
-    ratio = as_it_comes["bare forward"].median / as_it_comes["mining"].median
-    print(f"mining / bare forward = {ratio:.3f} (bar {BAR}: {'reached' if ratio >= BAR else 'missed'})")
+    return run
 
 
-def show(title: str, timings: dict[str, Timing], images: int) -> None:
-    """Prints speed and share of the bare forward pass."""
-    print(title)
-    base = timings["bare forward"].median
-    for name, timing in timings.items():
-        speed, share = images / timing.median, base / timing.median
-        spread = f"{min(timing.seconds):.2f} to {max(timing.seconds):.2f} s"
-        print(f"  {name:<14}{speed:8.1f} images/s   {share:6.3f} of bare   ({spread})")
+def mining(images: int, precision: str, compiled: bool) -> Callable[[], None]:
+    """As the commands run it."""
+    size = default_batch_size(CPU)
+    runner = Runner(tapped(), PREPROCESSING, Compute(CPU, precision, compiled, size), usable_cores())
+    memory = pixels(images)
+    starts = range(0, images, size)
+
+    def run() -> None:
+        accumulators = new_accumulators(runner.units, K, CPU).values()
+        for start, readings in runner.map(starts, lambda start: memory[start : start + size]):
+            assert readings is not None
+            for accumulator in accumulators:
+                accumulator.update(readings, torch.arange(start, start + len(readings.maximum)))
+        for accumulator in accumulators:
+            accumulator.state()
+
+    return run
+
+
+def _compiled(module: torch.nn.Module) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    import torch._inductor.config as inductor
+
+    inductor.freezing = True
+    return torch.compile(module, dynamic=False)
 
 
 if __name__ == "__main__":

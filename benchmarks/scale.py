@@ -1,0 +1,134 @@
+"""What do many units cost? `python -m benchmarks.scale`.
+
+Folding a block's state into the merged one, for the 30,000 units of a large network and the 1,000,000 of a sparse
+autoencoder, k = 100; and looking one unit up in the `exemplars/` of 26,000 units with 50 exemplars each, by
+`pd.read_parquet` with filters and by `Run.exemplars`.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+
+from pipeline.allocator import keep_freed_memory
+from pipeline.cores import usable_cores
+from pipeline.files import table_file
+from pipeline.run import Run
+from pipeline.tables import image_column, units_a_group, write_table
+from pipeline.topk import TopK, pack
+from schemas.exemplars import EXEMPLARS
+
+K = 100
+LAYERS, UNITS, EXEMPLARS_EACH, CROP_BYTES = 26, 1000, 50, 4_500
+BAR_MS = 50
+BLOCKS = 1024
+
+
+def main() -> None:
+    """Prints merge times a block and for a whole run, then look-ups."""
+    keep_freed_memory()
+    torch.set_num_threads(usable_cores())
+    print(f"{date.today()}  {usable_cores()} cores")
+    for units, blocks in ((30_000, 5), (1_000_000, 2)):
+        seconds = merging(units, blocks)
+        print(
+            f"merge {units:,} units, k = {K}: {seconds:.2f} s a block, "
+            f"{seconds * BLOCKS / 60:.1f} minutes for {BLOCKS:,} blocks of {units * K * 12 / 1e6:,.0f} MB each"
+        )
+    with TemporaryDirectory() as folder:
+        written = exemplar_tables(Path(folder))
+        print(f"exemplars of {LAYERS * UNITS:,} units x {EXEMPLARS_EACH}: {written / 1e9:.1f} GB")
+        lookups(Path(folder))
+
+
+def merging(units: int, blocks: int) -> float:
+    """Median seconds to take one more block's top-k in."""
+    merged = _block(units, 0)
+    seconds = []
+    for number in range(1, blocks + 1):
+        block = _block(units, number)
+        start = time.perf_counter()
+        block.shift(1000 * number)
+        merged.merge(block)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def _block(units: int, seed: int) -> TopK:
+    random = torch.Generator().manual_seed(seed)
+    activation = torch.randn(units, K, generator=random)
+    image = torch.arange(K).expand(units, K)
+    keys = pack(activation, image).sort(dim=1, descending=True)[0]
+    return TopK.from_state({"keys": keys, "positions": torch.zeros(units, K, dtype=torch.int32)})
+
+
+def exemplar_tables(run: Path) -> int:
+    """Writes exemplars as mining does; the bytes they take."""
+    random = np.random.default_rng(0)
+    for layer in range(LAYERS):
+        step = units_a_group(EXEMPLARS_EACH)
+        parts = (
+            _exemplars(random, f"layer{layer}", range(first, min(first + step, UNITS)))
+            for first in range(0, UNITS, step)
+        )
+        write_table(table_file(run, "exemplars", f"layer{layer}"), EXEMPLARS, parts)
+    return sum(path.stat().st_size for path in run.rglob("*.parquet"))
+
+
+def _exemplars(random: np.random.Generator, layer: str, units: range) -> pa.Table:
+    count = len(units) * EXEMPLARS_EACH
+    crops = [random.bytes(CROP_BYTES) for _ in range(count)]
+    numbers = {name: pa.array(random.integers(0, 200, count)) for name in ("image_id", "y", "x", "label")}
+    columns = {
+        "layer": pa.array([layer] * count),
+        "unit": pa.array(np.repeat(np.array(units), EXEMPLARS_EACH)),
+        "rank": pa.array(np.tile(np.arange(EXEMPLARS_EACH), len(units))),
+        "activation": pa.array(random.random(count, np.float32)),
+        "key": pa.array([f"n{number:08d}" for number in range(count)]),
+        "label_name": pa.array(["a class"] * count),
+        "clipped": pa.array(np.zeros(count, bool)),
+        "crop": image_column(crops),
+        **numbers,
+        **{side: pa.array(random.integers(0, 224, count)) for side in ("left", "top", "right", "bottom")},
+    }
+    return pa.table([columns[name].cast(EXEMPLARS.field(name).type) for name in EXEMPLARS.names], schema=EXEMPLARS)
+
+
+def lookups(run: Path) -> None:
+    """Warm look-ups of one unit of one layer."""
+    folder = str(run / "exemplars")
+    random = np.random.default_rng(1)
+    opened = Run(run)
+
+    def by_pandas(layer: str, unit: int) -> pd.DataFrame:
+        return pd.read_parquet(folder, filters=[("layer", "==", layer), ("unit", "==", unit)])
+
+    def by_file(layer: str, unit: int) -> pd.DataFrame:
+        return pd.read_parquet(f"{folder}/{layer}.parquet", filters=[("unit", "==", unit)])
+
+    ways: dict[str, Callable[[str, int], pd.DataFrame]] = {
+        "pandas, the folder": by_pandas, "pandas, the layer's file": by_file, "Run.exemplars": opened.exemplars,
+    }  # fmt: skip
+    for name, way in ways.items():
+        seconds = []
+        for _ in range(12):
+            layer, unit = f"layer{random.integers(LAYERS)}", int(random.integers(UNITS))
+            start = time.perf_counter()
+            found = way(layer, unit)
+            seconds.append(time.perf_counter() - start)
+            assert len(found) == EXEMPLARS_EACH
+        median = statistics.median(seconds[2:]) * 1e3
+        print(f"  {name:<26}{median:6.1f} ms (bar {BAR_MS} ms: {'reached' if median < BAR_MS else 'missed'})")
+
+
+if __name__ == "__main__":
+    main()
