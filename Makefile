@@ -15,6 +15,8 @@ TOPK ?= 50
 RUN ?=
 DEVICE ?= auto
 ENGINE ?= local
+PRECISION ?= fp32
+COMPILE ?= auto
 PRESET ?= default
 VISUALIZE ?= 1
 UNITS ?=
@@ -23,7 +25,7 @@ OUT ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup mine layers sheets shards demo-model test test-slow lint format bench clean
+.PHONY: help setup mine layers sheets shards demo-model test test-slow lint format bench bench-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -42,6 +44,7 @@ $(READY): pyproject.toml constraints.txt
 mine: $(READY) ## mine DATASET with MODEL: tables, visualizations, sheets (the embedded demo if nothing is said)
 	@$(JOBS) mine --dataset '$(DATASET)' --model '$(MODEL)' --weights '$(WEIGHTS)' --layers '$(LAYERS)' --topk $(TOPK) \
 	  --run '$(RUN)' --device '$(DEVICE)' --engine '$(ENGINE)' --preset '$(PRESET)' \
+	  --precision '$(PRECISION)' --compile '$(COMPILE)' \
 	  $(if $(filter 0,$(VISUALIZE)),--no-visualize,--visualize) $(ARGS)
 
 layers: $(READY) ## list the layers of MODEL, their units, map sizes and receptive fields
@@ -71,9 +74,17 @@ format: $(READY) ## fix style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## measure: mining against the bare forward pass, and its parts
+bench: $(READY) ## measure: mining against the bare forward pass, from files, against its peers; memory; many units
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.mining $(ARGS)
+	$(BIN)/python -m benchmarks.end_to_end
+	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.parts
+
+bench-gpu: ## measure on a GPU; needs no .venv, only torch, torchvision, numpy, pyarrow and pandas
+	PYTHONPATH=. $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu $(ARGS)
 
 clean: ## remove caches (runs, data and .venv stay)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache build *.egg-info; find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

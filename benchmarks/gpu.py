@@ -86,7 +86,7 @@ def mining(model: str, how: Compute, images: int, rounds: int) -> None:
 
     def mine() -> None:
         accumulators = new_accumulators(runner.units, K, how.device).values()
-        for start, readings in runner.map(starts, lambda _: pixels):
+        for start, readings in runner.map(starts, lambda start: (start, pixels)):
             assert readings is not None
             numbers = torch.arange(start, start + len(pixels)).to(how.device, non_blocking=True)
             for accumulator in accumulators:

@@ -131,7 +131,7 @@ def mining(images: int, precision: str, compiled: bool) -> Callable[[], None]:
 
     def run() -> None:
         accumulators = new_accumulators(runner.units, K, CPU).values()
-        for start, readings in runner.map(starts, lambda start: memory[start : start + size]):
+        for start, readings in runner.map(starts, lambda start: (start, memory[start : start + size])):
             assert readings is not None
             for accumulator in accumulators:
                 accumulator.update(readings, torch.arange(start, start + len(readings.maximum)))

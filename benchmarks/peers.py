@@ -52,7 +52,7 @@ def main() -> None:
             "actmine": Elsewhere(mining, given.images, "fp32", False, keep=True),
             "semanticlens": Elsewhere(semanticlens, given.images, keep=False),
             "crp": Elsewhere(crp, counts["crp"], keep=False),
-            "actmine from files": Elsewhere(scanning, folder, False, keep=True),
+            "actmine from files": Elsewhere(scanning, folder, keep=True),
             "semanticlens from files": Elsewhere(semanticlens_from_files, folder, keep=False),
         }
         for candidate in candidates.values():

@@ -22,6 +22,7 @@ import torch
 from pipeline.allocator import keep_freed_memory
 from pipeline.cores import usable_cores
 from pipeline.files import table_file
+from pipeline.mine import most_blocks
 from pipeline.run import Run
 from pipeline.tables import image_column, units_a_group, write_table
 from pipeline.topk import TopK, pack
@@ -30,7 +31,6 @@ from schemas.exemplars import EXEMPLARS
 K = 100
 LAYERS, UNITS, EXEMPLARS_EACH, CROP_BYTES = 26, 1000, 50, 4_500
 BAR_MS = 50
-BLOCKS = 1024
 
 
 def main() -> None:
@@ -39,10 +39,10 @@ def main() -> None:
     torch.set_num_threads(usable_cores())
     print(f"{date.today()}  {usable_cores()} cores")
     for units, blocks in ((30_000, 5), (1_000_000, 2)):
-        seconds = merging(units, blocks)
+        seconds, most = merging(units, blocks), most_blocks(units, K)
         print(
             f"merge {units:,} units, k = {K}: {seconds:.2f} s a block, "
-            f"{seconds * BLOCKS / 60:.1f} minutes for {BLOCKS:,} blocks of {units * K * 12 / 1e6:,.0f} MB each"
+            f"{seconds * most / 60:.1f} minutes for {most:,} blocks of {units * K * 12 / 1e6:,.0f} MB each"
         )
     with TemporaryDirectory() as folder:
         written = exemplar_tables(Path(folder))

@@ -35,6 +35,13 @@ class Precision(StrEnum):
     fp16 = "fp16"
 
 
+class Decoder(StrEnum):
+    """What turns JPEGs into pixels."""
+
+    pillow = "pillow"
+    nvjpeg = "nvjpeg"
+
+
 class Engine(StrEnum):
     """Where the work runs."""
 
@@ -75,12 +82,19 @@ def mine(
     compile: Annotated[
         str, typer.Option(help="0, 1, or auto: compile the network where the scan is long enough to pay for it.")
     ] = "auto",
+    decoder: Annotated[
+        Decoder, typer.Option(help="pillow, exact; or nvjpeg, on the GPU, a few levels off: for hosts with few cores.")
+    ] = Decoder.pillow,
     batch_size: Annotated[int, typer.Option(min=0, help="Images a batch. Default: 16 on a CPU, 128 on a GPU.")] = 0,
     workers: Annotated[
         int, typer.Option(min=0, help="Decode threads. Default: one per core. No table depends on it.")
     ] = 0,
     worker_cores: Annotated[
-        int, typer.Option(min=0, help="Ray: cores of a worker. Default: 4, or a GPU's share of its node.")
+        int,
+        typer.Option(
+            min=0,
+            help="Ray: cores of a worker. Default: 4, or a GPU's share of its node; with fewer, several share it.",
+        ),
     ] = 0,
     block_seconds: Annotated[
         float, typer.Option(min=1, help="Ray: a worker that gives no sign of getting on for so long is replaced.")
@@ -127,7 +141,7 @@ def mine(
             f"The weights lack {', '.join(sorted(network.missing))}; the chosen layers do not need "
             f"{'it' if len(network.missing) == 1 else 'them'}."
         )
-    settings = MineSettings(topk, batch_size, workers, max_skipped, precision.value, compile)
+    settings = MineSettings(topk, batch_size, workers, max_skipped, precision.value, compile, decoder.value)
     there = engine is Engine.ray
     with RayEngine(device, worker_cores, block_seconds, display) if there else LocalEngine(place, workers) as workforce:
         mine_dataset(source, network, traced, chosen, folder, workforce.device, settings, display, workforce)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 
-from pipeline.images import ImageError, Preprocessing, decode, network_pixels
+from pipeline.images import ImageError, Preprocessing, decode, jpeg_size, network_pixels
 from pipeline.shards import Place, Rejected, Sample, Shard, read_samples
 
 T = TypeVar("T")
@@ -36,7 +36,8 @@ class Member:
 class Batch:
     """Some images of one shard in order, ready for the network.
 
-    `pixels`: uint8 `[B, H, W, 3]`, empty where every sample of the stretch was rejected.
+    `pixels`: uint8 `[B, H, W, 3]`, empty where every sample of the stretch was rejected, or where the device is to
+    decode: then `encoded` has the bytes of each JPEG, uint8 `[N]`, and the pixels of other images.
     `samples` counts all samples of the stretch, `last` marks the end of the shard.
     """
 
@@ -45,21 +46,33 @@ class Batch:
     members: tuple[Member, ...]
     rejected: tuple[Rejected, ...]
     last: bool
+    encoded: tuple[np.ndarray, ...] = ()
 
     @property
     def samples(self) -> int:
         """Seen and rejected together."""
         return len(self.members) + len(self.rejected)
 
+    def without(self, lost: Mapping[int, str]) -> Batch:
+        """The same with some members, by their number in the batch, rejected for a reason each."""
+        late = [Rejected(self.members[n].position, self.members[n].key, why) for n, why in lost.items()]
+        kept = tuple(member for n, member in enumerate(self.members) if n not in lost)
+        rejected = tuple(sorted((*self.rejected, *late), key=lambda sample: sample.position))
+        return replace(self, members=kept, rejected=rejected)
 
-def read_batches(shards: Iterable[Shard], how: Preprocessing, size: int, workers: int) -> Iterator[Batch]:
+
+def read_batches(
+    shards: Iterable[Shard], how: Preprocessing, size: int, workers: int, *, encoded: bool = False
+) -> Iterator[Batch]:
     """Batches of up to `size` images of each shard in turn, decoded by `workers` threads ahead of the reader.
+
+    `encoded` leaves JPEGs as they are, for the device.
 
     Pillow and torch release the interpreter's lock while they work, so threads decode in parallel and nothing
     has to be copied between processes. A batch depends on its shard alone, never on `workers`.
     """
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        yield from ahead(_batches(shards, how, size, pool, 2 * size + workers), depth=2)
+        yield from ahead(_batches(shards, how, size, pool, 2 * size + workers, encoded), depth=2)
 
 
 def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
@@ -131,18 +144,18 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], pool: ThreadPoo
 
 
 def _batches(
-    shards: Iterable[Shard], how: Preprocessing, size: int, pool: ThreadPoolExecutor, most: int
+    shards: Iterable[Shard], how: Preprocessing, size: int, pool: ThreadPoolExecutor, most: int, encoded: bool
 ) -> Iterator[Batch]:
     def prepare(stretch: _Stretch) -> tuple[_Stretch, list[_Prepared]]:
-        return stretch, [_prepared(sample, how) for sample in stretch.samples]
+        return stretch, [_prepared(sample, how, encoded) for sample in stretch.samples]
 
     pixels: list[np.ndarray] = []
     members: list[Member] = []
     rejected: list[Rejected] = []
 
     def batch(shard: Shard, last: bool) -> Batch:
-        stacked = np.stack(pixels) if pixels else np.empty((0, *how.crop, 3), np.uint8)
-        made = Batch(shard, stacked, tuple(members), tuple(rejected), last)
+        stacked = np.stack(pixels) if pixels and not encoded else np.empty((0, *how.crop, 3), np.uint8)
+        made = Batch(shard, stacked, tuple(members), tuple(rejected), last, tuple(pixels) if encoded else ())
         for part in (pixels, members, rejected):
             part.clear()
         return made
@@ -184,10 +197,12 @@ def _stretches(shards: Iterable[Shard]) -> Iterator[_Stretch]:
         yield _Stretch(shard, waiting, last=True)
 
 
-def _prepared(sample: Sample | Rejected, how: Preprocessing) -> _Prepared:
+def _prepared(sample: Sample | Rejected, how: Preprocessing, encoded: bool) -> _Prepared:
     if isinstance(sample, Rejected):
         return sample, None
     try:
+        if encoded and (size := jpeg_size(sample.data)):
+            return _member(sample, size), np.frombuffer(sample.data, np.uint8)
         image = decode(sample.data)
         return _member(sample, image.size), network_pixels(image, how)
     except ImageError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ T = TypeVar("T")
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MOST_LANES = 16
+_THREADS_COMPILED = 2  # compiled reductions share what the layer before them left in the caches
 _CPU_BATCH, _GPU_BATCH = 16, 128
 
 
@@ -53,7 +55,8 @@ class Runner:
     def __init__(self, network: TappedNetwork, preprocessing: Preprocessing, how: Compute, threads: int = 1) -> None:
         self.how = how
         self.units = unit_offsets(network.layers)[-1]
-        self.lanes = max(1, min(threads, MOST_LANES)) if how.device.type == "cpu" else 1
+        most = threads // _THREADS_COMPILED if how.compiled else threads
+        self.lanes = max(1, min(most, MOST_LANES)) if how.device.type == "cpu" else 1
         self._threads = max(1, threads // self.lanes)
         self._shape = (how.batch_size, *preprocessing.crop, len(preprocessing.mean))
         whole = _Whole(network, Normalize(preprocessing, how.device), PRECISIONS[how.precision])
@@ -63,30 +66,38 @@ class Runner:
         elif how.precision != "fp32":
             self._try(f"PRECISION={how.precision} cannot be computed on {how.device.type}", "Use PRECISION=fp32.")
 
-    def __call__(self, pixels: np.ndarray) -> Readings:
+    def __call__(self, pixels: np.ndarray | Tensor) -> Readings:
         """The readings of up to one batch of images, uint8 `[B, H, W, C]`."""
-        batch = torch.from_numpy(pixels)
+        batch = torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
         images = len(batch)
         if self.how.compiled and images < self.how.batch_size:
             batch = torch.cat([batch, batch.new_zeros(self.how.batch_size - images, *batch.shape[1:])])
         with torch.inference_mode():
-            if self.how.device.type == "cuda":
+            if self.how.device.type == "cuda" and batch.device.type == "cpu":
                 batch = batch.pin_memory().to(self.how.device, non_blocking=True)
             maximum, position = self._network(batch.to(self.how.device))
         return Readings(maximum[:images], position[:images])
 
-    def map(self, batches: Iterable[T], pixels: Callable[[T], np.ndarray]) -> Iterator[tuple[T, Readings | None]]:
-        """Each batch with its readings, in order (None where it holds no image); all lanes work at once."""
+    def map(
+        self, batches: Iterable[T], opened: Callable[[T], tuple[T, np.ndarray | Tensor]]
+    ) -> Iterator[tuple[T, Readings | None]]:
+        """Each batch, as it is when `opened` to its pixels, with its readings (None where it holds no image).
+
+        In order, while all lanes work at once.
+        """
 
         def compute(batch: T) -> tuple[T, Readings | None]:
-            images = pixels(batch)
-            return batch, self(images) if len(images) else None
+            batch, pixels = opened(batch)
+            return batch, self(pixels) if len(pixels) else None
 
         threads = torch.get_num_threads()
         torch.set_num_threads(self._threads)  # whoever takes the readings must not make the lanes wait either
         try:
-            with self._lanes() as pool:
-                yield from map_in_order(compute, batches, pool, self.lanes + 1)
+            if self.lanes == 1:  # in another thread than the first, threads within a layer would wait asleep
+                yield from map(compute, batches)
+            else:
+                with self._lanes() as pool:
+                    yield from map_in_order(compute, batches, pool, self.lanes + 1)
         finally:
             torch.set_num_threads(threads)
 
@@ -96,17 +107,19 @@ class Runner:
     def _compile(self, whole: nn.Module) -> None:
         import torch._inductor.config as inductor
 
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it misses CUDA where there is no GPU
         self._network = torch.compile(whole, dynamic=False, fullgraph=True)
         with inductor.patch(freezing=self.how.device.type == "cpu"):
             self._try("The network cannot be compiled", "Say COMPILE=0.")
 
     def _try(self, problem: str, way_out: str) -> None:
-        """One batch of black, in a lane: what is compiled depends on the threads of whoever calls."""
-        with self._lanes() as pool:
-            try:
-                pool.submit(self, np.zeros(self._shape, np.uint8)).result()
-            except Exception as error:
-                raise UserError(f"{problem} ({type(error).__name__}: {first_line(error)}). {way_out}") from error
+        """One batch of black, with the threads of a lane, which have a say in what is compiled."""
+        black = np.zeros(self._shape, np.uint8)
+        try:
+            for _ in self.map([black], lambda batch: (batch, batch)):
+                pass
+        except Exception as error:
+            raise UserError(f"{problem} ({type(error).__name__}: {first_line(error)}). {way_out}") from error
 
 
 class _Whole(nn.Module):

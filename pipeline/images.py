@@ -77,6 +77,18 @@ def decode(data: bytes) -> Image.Image:
         raise ImageError(f"{type(error).__name__}: {reason}") from error
 
 
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a JPEG in RGB or grey, from its header alone; None for all else, broken or not."""
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    try:
+        image = Image.open(io.BytesIO(data), formats=["JPEG"])
+    except Exception:
+        return None  # `decode` says what is wrong with it
+    fits = image.mode in ("RGB", "L") and image.width * image.height <= MAX_PIXELS
+    return image.size if fits else None
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         wide = np.asarray(image).astype(np.int64)

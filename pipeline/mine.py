@@ -46,7 +46,7 @@ class MineSettings:
     """How to mine. `workers` and `max_skipped` have no say in the tables.
 
     `batch_size` 0 is what suits the device, `workers` 0 one for each usable core. `precision` is one of
-    `compute.PRECISIONS`; `compile` is 1, 0 or auto, see `compiling.decide`.
+    `compute.PRECISIONS`; `compile` is 1, 0 or auto, see `compiling.decide`; `decoder` is pillow or nvjpeg.
     """
 
     topk: int = 50
@@ -55,6 +55,7 @@ class MineSettings:
     max_skipped: float = 0.01
     precision: str = "fp32"
     compile: str = "auto"
+    decoder: str = "pillow"
 
 
 def mine(
@@ -81,7 +82,9 @@ def mine(
     how = Compute(device, settings.precision, False, settings.batch_size or default_batch_size(device))
     here = isinstance(engine, LocalEngine)
     how = decide(settings.compile, tapped, network.preprocessing, how, dataset.samples, begun(run), progress, here)
-    known = record.identity(dataset, network, layers, settings.topk, how)
+    if settings.decoder != "pillow" and device.type != "cuda":
+        raise UserError(f"--decoder {settings.decoder} decodes on an NVIDIA GPU, not on {device.type}. Leave it out.")
+    known = record.identity(dataset, network, layers, settings.topk, how, settings.decoder)
     written = _mined(run, Ledger(run, known), progress)
     if written is not None:
         return written
@@ -195,7 +198,9 @@ class _Mining:
         done = len(self.blocks) - len(todo)
         if done:
             self.progress.say(f"Going on: {done} of {len(self.blocks)} blocks are done.")
-        how = ScanSettings(self.network.preprocessing, self.settings.topk, self.how, self.settings.workers)
+        how = ScanSettings(
+            self.network.preprocessing, self.settings.topk, self.how, self.settings.workers, self.settings.decoder
+        )
         total = self.dataset.samples
         before = round((total or 0) * done / len(self.blocks))
         with self.progress.stage("Scanning", total, "images", before) as advance:

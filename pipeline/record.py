@@ -37,6 +37,7 @@ def identity(
     layers: Sequence[Layer],
     topk: int,
     how: Compute,
+    decoder: str = "pillow",
 ) -> dict[str, Any]:
     """Everything that the bytes of a scan's tables depend on; nothing else."""
     return {
@@ -52,7 +53,7 @@ def identity(
         "device": how.device.type,
         "precision": how.precision,
         "compiled": how.compiled,
-        "decoder": "pillow",
+        "decoder": decoder if decoder == "pillow" else f"{decoder} (not exact)",
     }
 
 

@@ -7,12 +7,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from pipeline.accumulators import Accumulator, new_accumulators
 from pipeline.batches import Batch, Member, read_batches
 from pipeline.compute import Compute, Runner
+from pipeline.device_decode import DeviceDecoder
 from pipeline.images import Preprocessing
 from pipeline.shards import Shard
 from pipeline.sources import Block
@@ -63,12 +66,16 @@ class BlockState:
 
 @dataclass(frozen=True, slots=True)
 class ScanSettings:
-    """What the result of a scan depends on beside the network, and `workers`, on which it does not."""
+    """What the result of a scan depends on beside the network, and `workers`, on which it does not.
+
+    `decoder` is pillow, which is exact, or nvjpeg: JPEGs are decoded on the device, see `device_decode`.
+    """
 
     preprocessing: Preprocessing
     topk: int
     compute: Compute
     workers: int
+    decoder: str = "pillow"
 
 
 def scan(
@@ -91,8 +98,19 @@ def scan(
             yield from block.shards
 
     current: _Block | None = None
-    batches = read_batches(shards(), settings.preprocessing, settings.compute.batch_size, settings.workers)
-    for batch, readings in runner.map(_in_turn(batches, turn), lambda batch: batch.pixels):
+    on_device = settings.decoder != "pillow"
+    batches = read_batches(
+        shards(), settings.preprocessing, settings.compute.batch_size, settings.workers, encoded=on_device
+    )
+    decoder = DeviceDecoder(settings.preprocessing, runner.how.device) if on_device else None
+
+    def opened(batch: Batch) -> tuple[Batch, np.ndarray | Tensor]:
+        if decoder is None:
+            return batch, batch.pixels
+        pixels, lost = decoder(batch.encoded)
+        return batch.without(lost), pixels
+
+    for batch, readings in runner.map(_in_turn(batches, turn), opened):
         block = block_of[batch.shard.number]
         if current is None:
             current = _Block(block, runner.units, settings.topk, runner.how.device)

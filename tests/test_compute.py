@@ -44,7 +44,7 @@ def batches(images: int, size: int) -> list[np.ndarray]:
 
 
 def read(runner: Runner, parts: list[np.ndarray]) -> Readings:
-    found = [readings for _, readings in runner.map(parts, lambda part: part)]
+    found = [readings for _, readings in runner.map(parts, lambda part: (part, part))]
     assert all(readings is not None for readings in found)
     return Readings(
         torch.cat([readings.maximum for readings in found if readings]),

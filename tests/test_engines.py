@@ -363,11 +363,12 @@ def node(cpus: float, gpus: int = 0, alive: bool = True, name: str = "n") -> dic
 
 
 def test_there_is_a_worker_for_each_gpu_or_for_every_few_cores():
-    def count(cpus: float, gpus: int, device: str, worker_cores: int = 0) -> list[tuple[int, int]]:
+    def count(cpus: float, gpus: int, device: str, worker_cores: int = 0) -> list[tuple[int, float]]:
         return [(slot.cores, slot.gpus) for slot in slots([node(cpus, gpus)], device, worker_cores)]
 
     assert count(64, 8, "cuda") == [(8, 1)] * 8
-    assert count(64, 8, "cuda", 4) == [(4, 1)] * 8
+    assert count(64, 8, "cuda", 4) == [(4, 0.5)] * 16, "two that share a GPU"
+    assert count(64, 8, "cuda", 16) == [(8, 1)] * 8
     assert count(4, 8, "cuda") == [(0, 1)] * 8
     assert count(16, 0, "cuda") == []
     assert count(18, 0, "cpu") == [(4, 0)] * 4

@@ -21,20 +21,21 @@ _SAME = ("actmine", "torch", "torchvision", "numpy", "pillow")  # versions that 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place for one worker: the `number`-th on a node, with so many cores and GPUs of it."""
+    """A place for one worker: the `number`-th on a node, with so many cores and so much of a GPU."""
 
     node: str
     address: str
     number: int
     cores: int
-    gpus: int
+    gpus: float
 
 
 def slots(nodes: Iterable[dict[str, Any]], device: str, worker_cores: int) -> list[Slot]:
     """The places for workers on the living among `ray.nodes()`.
 
-    On `cuda` one for each GPU with its share of the node's cores, on `cpu` one for every `worker_cores` cores (0:
-    4), or a single one where a node has fewer.
+    On `cuda` one for each GPU with its share of the node's cores, or several that share it where `worker_cores` are
+    fewer (one process decodes some thousand images a second, however many cores it has). On `cpu` one for every
+    `worker_cores` cores (0: 4), or a single one where a node has fewer.
     """
     found = []
     for node in nodes:
@@ -42,12 +43,15 @@ def slots(nodes: Iterable[dict[str, Any]], device: str, worker_cores: int) -> li
         if not node["Alive"]:
             continue
         if device == "cuda":
-            count, cores = gpus, min(cpus // max(gpus, 1), worker_cores or cpus)
+            share = cpus // max(gpus, 1)
+            cores = min(share, worker_cores or share)
+            together = share // cores if cores else 1
+            count, part = gpus * together, 1 / together
         else:
             cores = min(worker_cores or WORKER_CORES, cpus)
-            count = cpus // cores if cores else 0
+            count, part = cpus // cores if cores else 0, 0.0
         address = node["NodeManagerAddress"]
-        found += [Slot(node["NodeID"], address, number, cores, int(device == "cuda")) for number in range(count)]
+        found += [Slot(node["NodeID"], address, number, cores, part) for number in range(count)]
     return found
 
 
