@@ -37,7 +37,7 @@ def main() -> None:
     words.add_argument("--images", type=Path, help="a folder of images; generated ones by default")
     words.add_argument("--rounds", type=int, default=5)
     given = words.parse_args()
-    folder = given.images or photographs(Path(gettempdir()) / "actmine-photographs", 1024)
+    folder = given.images or photographs(Path(gettempdir()) / "actmine-photographs-1024", 1024)
     with ExitStack() as stack:
         candidates = {
             "decode": Elsewhere(decoding, folder, keep=True),

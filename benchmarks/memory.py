@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
+from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -54,11 +55,8 @@ def main() -> None:
                 resident[mark] = resident_megabytes()
 
     def blocks() -> Iterator[Block]:
-        number = 0
-        while number * 512 < given.images + 512:
-            for shard in dataset.shards:
-                yield Block(number, (replace(shard, number=number),))
-                number += 1
+        for number, shard in enumerate(cycle(dataset.shards)):
+            yield Block(number, (replace(shard, number=number),))
 
     with TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder), record.identity(dataset, network, layers, K, how))

@@ -44,7 +44,7 @@ def main() -> None:
     words.add_argument("--images", type=int, default=256, help="tensors in memory a round")
     words.add_argument("--files", type=int, default=512, help="JPEG files a round")
     given = words.parse_args()
-    folder = photographs(Path(gettempdir()) / "actmine-photographs", given.files)
+    folder = photographs(Path(gettempdir()) / f"actmine-photographs-{given.files}", given.files)
     print(f"{date.today()}  semanticlens {version('semanticlens')}, zennit-crp {version('zennit-crp')}, cpu")
     counts = {"crp": min(64, given.images), "semanticlens from files": given.files, "actmine from files": given.files}
     with ExitStack() as stack:

@@ -21,6 +21,9 @@ from pipeline.sources import Block
 from pipeline.subject import Subject
 from pipeline.taps import TappedNetwork
 
+REMOTE_READS = 16
+"""Winners that are read at once from shards elsewhere: each is a request of its own, most of it waiting."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScanWork:
@@ -61,9 +64,11 @@ class CropWork:
         """Needs nothing but threads."""
 
         def buffers(parts: Iterable[CropPart], tell: Tell) -> Iterator[pa.Buffer]:
-            with ThreadPoolExecutor(at.cores, thread_name_prefix="crop") as pool:
+            with ThreadPoolExecutor(max(at.cores, REMOTE_READS), thread_name_prefix="crop") as pool:
                 for part in parts:
-                    yield cut_all(part.tasks, pool, at.cores, lambda crops: tell(Tally(crops)))
+                    far = any(task.shard.remote for task in part.tasks)
+                    together = max(at.cores, REMOTE_READS) if far else at.cores
+                    yield cut_all(part.tasks, pool, together, lambda crops: tell(Tally(crops)))
 
         return buffers
 
