@@ -24,15 +24,15 @@ def decide(
     network: TappedNetwork,
     preprocessing: Preprocessing,
     how: Compute,
-    images: int | None,
+    images: int,
     begun: dict[str, Any] | None,
     progress: Progress,
     here: bool,
 ) -> Compute:
     """`how`, with `compiled` as `word` (1, 0 or auto) has it.
 
-    auto goes on as the run was `begun` (its identity). A new run compiles if so many `images` (None: not known)
-    through this network make it worth while and, where the work is done `here`, in this process, if the network can
+    auto goes on as the run was `begun` (its identity). A new run compiles if about so many `images` through this
+    network make it worth while and, where the work is done `here`, in this process, if the network can
     be compiled at all; else one line says why not. Raises `UserError` for another word.
     """
     if word not in ("auto", "0", "1"):
@@ -41,11 +41,11 @@ def decide(
         return replace(how, compiled=word == "1")
     if begun is not None:
         return replace(how, compiled=bool(begun.get("compiled")))
-    work = (images or 0) * operations(network, preprocessing)
+    work = images * operations(network, preprocessing)
     if work < PAYS_FROM.get(how.device.type, float("inf")):
         return how
     compiled = replace(how, compiled=True)
-    progress.say(f"Compiling the network, since {images:,} images are worth it (COMPILE=0 leaves it as it is).")
+    progress.say(f"Compiling the network, since some {images:,} images are worth it (COMPILE=0 leaves it as it is).")
     if here:
         try:
             Runner(network, preprocessing, compiled, usable_cores())

@@ -81,7 +81,7 @@ def mine(
     _check_weights(network, tapped)
     how = Compute(device, settings.precision, False, settings.batch_size or default_batch_size(device))
     here = isinstance(engine, LocalEngine)
-    how = decide(settings.compile, tapped, network.preprocessing, how, dataset.samples, begun(run), progress, here)
+    how = decide(settings.compile, tapped, network.preprocessing, how, dataset.about, begun(run), progress, here)
     if settings.decoder != "pillow" and device.type != "cuda":
         raise UserError(f"--decoder {settings.decoder} decodes on an NVIDIA GPU, not on {device.type}. Leave it out.")
     known = record.identity(dataset, network, layers, settings.topk, how, settings.decoder)

@@ -27,6 +27,7 @@ from pipeline.tars import readable
 NAMES = ("demo", "imagenet-val", "imagenet-train", "imagenette")
 FILES_PER_SHARD = 512
 MOST_BLOCKS = 1024
+_BYTES_AN_IMAGE = 110_000
 _SYNSET = re.compile(r"n\d{8}")
 _VAGUE = frozenset("val validation train training test images data jpg".split())
 
@@ -35,8 +36,8 @@ _VAGUE = frozenset("val validation train training test images data jpg".split())
 class Dataset:
     """What gets mined: `shards` in their order, and what is known of them before any is read.
 
-    `classes` names the label numbers where the source does; `samples` is their number where known, else None.
-    `fingerprint` is the SHA-256 over the names and sizes of all files.
+    `classes` names the label numbers where the source does; `samples` is their number where known, else None;
+    `nbytes` the length of all tars. `fingerprint` is the SHA-256 over the names and sizes of all files.
     """
 
     name: str
@@ -45,6 +46,12 @@ class Dataset:
     classes: tuple[str, ...] | None = None
     samples: int | None = None
     imagenet: bool = False
+    nbytes: int = 0
+
+    @property
+    def about(self) -> int:
+        """How many samples there are, or may be by the bytes of the tars and the size of ImageNet's images."""
+        return self.samples if self.samples is not None else self.nbytes // _BYTES_AN_IMAGE
 
     def label_words(self, categories: Sequence[str] | None) -> tuple[str, ...] | None:
         """The labels in words: the network's `categories` where the classes are ImageNet's, `classes` otherwise.
@@ -173,7 +180,7 @@ def _tars(
         raise UserError(f"{len(gone)} of {len(urls)} shards are missing, the first is {gone[0]}.")
     sizes = [(Path(url).name, Path(url).stat().st_size) for url in urls]
     shards = tuple(Shard(number, url, index=_index_of(url)) for number, url in enumerate(map(os.path.abspath, urls)))
-    return Dataset(name, shards, _hash(sizes), classes, samples, imagenet)
+    return Dataset(name, shards, _hash(sizes), classes, samples, imagenet, sum(size for _, size in sizes))
 
 
 def _index_of(tar: str) -> str | None:
@@ -185,7 +192,9 @@ def _remote(word: str, progress: Progress) -> Dataset:
     found = remote_tars(_words(word), word, progress)
     _refuse_unreadable([tar.name for tar in found])
     shards = tuple(Shard(number, tar.tar.url, remote=tar.tar, index=tar.index) for number, tar in enumerate(found))
-    return Dataset(short_name(found[0].tar, _VAGUE), shards, _hash([(tar.name, tar.tar.size) for tar in found]))
+    sizes = [(tar.name, tar.tar.size) for tar in found]
+    name = short_name(found[0].tar, _VAGUE)
+    return Dataset(name, shards, _hash(sizes), nbytes=sum(size for _, size in sizes))
 
 
 def _folder(name: str, root: Path, imagenet: bool = False) -> Dataset:

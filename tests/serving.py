@@ -28,7 +28,8 @@ FAULTS = ("500", "503", "429", "reset", "cut", "stall")
 class Server(ThreadingHTTPServer):
     """Answers like a good web server, except where `fault` names a failure for a request.
 
-    `fault` is called with the path and how often it was asked for before; `asked` lists the paths of all requests.
+    `fault` is called with the path and how often it was asked for before, while `range` is what is asked of it;
+    `asked` lists the paths of all requests.
     """
 
     daemon_threads = True
@@ -39,6 +40,7 @@ class Server(ThreadingHTTPServer):
         self.answer = answer
         self.fault: Callable[[str, int], str] = lambda path, before: ""
         self.asked: list[str] = []
+        self.range = ""
         self.headers: list[dict[str, str]] = []
         self.closing = threading.Event()
         self.lock = threading.Lock()
@@ -61,6 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         path = unquote(urlsplit(self.path).path)
         with self.server.lock:
+            self.server.range = self.headers.get("Range", "")
             fault = self.server.fault(path, self.server.asked.count(path))
             self.server.asked.append(path)
             self.server.headers.append(dict(self.headers))

@@ -75,7 +75,8 @@ def test_whoever_takes_the_readings_has_its_threads_back_afterwards():
 def test_a_batch_without_images_has_no_readings():
     runner = Runner(tapped()[1], HOW, Compute(CPU))
     found = [
-        readings for _, readings in runner.map([*batches(3, 2), np.empty((0, 64, 64, 3), np.uint8)], lambda part: part)
+        readings
+        for _, readings in runner.map([*batches(3, 2), np.empty((0, 64, 64, 3), np.uint8)], lambda part: (part, part))
     ]
     assert [readings is None for readings in found] == [False, False, True]
 
@@ -138,10 +139,10 @@ def test_auto_compiles_when_there_is_enough_to_do_and_goes_on_as_the_run_was_beg
     each = operations(network, HOW)
     enough = int(compiling.PAYS_FROM["cpu"] / each) + 1
 
-    def decided(images: int | None, begun: dict[str, object] | None = None, word: str = "auto") -> bool:
+    def decided(images: int, begun: dict[str, object] | None = None, word: str = "auto") -> bool:
         return decide(word, network, HOW, Compute(CPU), images, begun, Silent(), here=False).compiled
 
-    assert decided(enough) and not decided(enough // 2) and not decided(None)
+    assert decided(enough) and not decided(enough // 2) and not decided(0)
     assert decided(1, {"compiled": True}) and not decided(enough, {"compiled": False})
     assert decided(1, word="1") and not decided(enough, word="0")
     with pytest.raises(UserError, match="COMPILE='yes' is auto, 0 or 1"):

@@ -248,3 +248,12 @@ def test_a_thousand_synsets_are_imagenets_classes_and_fewer_are_not(tmp_path: Pa
     assert whole.label_words(None) == tuple(names)
     write_folder(tmp_path / "imagenet-val", {f"{name}/1.jpg": b"x" for name in names[500:503]})
     assert find_dataset("imagenet-val", tmp_path).label_words(words) == tuple(names[500:503])
+
+
+def test_how_many_images_there_may_be_is_known_of_folders_and_guessed_of_tars(tmp_path):
+    write_folder(tmp_path / "folder", {f"{number}.jpg": jpeg(number) for number in range(3)})
+    assert find_dataset(str(tmp_path / "folder")).about == 3
+    tar = tmp_path / "large.tar"
+    tar.touch()
+    os.truncate(tar, 11_000_000)
+    assert find_dataset(str(tar)).about == 100
