@@ -51,7 +51,10 @@ class Engine(StrEnum):
 
 def mine(
     dataset: Annotated[
-        str, typer.Option(help="demo, imagenet-val, imagenet-train, imagenette, a folder of images, or tars.")
+        str,
+        typer.Option(
+            help="demo, imagenet-val, imagenet-train, imagenette, a folder of images, or tars (disk, https://, s3://)."
+        ),
     ] = "demo",
     model: Annotated[
         str, typer.Option(help="demo, or any torchvision name. Default: demo for the demo, googlenet otherwise.")
@@ -87,7 +90,7 @@ def mine(
     ] = Decoder.pillow,
     batch_size: Annotated[int, typer.Option(min=0, help="Images a batch. Default: 16 on a CPU, 128 on a GPU.")] = 0,
     workers: Annotated[
-        int, typer.Option(min=0, help="Decode threads. Default: one per core. No table depends on it.")
+        int, typer.Option(min=0, help="Threads that decode and compute. Default: one per core. No table depends on it.")
     ] = 0,
     worker_cores: Annotated[
         int,

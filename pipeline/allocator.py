@@ -15,7 +15,7 @@ def keep_freed_memory() -> bool:
 
     By default a block above 32 MiB is mapped anew every time, and the system clears its pages one by one: on a CPU,
     SqueezeNet 1.1 in batches of 64 spends two thirds of its time on that (`make bench`). The process then keeps the
-    memory of its largest batch until it ends.
+    memory of its largest batch until it ends, in one arena for all threads: what another arena keeps, none can reuse.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
