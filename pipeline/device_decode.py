@@ -14,6 +14,9 @@ from torchvision.transforms import functional as transforms
 
 from pipeline.images import ImageError, Preprocessing, decode, network_pixels
 
+# torchvision will give its decoders up one day. Lanes decode at once, and a filter within a thread is one for all.
+warnings.filterwarnings("ignore", "The image decoding and encoding capabilities", DeprecationWarning)
+
 
 class DeviceDecoder:
     """Encoded images to network pixels on `device`. Not exact: pixels differ from Pillow's by a few levels.
@@ -60,11 +63,8 @@ class DeviceDecoder:
             return None
 
     def _together(self, jpegs: list[np.ndarray]) -> list[Tensor | None]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that torchvision will give its decoders up one day
-            found: list[Tensor | None] = decode_jpeg(
-                [torch.from_numpy(jpeg.copy()) for jpeg in jpegs], ImageReadMode.RGB, self.device
-            )
+        data = [torch.from_numpy(jpeg.copy()) for jpeg in jpegs]
+        found: list[Tensor | None] = decode_jpeg(data, ImageReadMode.RGB, self.device)
         return found
 
     def _fitted(self, image: Tensor) -> Tensor:
