@@ -103,7 +103,7 @@ def scanning(folder: Path) -> Callable[[], int]:
     dataset = find_dataset(str(folder))
     cores = usable_cores()
     how = Compute(CPU, batch_size=default_batch_size(CPU))
-    settings = ScanSettings(PREPROCESSING, K, how, cores)
+    settings = ScanSettings(PREPROCESSING, K, how)
     runner = Runner(tapped(), PREPROCESSING, how, cores)
 
     def run() -> int:

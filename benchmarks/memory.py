@@ -43,7 +43,7 @@ def main() -> None:
     traced = Traced(network.module, network.input_shape)
     layers = traced.unit_bearing()
     how = Compute(CPU, batch_size=default_batch_size(CPU))
-    settings = ScanSettings(network.preprocessing, K, how, usable_cores())
+    settings = ScanSettings(network.preprocessing, K, how)
     runner = Runner(TappedNetwork(traced, layers), network.preprocessing, how, usable_cores())
     seen, resident = 0, {}
 

@@ -53,7 +53,7 @@ class Runner:
     """
 
     def __init__(self, network: TappedNetwork, preprocessing: Preprocessing, how: Compute, threads: int = 1) -> None:
-        self.how = how
+        self.how, self.threads = how, threads
         self.units = unit_offsets(network.layers)[-1]
         most = threads // _THREADS_COMPILED if how.compiled else threads
         self.lanes = max(1, min(most, MOST_LANES)) if how.device.type == "cpu" else 1

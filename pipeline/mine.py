@@ -77,13 +77,13 @@ def mine(
     """
     engine = engine or LocalEngine(device, settings.workers)
     device = engine.device
+    if settings.decoder != "pillow" and device.type != "cuda":
+        raise UserError(f"--decoder {settings.decoder} decodes on an NVIDIA GPU, not on {device.type}. Leave it out.")
     tapped = TappedNetwork(traced, layers)
     _check_weights(network, tapped)
     how = Compute(device, settings.precision, False, settings.batch_size or default_batch_size(device))
     here = isinstance(engine, LocalEngine)
     how = decide(settings.compile, tapped, network.preprocessing, how, dataset.about, begun(run), progress, here)
-    if settings.decoder != "pillow" and device.type != "cuda":
-        raise UserError(f"--decoder {settings.decoder} decodes on an NVIDIA GPU, not on {device.type}. Leave it out.")
     known = record.identity(dataset, network, layers, settings.topk, how, settings.decoder)
     written = _mined(run, Ledger(run, known), progress)
     if written is not None:
@@ -198,9 +198,8 @@ class _Mining:
         done = len(self.blocks) - len(todo)
         if done:
             self.progress.say(f"Going on: {done} of {len(self.blocks)} blocks are done.")
-        how = ScanSettings(
-            self.network.preprocessing, self.settings.topk, self.how, self.settings.workers, self.settings.decoder
-        )
+        its = self.settings
+        how = ScanSettings(self.network.preprocessing, its.topk, self.how, its.decoder)
         total = self.dataset.samples
         before = round((total or 0) * done / len(self.blocks))
         with self.progress.stage("Scanning", total, "images", before) as advance:

@@ -66,7 +66,7 @@ class BlockState:
 
 @dataclass(frozen=True, slots=True)
 class ScanSettings:
-    """What the result of a scan depends on beside the network, and `workers`, on which it does not.
+    """What the result of a scan depends on beside the network.
 
     `decoder` is pillow, which is exact, or nvjpeg: JPEGs are decoded on the device, see `device_decode`.
     """
@@ -74,7 +74,6 @@ class ScanSettings:
     preprocessing: Preprocessing
     topk: int
     compute: Compute
-    workers: int
     decoder: str = "pillow"
 
 
@@ -100,7 +99,7 @@ def scan(
     current: _Block | None = None
     on_device = settings.decoder != "pillow"
     batches = read_batches(
-        shards(), settings.preprocessing, settings.compute.batch_size, settings.workers, encoded=on_device
+        shards(), settings.preprocessing, settings.compute.batch_size, runner.threads, encoded=on_device
     )
     decoder = DeviceDecoder(settings.preprocessing, runner.how.device) if on_device else None
 

@@ -35,14 +35,14 @@ class ScanWork:
     def open(self, at: Workplace) -> Callable[[Iterable[Block], Tell], Iterator[BlockState]]:
         """Taps the network and moves it to the device."""
         tapped = TappedNetwork(self.subject.traced, self.subject.layers)
-        how = replace(self.settings, workers=at.cores)
-        runner = Runner(tapped, how.preprocessing, replace(how.compute, device=at.device), at.cores)
+        how = replace(self.settings.compute, device=at.device)
+        runner = Runner(tapped, self.settings.preprocessing, how, at.cores)
 
         def states(blocks: Iterable[Block], tell: Tell) -> Iterator[BlockState]:
             for state in scan(
                 blocks,
                 runner,
-                how,
+                self.settings,
                 lambda batch: tell(Tally(batch.samples, len(batch.rejected), int(batch.last))),
                 at.turn,
             ):

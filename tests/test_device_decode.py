@@ -68,7 +68,7 @@ def scanned(folder: Path, decoder: str) -> BlockState:
     tapped = TappedNetwork(traced, traced.choose("stem.*"))
     how = Compute(CPU, batch_size=8)
     runner = Runner(tapped, network.preprocessing, how, 2)
-    settings = ScanSettings(network.preprocessing, 40, how, 2, decoder)
+    settings = ScanSettings(network.preprocessing, 40, how, decoder)
     (state,) = scan(blocks_of(find_dataset(str(folder))), runner, settings)
     return state
 

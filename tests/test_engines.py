@@ -263,7 +263,7 @@ def state_bytes(work: ScanWork, items: Iterable[Block]) -> list[tuple[object, ..
 
 def test_work_that_went_through_a_pickle_gives_the_same_results(tmp_path):
     here = subject("stem.*,block1.*")
-    work = ScanWork(here, ScanSettings(here.network.preprocessing, 5, Compute(CPU, batch_size=8), 1))
+    work = ScanWork(here, ScanSettings(here.network.preprocessing, 5, Compute(CPU, batch_size=8)))
     items = blocks(tmp_path)
     wanted = state_bytes(work, items)
     assert state_bytes(pickle.loads(pickle.dumps(work)), pickle.loads(pickle.dumps(items))) == wanted
@@ -284,7 +284,7 @@ def test_work_that_went_through_a_pickle_gives_the_same_results(tmp_path):
 
 def test_a_scan_takes_blocks_only_as_it_reads_them(tmp_path):
     here = subject("stem.*")
-    how = ScanSettings(here.network.preprocessing, 3, Compute(CPU, batch_size=4), 1)
+    how = ScanSettings(here.network.preprocessing, 3, Compute(CPU, batch_size=4))
     taken: list[int] = []
 
     def stream() -> Iterator[Block]:
@@ -301,7 +301,7 @@ def test_a_scan_takes_blocks_only_as_it_reads_them(tmp_path):
 
 def test_a_scan_computes_nothing_before_its_turn_and_gives_it_up_behind_its_last_batch(tmp_path):
     here = subject("stem.*")
-    how = ScanSettings(here.network.preprocessing, 3, Compute(CPU, batch_size=4), 1)
+    how = ScanSettings(here.network.preprocessing, 3, Compute(CPU, batch_size=4))
     events: list[str] = []
 
     class Turn:
