@@ -1,19 +1,23 @@
-"""The shape of every tensor inside a traced network, found without computing."""
+"""The shapes of tensors inside a network: of a graph without computing, of any other by running it once."""
 
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
-from torch import fx
+from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 Shapes = dict[str, tuple[int, ...]]
 
 
-def tensor_shapes(module: fx.GraphModule, image: tuple[int, int, int]) -> Shapes:
+def tensor_shapes(
+    module: fx.GraphModule, image: tuple[int, int, int], others: dict[str, object] | None = None
+) -> Shapes:
     """The shape of every tensor by the name of its node, for one image of shape `image` `[C, H, W]`.
 
+    `others`, if given, gets what nodes give that is no tensor: numbers, tuples.
     Raises whatever the network raises for images of that size.
     """
     shapes: Shapes = {}
@@ -21,12 +25,49 @@ def tensor_shapes(module: fx.GraphModule, image: tuple[int, int, int]) -> Shapes
     class Recorder(fx.Interpreter):
         def run_node(self, n: fx.Node) -> object:
             result = super().run_node(n)
-            if isinstance(result, torch.Tensor):
+            if isinstance(result, Tensor):
                 shapes[n.name] = tuple(result.shape)
+            elif others is not None:
+                others[n.name] = result
             return result
 
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        Recorder(module).run(_blank(module, image))
+    return shapes
+
+
+def output_shape(module: nn.Module, image: tuple[int, int, int]) -> tuple[int, ...]:
+    """The shape of what `module` makes of one image of shape `image` `[C, H, W]`.
+
+    Raises whatever the network raises for images of that size.
+    """
+    if isinstance(module, fx.GraphModule):
+        return tensor_shapes(module, image)[list(module.graph.nodes)[-1].args[0].name]
+    with torch.inference_mode():
+        return tuple(module(_blank(module, image)).shape)
+
+
+def elements(module: nn.Module, image: tuple[int, int, int]) -> int:
+    """How many numbers one image of shape `image` makes inside `module`, all tensors together.
+
+    Of a network without a graph, those that autograd would keep.
+    """
+    if isinstance(module, fx.GraphModule):
+        return sum(math.prod(shape) for shape in tensor_shapes(module, image).values())
+    own = {each.data_ptr() for each in itertools.chain(module.parameters(), module.buffers())}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in own:
+            kept[tensor.data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        module(_blank(module, image).requires_grad_())
+    return sum(kept.values())
+
+
+def _blank(module: nn.Module, image: tuple[int, int, int]) -> Tensor:
     tensors = (each for each in itertools.chain(module.parameters(), module.buffers()) if each.is_floating_point())
     like = next(tensors, torch.empty(0))
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        Recorder(module).run(torch.empty(1, *image, dtype=like.dtype, device=like.device))
-    return shapes
+    return torch.zeros(1, *image, dtype=like.dtype, device=like.device)

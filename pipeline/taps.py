@@ -2,7 +2,8 @@
 
 The taps are nodes of the traced graph itself, placed right behind the layer they read. So an in-place activation
 that comes later cannot spoil what they see, functional layers are read like modules, whatever the layers do not
-need is never run, and the reductions are part of whatever compiles the graph.
+need is never run, and the reductions are part of whatever compiles the graph. In a network that has no graph they
+are forward hooks, and it stops behind the last.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.layers import Layer, Traced
+from pipeline.layouts import FEATURES, as_map
+from pipeline.module_trace import Hooked
+from pipeline.points import Read
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,8 @@ class TappedNetwork(nn.Module):
     def __init__(self, traced: Traced, layers: Sequence[Layer]) -> None:
         super().__init__()
         self.layers = tuple(layers)
-        self.network = _tapped(traced, self.layers)
+        read = [Read(read_layer, (layer.layout, layer.height, layer.width)) for layer in layers]
+        self.network = traced.reading(layers, read, side_by_side)
 
     def forward(self, images: Tensor) -> Readings:
         """Runs the network on `images` `[B, C, H, W]`."""
@@ -43,7 +48,12 @@ class TappedNetwork(nn.Module):
 
     def parameter_names(self) -> set[str]:
         """Names of the tensors of the network's state that the chosen layers depend on."""
-        return set(self.network.state_dict())
+        return self.network.needed if isinstance(self.network, Hooked) else set(self.network.state_dict())
+
+
+def read_layer(activations: Tensor, layout: str, height: int | None, width: int | None) -> tuple[Tensor, Tensor]:
+    """Maximum over positions and its place, of a layer's tensor in its `layout`: two `[B, U]`."""
+    return read_features(activations) if layout == FEATURES else read_map(as_map(activations, layout, height, width))
 
 
 def read_map(activations: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,20 +104,3 @@ def unit_offsets(layers: Sequence[Layer]) -> list[int]:
     for layer in layers:
         offsets.append(offsets[-1] + layer.units)
     return offsets
-
-
-def _tapped(traced: Traced, layers: Sequence[Layer]) -> fx.GraphModule:
-    graph = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    graph.graph_copy(traced.graph, copies)
-    readings = []
-    for layer in layers:
-        node = copies[traced.node(layer)]
-        with graph.inserting_after(node):
-            readings.append(graph.call_function(read_features if layer.height is None else read_map, (node,)))
-    graph.output(graph.call_function(side_by_side, (readings,)))
-    module = fx.GraphModule(traced.module, graph)
-    module.graph.eliminate_dead_code()
-    module.recompile()
-    module.delete_all_unused_submodules()
-    return module.eval()

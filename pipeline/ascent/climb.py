@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, nn
 
 from pipeline.ascent.canvas import Normalized, Pixels, to_bytes
-from pipeline.ascent.cone import cone, elements
+from pipeline.ascent.cone import centre
 from pipeline.ascent.objectives import centre_of_units, image_activations
 from pipeline.ascent.presets import Preset, Stage
 from pipeline.ascent.regularizers import blur, compose, natural_colours, natural_spectrum, shift, unit_rms
 from pipeline.ascent.subnetwork import subnetwork
 from pipeline.images import Preprocessing
 from pipeline.layers import Layer, Traced
+from pipeline.layouts import TOKENS
 from pipeline.receptive_field import Axis, Field
-from pipeline.shapes import tensor_shapes
+from pipeline.shapes import elements, output_shape
 
 Size = tuple[int, int]
 Position = tuple[int, int]
@@ -40,7 +42,7 @@ class Climb:
         self.plain = subnetwork(traced, layer).to(device)
         self._outputs: dict[Size, tuple[int, ...] | None] = {}
         self.size = self._size()
-        self._cones: dict[tuple[Size, float], fx.GraphModule] = {}
+        self._cones: dict[tuple[Size, float], nn.Module] = {}
 
     def __call__(
         self, units: Sequence[int], seeds: Sequence[int], jitter_seed: int, attempt: int
@@ -112,11 +114,11 @@ class Climb:
             pictures = blur(_between(stage.blur, share) * strength)(pictures)
         return pictures
 
-    def _cone(self, size: Size, slope: float) -> fx.GraphModule:
+    def _cone(self, size: Size, slope: float) -> nn.Module:
         """The leaky network that reads one position only, for canvases of `size`."""
         if (size, slope) not in self._cones:
             leaky = subnetwork(self.traced, self.layer, slope)
-            reduced = cone(leaky, self._shape(size), self._position(size)).to(self.device)
+            reduced = centre(leaky, self._shape(size), self._position(size)).to(self.device)
             self._cones[size, slope] = reduced.to(memory_format=torch.channels_last)
         return self._cones[size, slope]
 
@@ -135,6 +137,8 @@ class Climb:
         output = self._output(size)
         if output is None or len(output) != 4:
             return None
+        if self.layer.layout == TOKENS:
+            return _middle_token(output[2]), 0
         return _middle(self.field.y, size[0], output[2]), _middle(self.field.x, size[1], output[3])
 
     def _offset(self, before: Size, after: Size) -> Position:
@@ -151,11 +155,9 @@ class Climb:
         """The shape of the layer for a canvas of `size`; None if the network cannot take it."""
         if size not in self._outputs:
             try:
-                shapes = tensor_shapes(self.plain, self._shape(size))
+                self._outputs[size] = output_shape(self.plain, self._shape(size))
             except (RuntimeError, ValueError, IndexError, AssertionError):
                 self._outputs[size] = None
-            else:
-                self._outputs[size] = shapes[list(self.plain.graph.nodes)[-1].args[0].name]
         return self._outputs[size]
 
     def _shape(self, size: Size) -> tuple[int, int, int]:
@@ -183,6 +185,12 @@ def _middle(axis: Axis, length: int, rows: int) -> int:
         return rows // 2
     nearest = round(((length - axis.size) / 2 - axis.start) / axis.stride)
     return min(max(nearest, 0), rows - 1)
+
+
+def _middle_token(tokens: int) -> int:
+    """The token of the patch in the middle, if they are those of a square, row by row, behind a few others."""
+    side = math.isqrt(tokens)
+    return tokens - side * side + side // 2 * side + side // 2
 
 
 def _between(ends: tuple[float, float], share: float) -> float:

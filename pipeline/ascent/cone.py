@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from pipeline.ascent.subnetwork import LeakyReLU6, leaky_relu6
@@ -64,6 +64,27 @@ class _Window:
     gives: Span
 
 
+def centre(module: nn.Module, canvas: tuple[int, int, int], position: tuple[int, int] | None) -> nn.Module:
+    """`module` reduced to one `position`: to its cone where it is a graph, otherwise it is only read there."""
+    if isinstance(module, fx.GraphModule):
+        return cone(module, canvas, position)
+    return module if position is None else _At(module, position)
+
+
+class _At(nn.Module):
+    """One position of what a network gives."""
+
+    def __init__(self, network: nn.Module, position: tuple[int, int]) -> None:
+        super().__init__()
+        self.network, self.position = network, position
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`[B, U, 1, 1]` of images `[B, C, H, W]`."""
+        row, column = self.position
+        output: Tensor = self.network(images)
+        return output[:, :, row : row + 1, column : column + 1]
+
+
 def cone(module: fx.GraphModule, canvas: tuple[int, int, int], position: tuple[int, int] | None) -> fx.GraphModule:
     """`module` reduced to one `position` (row, column) of its output for images of shape `canvas` `[C, H, W]`.
 
@@ -83,11 +104,6 @@ def cone(module: fx.GraphModule, canvas: tuple[int, int, int], position: tuple[i
             known = wanted.get(part, needed)
             wanted[part] = (known[0].union(needed[0]), known[1].union(needed[1]))
     return _rewritten(module, wanted, shapes)
-
-
-def elements(module: fx.GraphModule, canvas: tuple[int, int, int]) -> int:
-    """How many numbers one image of shape `canvas` makes inside `module`, all tensors together."""
-    return sum(math.prod(shape) for shape in tensor_shapes(module, canvas).values())
 
 
 def _whole(node: fx.Node, shapes: Shapes) -> Region | None:
@@ -171,7 +187,8 @@ def _rewritten(module: fx.GraphModule, wanted: dict[fx.Node, Region], shapes: Sh
     for node in module.graph.nodes:
         region = wanted.get(node)
         if node.op == "output":
-            graph.output(copies[node.args[0]])
+            last = node.args[0]
+            graph.output(_cut(graph, copies[last], held[last], wanted.get(last)))
             continue
         needs = _needs(module, node, region, shapes)
         inputs = {part: _cut(graph, copies[part], held[part], needs.get(part)) for part in node.all_input_nodes}

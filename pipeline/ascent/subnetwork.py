@@ -12,6 +12,9 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from pipeline.layers import Layer, Traced
+from pipeline.layouts import FEATURES, MAPS, as_map
+from pipeline.module_trace import Hooked
+from pipeline.points import Read
 
 _RELUS = {functional.relu, functional.relu_, torch.relu, torch.relu_, "relu", "relu_"}
 _RELUS6 = {functional.relu6}
@@ -21,18 +24,25 @@ _OUT_OF_PLACE: dict[Any, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-def subnetwork(traced: Traced, layer: Layer, slope: float | None = None) -> fx.GraphModule:
+def subnetwork(traced: Traced, layer: Layer, slope: float | None = None) -> nn.Module:
     """The part of the network that `layer` needs: images `[B, C, H, W]` to `[B, U, H, W]` or `[B, U]`.
 
     With a `slope`, every ReLU and ReLU6, module or function, is a leaky one, so that a unit which does not fire
     still says in which direction it would (Øygard's deepdraw; lucid redirects the gradient instead). None keeps
     the network's own. No operation works in place, parameters share memory with the network's and require no
-    gradient; the network itself is left as it was.
+    gradient; the network itself is left as it was. A graph of torch.fx where the network has one; where it has
+    none, functions between its modules are left as they are.
     """
+    read = Read(as_map, (layer.layout, layer.height, layer.width))
+    if traced.graph is None:
+        return Hooked(_leaky_copy(traced.module, slope), [layer.node], [read], _only, set()).eval()
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     graph.graph_copy(traced.graph, copies)
-    graph.output(copies[traced.node(layer)])
+    node = copies[traced.node(layer)]
+    if layer.layout not in (MAPS, FEATURES):
+        node = graph.call_function(read.function, (node, *read.arguments))
+    graph.output(node)
     for node in reversed(graph.nodes):
         if not node.users and node.op not in ("output", "placeholder"):
             graph.erase_node(node)
@@ -52,6 +62,27 @@ def subnetwork(traced: Traced, layer: Layer, slope: float | None = None) -> fx.G
         else:
             _rewrite_function(node, slope)
     return fx.GraphModule(root, graph).eval()
+
+
+def _only(readings: list[Tensor]) -> Tensor:
+    return readings[0]
+
+
+def _leaky_copy(network: nn.Module, slope: float | None) -> nn.Module:
+    """A copy that shares every tensor, requires no gradient and never works in place."""
+    tensors: list[Tensor] = [*network.parameters(), *network.buffers()]
+    shared = {
+        id(each): nn.Parameter(each.detach(), requires_grad=False) if isinstance(each, nn.Parameter) else each
+        for each in tensors
+    }
+    twin = copy.deepcopy(network, shared)
+    for parent in list(twin.modules()):
+        for name, child in list(parent.named_children()):
+            if getattr(child, "inplace", False) is True:
+                child.inplace = False  # type: ignore[assignment]
+            if (leaky := _leaky_module(child, slope)) is not None:
+                parent.add_module(name, leaky)
+    return twin
 
 
 def leaky_relu6(x: Tensor, slope: float) -> Tensor:

@@ -1,0 +1,74 @@
+"""A point of a network where a tensor can be read, and what a trace has to offer: by graph or by modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+See = Callable[[str, Tensor], None]
+"""Gets the node's name and its tensor the moment it is made."""
+
+
+class CannotTrace(Exception):
+    """A network cannot be followed in this way; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A tensor-valued point: its name for people, its node in the trace, the operations that make it.
+
+    `shape` is that for one image, None if it gives no tensor; `unit_dim` the dimension that counts units;
+    `of_image`: it depends on the image.
+    """
+
+    name: str
+    node: str
+    kind: str
+    shape: tuple[int, ...] | None
+    unit_dim: int
+    of_image: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A function of a tensor with further constant arguments."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+
+    def __call__(self, tensor: Tensor) -> Any:
+        """What the function makes of a tensor."""
+        return self.function(tensor, *self.arguments)
+
+
+def default_unit_dim(shape: tuple[int, ...] | None, known: int | None) -> int:
+    """Where units are: as `known`, otherwise as torch's usual: last in tokens `[B, T, C]`, second in all else."""
+    if known is not None:
+        return known
+    return 2 if shape is not None and len(shape) == 3 else 1
+
+
+class Trace(Protocol):
+    """What both kinds of traces can do."""
+
+    @property
+    def names(self) -> list[str]:
+        """The exact names that may be asked for."""
+
+    def find(self, name: str) -> Point | None:
+        """The point with an exact name; None if there is none."""
+
+    def bearing(self) -> list[Point]:
+        """Every unit-bearing point that depends on the image, in running order."""
+
+    def place(self, node: str) -> int:
+        """Where in running order a node comes."""
+
+    def run(self, images: Tensor, see: See) -> None:
+        """Runs the whole network on images `[B, C, H, W]` and shows every point."""
+
+    def reading(self, nodes: Sequence[str], read: Sequence[Read], join: Callable[[list[Any]], Any]) -> nn.Module:
+        """The part of the network that `nodes` need: images to `join` of what each of `read` makes of its node."""
