@@ -28,7 +28,7 @@ from pipeline.taps import TappedNetwork, read_map, read_rows
 
 BAR = 0.90
 K = 50
-HOW = Preprocessing(256, (224, 224))
+HOW = Preprocessing.usual(256, (224, 224))
 MAPS = ((64, 112), (256, 56), (512, 28), (1024, 14), (2048, 7))
 ASCENT_UNITS = 48
 

@@ -26,7 +26,7 @@ from pipeline.mine import most_blocks
 from pipeline.run import Run
 from pipeline.tables import image_column, units_a_group, write_table
 from pipeline.topk import TopK, pack
-from schemas.exemplars import EXEMPLARS
+from schemas.exemplars import EXEMPLARS, FOCUS
 
 K = 100
 LAYERS, UNITS, EXEMPLARS_EACH, CROP_BYTES = 26, 1000, 50, 4_500
@@ -98,7 +98,7 @@ def _exemplars(random: np.random.Generator, layer: str, units: range) -> pa.Tabl
         "clipped": pa.array(np.zeros(count, bool)),
         "crop": image_column(crops),
         **numbers,
-        **{side: pa.array(random.integers(0, 224, count)) for side in ("left", "top", "right", "bottom")},
+        **{side: pa.array(random.integers(0, 224, count)) for side in ("left", "top", "right", "bottom", *FOCUS)},
     }
     return pa.table([columns[name].cast(EXEMPLARS.field(name).type) for name in EXEMPLARS.names], schema=EXEMPLARS)
 

@@ -11,7 +11,7 @@ from pipeline.images import Normalize, Preprocessing
 from pipeline.layers import Layer, Traced
 from pipeline.taps import TappedNetwork
 
-PREPROCESSING = Preprocessing(256, (224, 224))
+PREPROCESSING = Preprocessing.usual(256, (224, 224))
 
 
 def network() -> nn.Module:

@@ -36,8 +36,8 @@ class Member:
 class Batch:
     """Some images of one shard in order, ready for the network.
 
-    `pixels`: uint8 `[B, H, W, 3]`, empty where every sample of the stretch was rejected, or where the device is to
-    decode: then `encoded` has the bytes of each JPEG, uint8 `[N]`, and the pixels of other images.
+    `pixels`: `[B, H, W, C]` of `Preprocessing.dtype`, empty where every sample of the stretch was rejected, or where
+    the device is to decode: then `encoded` has the bytes of each JPEG, uint8 `[N]`, and the pixels of other images.
     `samples` counts all samples of the stretch, `last` marks the end of the shard.
     """
 
@@ -154,7 +154,7 @@ def _batches(
     rejected: list[Rejected] = []
 
     def batch(shard: Shard, last: bool) -> Batch:
-        stacked = np.stack(pixels) if pixels and not encoded else np.empty((0, *how.crop, 3), np.uint8)
+        stacked = np.stack(pixels) if pixels and not encoded else np.empty((0, *how.size, how.channels), how.dtype)
         made = Batch(shard, stacked, tuple(members), tuple(rejected), last, tuple(pixels) if encoded else ())
         for part in (pixels, members, rejected):
             part.clear()

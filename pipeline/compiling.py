@@ -57,7 +57,7 @@ def decide(
 
 def operations(network: TappedNetwork, preprocessing: Preprocessing) -> int:
     """Floating-point operations of one image's way through the network, a multiply-add counted as two."""
-    image = torch.zeros(1, len(preprocessing.mean), *preprocessing.crop)
+    image = torch.zeros(1, preprocessing.channels, *preprocessing.size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(image)
     return counter.get_total_flops()

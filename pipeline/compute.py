@@ -1,4 +1,4 @@
-"""How the tapped network runs: 8-bit pixels in, readings out, on a device, in a precision, compiled or not."""
+"""How the tapped network runs: pixels in, readings out, on a device, in a precision, compiled or not."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ class Runner:
         most = threads // _THREADS_COMPILED if how.compiled else threads
         self.lanes = max(1, min(most, MOST_LANES)) if how.device.type == "cpu" else 1
         self._threads = max(1, threads // self.lanes)
-        self._shape = (how.batch_size, *preprocessing.crop, len(preprocessing.mean))
+        self._shape = (how.batch_size, *preprocessing.size, preprocessing.channels)
+        self._dtype = preprocessing.dtype
         whole = _Whole(network, Normalize(preprocessing, how.device), PRECISIONS[how.precision])
         self._network: Callable[[Tensor], tuple[Tensor, Tensor]] = whole.to(how.device)
         if how.compiled:
@@ -67,7 +68,7 @@ class Runner:
             self._try(f"PRECISION={how.precision} cannot be computed on {how.device.type}", "Use PRECISION=fp32.")
 
     def __call__(self, pixels: np.ndarray | Tensor) -> Readings:
-        """The readings of up to one batch of images, uint8 `[B, H, W, C]`."""
+        """The readings of up to one batch of network pixels, `[B, H, W, C]`."""
         batch = torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
         images = len(batch)
         if self.how.compiled and images < self.how.batch_size:
@@ -114,7 +115,7 @@ class Runner:
 
     def _try(self, problem: str, way_out: str) -> None:
         """One batch of black, with the threads of a lane, which have a say in what is compiled."""
-        black = np.zeros(self._shape, np.uint8)
+        black = np.zeros(self._shape, self._dtype)
         try:
             for _ in self.map([black], lambda batch: (batch, batch)):
                 pass
@@ -133,6 +134,6 @@ class _Whole(nn.Module):
         self.normalize, self.precision = normalize, precision
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Maxima and positions `[B, U]` of pixels uint8 `[B, H, W, C]`."""
+        """Maxima and positions `[B, U]` of network pixels `[B, H, W, C]`."""
         readings: tuple[Tensor, Tensor] = self.network(self.normalize(pixels).to(self.precision))
         return readings

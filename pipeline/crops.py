@@ -82,15 +82,16 @@ class CropPart:
         return sum(len(task.rows) for task in self.tasks)
 
 
-def crop_parts(blocks: Iterable[Block], merged: Merged, rows: Rows) -> Iterator[CropPart]:
+def crop_parts(blocks: Iterable[Block], merged: Merged, rows: Rows, whole: bool = False) -> Iterator[CropPart]:
     """Everything there is to cut, block by block in the order of the images' bytes.
 
     A block comes in parts of about 64 MiB of crops, as far as can be told from the boxes. The parts depend on the
-    exemplars alone.
+    exemplars alone. `whole` cuts out nothing: each crop is the whole image, for boxes that are not in its pixels.
     """
     images = merged.images
     shard_of = images["shard"].to_numpy()
     columns = [images[name] for name in ("path", "offset", "nbytes")]
+    sizes = np.stack([images[name].to_numpy() for name in ("width", "height")], 1)
     by_image = np.argsort(rows.image, kind="stable")
     begins = np.searchsorted(rows.image, np.arange(len(shard_of)), side="left", sorter=by_image)
     ends = np.append(begins[1:], len(by_image))
@@ -100,7 +101,8 @@ def crop_parts(blocks: Iterable[Block], merged: Merged, rows: Rows) -> Iterator[
         for image in np.flatnonzero(np.isin(shard_of, list(shards))).tolist():
             chosen = by_image[begins[image] : ends[image]]
             place = Place(*(column[image].as_py() for column in columns))
-            tasks.append(CutTask(shards[int(shard_of[image])], place, chosen, rows.box[chosen]))
+            boxes = np.tile([0, 0, *sizes[image]], (len(chosen), 1)) if whole else rows.box[chosen]
+            tasks.append(CutTask(shards[int(shard_of[image])], place, chosen, boxes))
         for part, some in enumerate(_in_parts(tasks)):
             yield CropPart(block.number, part, some)
 

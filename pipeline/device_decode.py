@@ -12,20 +12,26 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
+from pipeline.errors import UserError
 from pipeline.images import ImageError, Preprocessing, decode, network_pixels
+from pipeline.steps import Crop, Resize
 
 # torchvision will give its decoders up one day. Lanes decode at once, and a filter within a thread is one for all.
 warnings.filterwarnings("ignore", "The image decoding and encoding capabilities", DeprecationWarning)
+
+
+_ON_TENSORS = ("bilinear", "bicubic", "nearest", "nearest-exact")
 
 
 class DeviceDecoder:
     """Encoded images to network pixels on `device`. Not exact: pixels differ from Pillow's by a few levels.
 
     nvJPEG, by torchvision, takes the nearest chroma sample where Pillow interpolates, and the resize of tensors rounds
-    another way. What it refuses is decoded by Pillow.
+    another way. What it refuses is decoded by Pillow. Raises `UserError` for a preprocessing it cannot follow.
     """
 
     def __init__(self, how: Preprocessing, device: torch.device) -> None:
+        check_decodable(how)
         self.how, self.device = how, device
 
     def __call__(self, images: Sequence[np.ndarray]) -> tuple[Tensor, dict[int, str]]:
@@ -46,7 +52,7 @@ class DeviceDecoder:
                     pixels.append(torch.from_numpy(exact).to(self.device))
             except ImageError as error:
                 lost[number] = str(error)
-        empty = torch.empty((0, *self.how.crop, 3), dtype=torch.uint8, device=self.device)
+        empty = torch.empty((0, *self.how.size, 3), dtype=torch.uint8, device=self.device)
         return torch.stack(pixels) if pixels else empty, lost
 
     def _decoded(self, jpegs: list[np.ndarray]) -> list[Tensor | None]:
@@ -69,8 +75,25 @@ class DeviceDecoder:
 
     def _fitted(self, image: Tensor) -> Tensor:
         """Resized and cut to the network's input, uint8 `[H, W, 3]`."""
-        if self.how.resize is not None:
-            width, height = self.how.resized(image.shape[2], image.shape[1])
-            method = InterpolationMode(self.how.interpolation)
-            image = transforms.resize(image, [height, width], method, antialias=True)
-        return transforms.center_crop(image, list(self.how.crop)).permute(1, 2, 0)
+        for step in self.how.steps:
+            if isinstance(step, Resize):
+                width, height = step.size((image.shape[2], image.shape[1]))
+                image = transforms.resize(image, [height, width], InterpolationMode(step.interpolation), antialias=True)
+        return transforms.center_crop(image, list(self.how.size)).permute(1, 2, 0)
+
+
+def check_decodable(how: Preprocessing) -> None:
+    """Raises `UserError` unless `how` is what the device can do: one resize of the usual kinds, then a centre crop."""
+    *resizes, crop = how.steps or (None,)
+    known = (
+        len(resizes) <= 1
+        and all(isinstance(step, Resize) and step.interpolation in _ON_TENSORS for step in resizes)
+        and crop == Crop(*how.size)
+        and how.channels == 3
+        and how.transform is None
+    )
+    if not known:
+        raise UserError(
+            "--decoder nvjpeg resizes to the short side and crops the middle of RGB images, bilinear, bicubic or "
+            "nearest; this network's preprocessing is another. Leave it out."
+        )

@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from pipeline.geometry import Box, original_box
+from pipeline.geometry import Box, WayBack
 from pipeline.images import Preprocessing
 from pipeline.layers import Layer
 from pipeline.merge import Merged
@@ -22,7 +22,8 @@ class Rows:
     """Exemplars of all layers, ordered by (layer, unit, rank); every array has one entry a row.
 
     `unit` counts all units of all layers from 0; `image` is a row of `Merged.images`; `box` is `[rows, 4]`:
-    left, top, right, bottom in pixels of the original image.
+    left, top, right, bottom in pixels of the original image, or of the network's input where the preprocessing is
+    not `followed`.
     """
 
     unit: np.ndarray
@@ -69,8 +70,12 @@ def _boxes(
         return of_layer[layer].box(y, x), of_layer[layer].clipped(y, x)
 
     @cache
+    def way_back(size: tuple[int, int]) -> WayBack:
+        return WayBack(*size, how)
+
+    @cache
     def carried(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
-        found = original_box(box, *size, how)
+        found = way_back(size).box(box)
         return found.left, found.top, found.right, found.bottom
 
     sizes = list(zip(width.tolist(), height.tolist(), strict=True))

@@ -20,7 +20,7 @@ from pipeline.shard_index import index_name, write_index
 from pipeline.shards import Rejected, Sample, Shard, read_samples
 from pipeline.sources import Dataset, find_dataset
 
-SMALL = Preprocessing(20, (16, 16))
+SMALL = Preprocessing.usual(20, (16, 16))
 """A cheap preprocessing for tests that only count."""
 
 

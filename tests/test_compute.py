@@ -27,7 +27,7 @@ from pipeline.taps import Readings, TappedNetwork
 from tests.making import picture
 
 CPU = torch.device("cpu")
-HOW = Preprocessing(72, (64, 64))
+HOW = Preprocessing.usual(72, (64, 64))
 
 
 def tapped(name: str = "squeezenet1_1") -> tuple[nn.Module, TappedNetwork]:
@@ -154,7 +154,7 @@ def test_operations_are_those_that_are_published():
     traced = Traced(module, (3, 224, 224))
     network = TappedNetwork(traced, traced.unit_bearing())
     published = torchvision.models.ResNet18_Weights.DEFAULT.meta["_ops"] * 1e9 * 2  # multiply-adds
-    assert operations(network, Preprocessing(256, (224, 224))) == pytest.approx(published, rel=0.01)
+    assert operations(network, Preprocessing.usual(256, (224, 224))) == pytest.approx(published, rel=0.01)
 
 
 def mined(run: Path, folder: Path, **settings: object) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from pipeline.taps import TappedNetwork
 from tests.making import encoded, jpeg, picture
 
 CPU = torch.device("cpu")
-HOW = Preprocessing(24, (20, 20))
+HOW = Preprocessing.usual(24, (20, 20))
 
 
 def test_pixels_are_those_of_pillow_up_to_a_few_levels():

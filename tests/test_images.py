@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # pytest undoes the mod
 
 def preprocessing(weights: torchvision.models.WeightsEnum) -> Preprocessing:
     preset = weights.transforms()
-    return Preprocessing(
+    return Preprocessing.usual(
         preset.resize_size[0],
         (preset.crop_size[0], preset.crop_size[0]),
         preset.interpolation.value,
@@ -56,18 +56,18 @@ def test_the_network_sees_what_torchvisions_own_transforms_make(
 def test_any_size_resizes_and_crops_as_torchvision_does(
     width: int, height: int, resize: int, crop_height: int, crop_width: int
 ) -> None:
-    how = Preprocessing(resize, (crop_height, crop_width))
+    how = Preprocessing.usual(resize, (crop_height, crop_width))
     image = picture(width, height, 3)
     chain = torchvision.transforms.Compose(
         [torchvision.transforms.Resize(resize), torchvision.transforms.CenterCrop((crop_height, crop_width))]
     )
     assert np.array_equal(network_pixels(image, how), np.asarray(chain(image)))
     resized = torchvision.transforms.functional.resize(image, [resize])
-    assert how.resized(width, height) == resized.size
+    assert how.sizes((width, height))[1] == resized.size
 
 
 def test_a_smaller_image_is_padded_with_black_where_nothing_resizes_it() -> None:
-    pixels = network_pixels(picture(10, 8), Preprocessing(None, (16, 16)))
+    pixels = network_pixels(picture(10, 8), Preprocessing.usual(None, (16, 16)))
     assert pixels.shape == (16, 16, 3)
     assert not pixels[0].any()
 
@@ -181,7 +181,7 @@ def test_a_decompression_bomb_is_refused_before_it_goes_off() -> None:
 def test_an_absurdly_narrow_image_is_refused_instead_of_blown_up(width: int, height: int) -> None:
     image = decode(encoded(Image.new("RGB", (width, height)), "PNG"))
     with pytest.raises(ImageError, match="too narrow to resize"):
-        network_pixels(image, Preprocessing(256, (224, 224)))
+        network_pixels(image, Preprocessing.usual(256, (224, 224)))
 
 
 def test_floating_point_pixels_are_refused() -> None:

@@ -60,7 +60,7 @@ def build(name: str) -> Network:
     torch.manual_seed(1)
     options = {"init_weights": True, "aux_logits": False} if name == "googlenet" else {}
     module = torchvision.models.get_model(name, weights=None, **options).eval()
-    how = Preprocessing(72, (64, 64))
+    how = Preprocessing.usual(72, (64, 64))
     return Network(name, module, how, "random", f"random {name}")
 
 
@@ -81,8 +81,8 @@ def brute_force(
     how = network.preprocessing
     transform = torchvision.transforms.Compose(
         [
-            torchvision.transforms.Resize(how.resize),
-            torchvision.transforms.CenterCrop(how.crop),
+            torchvision.transforms.Resize(how.steps[0].to[0]),
+            torchvision.transforms.CenterCrop(how.size),
             torchvision.transforms.ToTensor(),
             torchvision.transforms.Normalize(how.mean, how.std),
         ]
@@ -252,7 +252,7 @@ def test_nan_activations_are_counted_and_never_win(folder, tmp_path):
             distance = x[:, :, :1, :1].sum(1, keepdim=True).clamp(min=0.0)
             return torch.log(distance) * 0 + self.conv(x)
 
-    network = Network("spoiled", Spoiled().eval(), Preprocessing(40, (32, 32)), "random", "spoiled")
+    network = Network("spoiled", Spoiled().eval(), Preprocessing.usual(40, (32, 32)), "random", "spoiled")
     exemplars = run_mine(find_dataset(str(folder)), network, tmp_path / "run", "add")
     units = pd.read_parquet(tmp_path / "run" / "units")
     assert (units["nan_count"] > 0).all() and (units["nan_count"] + units["images_seen"] == 89).all()
