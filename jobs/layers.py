@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from jobs.console import Display
+from jobs.options import MODEL_HELP, WEIGHTS_HELP, Channels, Crop, Interpolation, Mean, Resize, Std
 from pipeline.layer_table import layer_rows
 from pipeline.layers import Traced
+from pipeline.layouts import SEQUENCE, TOKENS, WINDOW_MAPS, WINDOWS
 from pipeline.models import load_network
 from pipeline.receptive_field import receptive_fields
+from pipeline.wishes import Wishes
 
 
 def layers(
-    model: Annotated[str, typer.Option(help="demo, or any torchvision classification network.")] = "demo",
-    weights: Annotated[str, typer.Option(help="Default weights if empty; 'random'; or a file.")] = "random",
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "demo",
+    weights: Annotated[str, typer.Option(help=WEIGHTS_HELP)] = "random",
     layers: Annotated[
         str, typer.Option(help="Comma-separated globs or exact names; all unit-bearing layers if empty.")
     ] = "",
+    resize: Resize = "",
+    crop: Crop = "",
+    interpolation: Interpolation = "",
+    mean: Mean = "",
+    std: Std = "",
+    channels: Channels = 0,
     as_json: Annotated[
         bool, typer.Option("--json", help="A list of objects with the columns of layers.parquet.")
     ] = False,
@@ -32,8 +42,13 @@ def layers(
     that directly follow them, and residual sums. An exact name may be any node or module of the network.
 
     Examples:  layers --model googlenet   |   layers --model resnet50 --layers 'layer4.*' --json
+
+    layers --model timm/convnext_tiny   |   layers --model mine.networks:digits --crop 28 --channels 1
     """
-    network = load_network(model, weights)
+    network = load_network(model, weights, Wishes(resize, crop, interpolation, mean, std, channels))
+    display = Display()
+    for notice in network.notices:
+        display.say(notice)
     traced = Traced(network.module, network.input_shape)
     chosen = traced.choose(layers)
     rows = layer_rows(chosen, receptive_fields(traced, chosen))
@@ -49,13 +64,25 @@ def layers(
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("made by", overflow="fold")
     for row in rows:
-        size = "" if row["height"] is None else f"{row['height']} x {row['width']}"
+        size = _positions(row)
         field = f"{row['rf_height']} x {row['rf_width']}" + (" all" if row["rf_global"] else "")
         stride = "" if row["stride_y"] is None else f"{row['stride_y']}, {row['stride_x']}"
         table.add_row(row["layer"], str(row["units"]), size, field, stride, row["kind"])
     Console(highlight=False).print(table)
+    if traced.by == "modules":
+        print(f"Followed by its modules: torch.fx cannot trace it ({traced.why}). Functions between them are not seen.")
     if left_out := traced.left_out():
         name, why = next(iter(left_out.items()))
-        print(f"Left out: {len(left_out)} layers whose tensors cannot be read yet; the first is {name}: {why}.")
+        print(f"Left out: {len(left_out)} layers whose tensors cannot be read; the first is {name}: {why}.")
     for note in sorted({row["rf_note"] for row in rows if row["rf_note"]}):
         Console().print(f"Note: {note}; its layers count as seeing the whole input.", markup=False)
+
+
+def _positions(row: dict[str, Any]) -> str:
+    """The size of a layer's map, in words where it is none."""
+    if row["height"] is None:
+        return ""
+    if row["layout"] in (TOKENS, SEQUENCE):
+        return f"{row['height']} tokens"
+    across = "windows of" if row["layout"] in (WINDOWS, WINDOW_MAPS) else "x"
+    return f"{row['height']} {across} {row['width']}"

@@ -18,7 +18,8 @@ def _row(layer: Layer, field: Field) -> dict[str, Any]:
     positions = layer.height is not None
     return {
         "layer": layer.name, "kind": layer.kind, "units": layer.units, "height": layer.height, "width": layer.width,
+        "layout": layer.layout,
         "rf_height": field.y.size, "rf_width": field.x.size,
         "stride_y": field.y.stride if positions else None, "stride_x": field.x.stride if positions else None,
-        "rf_global": field.y.whole and field.x.whole, "rf_note": field.note,
+        "rf_global": field.whole, "rf_note": field.note,
     }  # fmt: skip

@@ -14,6 +14,7 @@ from pipeline import record
 from pipeline.compiling import decide
 from pipeline.compute import Compute, default_batch_size
 from pipeline.crops import CropPart, CropStore, crop_parts
+from pipeline.device_decode import check_decodable
 from pipeline.engines.engine import Engine, Tally
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
@@ -79,6 +80,8 @@ def mine(
     device = engine.device
     if settings.decoder != "pillow" and device.type != "cuda":
         raise UserError(f"--decoder {settings.decoder} decodes on an NVIDIA GPU, not on {device.type}. Leave it out.")
+    if settings.decoder != "pillow":
+        check_decodable(network.preprocessing)
     tapped = TappedNetwork(traced, layers)
     _check_weights(network, tapped)
     how = Compute(device, settings.precision, False, settings.batch_size or default_batch_size(device))
@@ -176,6 +179,7 @@ class _Mining:
             "missing_weights": sorted(self.network.missing),
             "units": sum(layer.units for layer in self.layers),
             "blocks": len(self.blocks),
+            "boxes": known["preprocessing"]["boxes"],
             "counts": {
                 "samples": merged.samples, "seen": merged.seen, "skipped": merged.samples - merged.seen,
                 "exemplars": len(rows.unit), "images_with_exemplars": merged.images.num_rows,
@@ -237,7 +241,7 @@ class _Mining:
         with self.progress.stage("Cutting crops", len(rows.unit), "crops") as advance:
 
             def todo() -> Iterator[CropPart]:
-                for part in crop_parts(self.blocks, merged, rows):
+                for part in crop_parts(self.blocks, merged, rows, whole=not self.network.preprocessing.followed):
                     paths.append(path_of(part))
                     if paths[-1].name in before:
                         advance(part.crops)

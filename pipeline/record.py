@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ _PACKAGES = (
     "webdataset",
     "safetensors",
 )
+_IF_USED = {"timm"}
 
 
 def identity(
@@ -46,7 +47,7 @@ def identity(
         "model": network.name,
         "weights": network.weights,
         "weights_hash": network.weights_hash,
-        "preprocessing": asdict(network.preprocessing),
+        "preprocessing": network.preprocessing.described(),
         "layers": [layer.name for layer in layers],
         "topk": topk,
         "batch_size": how.batch_size,
@@ -60,7 +61,7 @@ def identity(
 def versions() -> dict[str, str]:
     """Versions of everything that has a say in the numbers."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *_IF_USED.intersection(sys.modules)):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+
+import numpy as np
 import pytest
 import torch
 import torchvision
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from pipeline import receptive_field
+from pipeline.geometry import Box
 from pipeline.layers import Traced
-from pipeline.receptive_field import receptive_fields
+from pipeline.receptive_field import Field, receptive_fields
 
 
 def network(name: str) -> nn.Module:
@@ -74,11 +79,12 @@ def test_every_row_of_every_layer_sees_just_the_rows_a_nan_probe_finds(name):
     fields = receptive_fields(traced, maps)
     probed = nan_rows(module, [layer.name for layer in maps], shape)
     for layer in maps:
-        axis, reached = fields[layer.name].y, probed[layer.name]
+        bounds, reached = fields[layer.name].bounds, probed[layer.name]
         assert fields[layer.name].note is None
         for row in range(reached.shape[1]):
             rows = reached[:, row].nonzero().flatten()
-            assert (axis.low[row], axis.high[row]) == (int(rows[0]), int(rows[-1]) + 1), (layer.name, row)
+            seen = bounds[row, :, 1].min(), bounds[row, :, 3].max()
+            assert seen == (int(rows[0]), int(rows[-1]) + 1), (layer.name, row)
 
 
 def _demo() -> nn.Module:
@@ -139,12 +145,91 @@ def test_a_field_that_leaves_the_input_is_clipped_and_says_so():
     assert field.clipped(10, 19)
 
 
-def test_an_operation_that_cannot_be_followed_sees_everything_and_says_why():
-    class Flipped(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.flip(x, (3,)) + 0.0
+def test_a_position_that_sees_nothing_but_padding_has_no_bounds_and_a_box_of_one_pixel():
+    traced = Traced(nn.Sequential(nn.Conv2d(3, 4, 1, padding=1)).eval(), (3, 20, 30))
+    field = receptive_fields(traced, traced.choose("0"))["0"]
+    assert field.bounds[0, 5].tolist() == [30, 20, 0, 0]
+    assert field.box(0, 5) == Box(29, 19, 30, 20)
+    assert field.bounds[1, 5].tolist() == [4, 0, 5, 1] and field.clipped(0, 5)
 
-    traced = Traced(Flipped().eval(), (3, 6, 8))
-    field = receptive_fields(traced, traced.choose("flip"))["flip"]
-    assert field.y.whole and field.x.whole
-    assert field.note == "flip could not be followed"
+
+def test_an_operation_that_cannot_be_followed_sees_everything_and_says_why():
+    class Inverted(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.inv(x) + 0.0
+
+    traced = Traced(Inverted().eval(), (3, 8, 8))
+    field = receptive_fields(traced, traced.choose("add"))["add"]
+    assert field.whole
+    assert field.note == "linalg_inv_ex could not be followed"
+
+
+def test_windows_of_shifted_attention_are_the_true_union():
+    network = torchvision.models.swin_t(weights=None).eval()
+    traced = Traced(network, (3, 224, 224))
+    fields = receptive_fields(traced, traced.choose("features.1.0.add,features.1.1.add"))
+    plain, shifted = fields["features.1.0.add"], fields["features.1.1.add"]
+    assert plain.bounds[20, 8].tolist() == [28, 56, 56, 84]  # the third window down, the second across, of 7 x 4 pixels
+    assert shifted.bounds[20, 8].tolist() == [0, 56, 56, 112]  # the 4 windows that one shifted by 3 overlaps
+    assert shifted.bounds[0, 0].tolist() == [0, 0, 28, 28]  # what is rolled in from the other side is masked
+    assert shifted.bounds[55, 55].tolist() == [196, 196, 224, 224]
+
+
+class Small(nn.Module):
+    def __init__(self, shift: int = 1) -> None:
+        super().__init__()
+        self.shift = shift
+        self.layer = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x).roll(self.shift, 3) + 0.0
+
+
+def cached(monkeypatch, tmp_path) -> list[int]:
+    """Counts how often a network is followed, with a cache of its own."""
+    followed: list[int] = []
+    found = receptive_field._found
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(receptive_field, "_found", lambda *given: followed.append(1) or found(*given))
+    return followed
+
+
+def fields_of(network: nn.Module, layers: str = "layer,add") -> dict[str, Field]:
+    traced = Traced(network, (3, 12, 10))
+    return receptive_fields(traced, traced.choose(layers))
+
+
+def same(one: dict[str, Field], other: dict[str, Field]) -> bool:
+    return all(
+        (one[name].y, one[name].x, one[name].note) == (other[name].y, other[name].x, other[name].note)
+        and np.array_equal(one[name].bounds, other[name].bounds)
+        for name in one
+    )
+
+
+def test_fields_are_found_once_for_a_network_whatever_its_weights(monkeypatch, tmp_path):
+    followed = cached(monkeypatch, tmp_path)
+    first = fields_of(Small())
+    assert same(first, fields_of(Small())) and followed == [1]
+    assert fields_of(Small(), "roll").keys() == {"roll"} and followed == [1, 1]
+    assert fields_of(Small(), "layer,add,roll").keys() == {"layer", "add", "roll"} and followed == [1, 1]
+
+
+def test_a_setting_that_its_text_does_not_show_makes_it_another_network(monkeypatch, tmp_path):
+    followed = cached(monkeypatch, tmp_path)
+    one, other = fields_of(Small()), fields_of(Small(shift=3))
+    assert followed == [1, 1] and not same(one, other)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "other", "folder"])
+def test_a_cache_that_is_damaged_or_cannot_be_written_is_no_error(damage, monkeypatch, tmp_path):
+    followed = cached(monkeypatch, tmp_path)
+    first = fields_of(Small())
+    (file,) = tmp_path.rglob("*.npz")
+    data = file.read_bytes()
+    if damage == "folder":
+        shutil.rmtree(tmp_path / "actmine")
+        (tmp_path / "actmine").write_text("in the way")
+    else:
+        file.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "other": b"no fields"}[damage])
+    assert same(first, fields_of(Small())) and followed == [1, 1]
