@@ -1,7 +1,8 @@
 """A network that torch.fx cannot follow, by its modules: each call of a module is a point, read by a forward hook.
 
 What a network does between its modules, by functions, is not seen; that a module ends in a residual sum is told by
-autograd, also of an activation that is given one. Names are those of torchvision's nodes: the module's path, with `_1`, `_2` where it is called again.
+autograd, also of an activation that is given one. Names are those of torchvision's nodes: the module's path, with `_1`,
+`_2` where it is called again.
 """
 
 from __future__ import annotations

@@ -1,0 +1,44 @@
+"""Options that several commands share: which network, with which weights, and how images become its input."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+MODEL_HELP = "demo, a name of torchvision's, timm/NAME, or package.module:factory (of your own)."
+WEIGHTS_HELP = (
+    "Empty: the model's own. 'random'; the name of some that come with it (IMAGENET1K_V2, timm's a1_in1k); "
+    "or a .safetensors/.pth file."
+)
+_PANEL = "How images become the network's input (default: as its weights or its factory say)"
+
+Resize = Annotated[
+    str,
+    typer.Option(
+        help="The short side's pixels; HEIGHTxWIDTH; or none, which leaves small pictures as they are.",
+        rich_help_panel=_PANEL,
+    ),
+]
+Crop = Annotated[
+    str,
+    typer.Option(
+        help="What is cut from the middle: pixels of a square, HEIGHTxWIDTH, or none.", rich_help_panel=_PANEL
+    ),
+]
+Interpolation = Annotated[
+    str,
+    typer.Option(
+        help="Of the resize: bilinear, bicubic, nearest, lanczos, box or hamming.",
+        rich_help_panel=_PANEL,
+    ),
+]
+Mean = Annotated[
+    str,
+    typer.Option(help="Subtracted from pixels in 0..1: a number a channel, as 0.5,0.5,0.5.", rich_help_panel=_PANEL),
+]
+Std = Annotated[str, typer.Option(help="What they are then divided by: a number a channel.", rich_help_panel=_PANEL)]
+Channels = Annotated[
+    int,
+    typer.Option(min=0, help="3, colour, or 1, grey. timm's networks are built for it.", rich_help_panel=_PANEL),
+]
