@@ -9,20 +9,25 @@ from typing import Annotated
 import typer
 
 from jobs.console import Display
+from jobs.options import MODEL_HELP, WEIGHTS_HELP, Channels, Crop, Interpolation, Mean, Resize, Std
 from jobs.summary import show_summary
 from pipeline.allocator import keep_freed_memory
 from pipeline.ascent.presets import find_preset
+from pipeline.devices import compute_exactly, pick_device
 from pipeline.engines.local import LocalEngine
 from pipeline.engines.ray import BLOCK_SECONDS, RayEngine
-from pipeline.files import run_folder
+from pipeline.files import run_folder, safe_name
+from pipeline.focus import MOST, focus_run
 from pipeline.layers import Traced
 from pipeline.mine import MineSettings
 from pipeline.mine import mine as mine_dataset
-from pipeline.models import check_name, compute_exactly, load_network, pick_device
+from pipeline.models import check_name, load_network
 from pipeline.run import open_run
 from pipeline.sheets.write import write_overviews, write_sheets
 from pipeline.sources import find_dataset
 from pipeline.visualize import visualize_run
+from pipeline.weights import listed
+from pipeline.wishes import Wishes
 
 SHEETS_A_LAYER = 12
 
@@ -56,12 +61,8 @@ def mine(
             help="demo, imagenet-val, imagenet-train, imagenette, a folder of images, or tars (disk, https://, s3://)."
         ),
     ] = "demo",
-    model: Annotated[
-        str, typer.Option(help="demo, or any torchvision name. Default: demo for the demo, googlenet otherwise.")
-    ] = "",
-    weights: Annotated[
-        str, typer.Option(help="Default: the model's own. 'random', a weights name, or a .safetensors/.pth file.")
-    ] = "",
+    model: Annotated[str, typer.Option(help=f"{MODEL_HELP} Default: demo for the demo, googlenet otherwise.")] = "",
+    weights: Annotated[str, typer.Option(help=WEIGHTS_HELP)] = "",
     layers: Annotated[
         str, typer.Option(help="Comma-separated globs or exact names. Default: every unit-bearing layer.")
     ] = "",
@@ -73,6 +74,16 @@ def mine(
     engine: Annotated[
         Engine, typer.Option(help="Where the work runs: local, or ray (every node of a Ray cluster; docs/cluster.md).")
     ] = Engine.local,
+    focus: Annotated[
+        int,
+        typer.Option(min=0, help="Exemplars of each unit whose effective field is measured, where fields are large."),
+    ] = MOST,
+    resize: Resize = "",
+    crop: Crop = "",
+    interpolation: Interpolation = "",
+    mean: Mean = "",
+    std: Std = "",
+    channels: Channels = 0,
     preset: Annotated[str, typer.Option(help="Recipe of the visualizations.")] = "default",
     visualize: Annotated[bool, typer.Option(help="Draw every unit by gradient ascent.")] = True,
     sheets: Annotated[
@@ -121,6 +132,8 @@ def mine(
     mine --dataset imagenet-val --model resnet50 --layers 'layer4.*' --topk 100
 
     mine --dataset photos/ --model squeezenet1_1 --weights mine.safetensors --layers 'features.*'
+
+    mine --dataset digits/ --model mine.networks:digits --resize none --crop 28 --channels 1 --mean 0.1307 --std 0.3081
     """
     display = Display(quiet)
     keep_freed_memory()
@@ -131,23 +144,27 @@ def mine(
     check_name(name)
     run_folder(run)  # one that cannot hold a run is refused before anything is downloaded
     source = find_dataset(dataset, data, display)  # before weights are downloaded for nothing
-    network = load_network(name, weights)
+    network = load_network(name, weights, Wishes(resize, crop, interpolation, mean, std, channels))
+    for notice in network.notices:
+        display.say(notice)
     traced = Traced(network.module, network.input_shape)
     chosen = traced.choose(layers)
-    folder = run_folder(run or f"runs/{source.name}-{network.name}")
+    folder = run_folder(run or f"runs/{source.name}-{safe_name(network.name)}")
     units = sum(layer.units for layer in chosen)
     display.say(f"Mining {source.name} with {network.name} ({network.weights}): {len(chosen)} layers, {units:,} units.")
     if not layers and (left_out := traced.left_out()):
         display.say(f"Left out: {len(left_out)} layers that cannot be read yet (`make layers` says why).")
     if network.missing:
         display.say(
-            f"The weights lack {', '.join(sorted(network.missing))}; the chosen layers do not need "
+            f"The weights lack {listed(sorted(network.missing))}; the chosen layers do not need "
             f"{'it' if len(network.missing) == 1 else 'them'}."
         )
     settings = MineSettings(topk, batch_size, workers, max_skipped, precision.value, compile, decoder.value)
     there = engine is Engine.ray
     with RayEngine(device, worker_cores, block_seconds, display) if there else LocalEngine(place, workers) as workforce:
         mine_dataset(source, network, traced, chosen, folder, workforce.device, settings, display, workforce)
+        if focus:
+            focus_run(folder, source, network, traced, chosen, workforce, display, focus)
         if visualize:
             visualize_run(
                 folder, network, traced, chosen, recipe, workforce.device, seed=seed, progress=display, engine=workforce

@@ -9,6 +9,7 @@ import typer
 from jobs.console import Display
 from pipeline.run import open_run
 from pipeline.sheets.choose import parse_units
+from pipeline.sheets.region import Shown
 from pipeline.sheets.write import write_overviews, write_sheets
 
 
@@ -19,6 +20,10 @@ def sheets(
     most: Annotated[
         int | None, typer.Option(min=0, help="Only the N most selective units of each layer; 0: overviews only.")
     ] = None,
+    field: Annotated[
+        Shown,
+        typer.Option(help="What crops show: box, all that a unit sees; or focus, the part that matters, if measured."),
+    ] = Shown.box,
     overviews: Annotated[bool, typer.Option(help="Also one overview of each layer.")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
@@ -31,14 +36,14 @@ def sheets(
 
     Examples:  sheets --run runs/demo-demo --layers 'block5.*' --units 3,7,10-20
 
-    sheets --run runs/photos-resnet50 --layers 'layer4.*' --most 10
+    sheets --run runs/photos-resnet50 --layers 'layer4.*' --most 10 --field focus
     """
     display = Display(quiet)
     opened = open_run(run)
     wanted = [name.strip() for name in layers.split(",") if name.strip()]
     numbers = parse_units(units) if units.strip() else None
-    written = write_sheets(opened, wanted, numbers, most=most, progress=display) if most != 0 else []
+    written = write_sheets(opened, wanted, numbers, most=most, shown=field, progress=display) if most != 0 else []
     if overviews:
-        written += write_overviews(opened, wanted, progress=display)
+        written += write_overviews(opened, wanted, shown=field, progress=display)
     if written:
         display.say(f"{len(written):,} pictures in {opened.path / 'sheets'}, for example {written[0]}")

@@ -19,7 +19,7 @@ from pipeline.statistics import Statistics
 from pipeline.tables import image_column, units_a_group, write_rows, write_table
 from pipeline.taps import unit_offsets
 from pipeline.units import unit_table
-from schemas.exemplars import EXEMPLARS
+from schemas.exemplars import EXEMPLARS, FOCUS
 from schemas.images import IMAGES
 from schemas.layers import LAYERS
 from schemas.units import UNITS
@@ -92,6 +92,7 @@ class MinedTables:
                 "x": pa.array(rows.x[part], mask=nowhere),
                 **{side: pa.array(rows.box[part, i]) for i, side in enumerate(("left", "top", "right", "bottom"))},
                 "clipped": pa.array(rows.clipped[part]),
+                **dict.fromkeys(FOCUS, pa.nulls(count, pa.int32())),  # measured later, see focus.py
                 "crop": image_column(self.crops.take(part)),
             }
             yield pa.table([columns[name] for name in EXEMPLARS.names], schema=EXEMPLARS)

@@ -1,4 +1,4 @@
-"""What engines spread: scanning blocks, cutting crops and drawing units, each a value that can be pickled."""
+"""What engines spread: scanning, cutting crops, measuring focus and drawing units, each a value that can be pickled."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pyarrow as pa
 import torch
 
 from pipeline.ascent.ascend import Visualization, batch_size, draw
 from pipeline.ascent.climb import Climb
-from pipeline.ascent.presets import Preset
+from pipeline.ascent.recipe import Preset
+from pipeline.batches import ahead, map_in_order
 from pipeline.compute import Runner
 from pipeline.crops import CropPart, cut_all
+from pipeline.effective_field import EffectiveField, Focus, FocusPart, input_pixels, kernels
 from pipeline.engines.engine import Tally, Tell, Workplace
 from pipeline.receptive_field import Field
 from pipeline.scan import BlockState, ScanSettings, scan
@@ -23,6 +26,7 @@ from pipeline.taps import TappedNetwork
 
 REMOTE_READS = 16
 """Winners that are read at once from shards elsewhere: each is a request of its own, most of it waiting."""
+_MOST_LANES, _GPU_LANES = 16, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,63 @@ class CropWork:
     def name(self, item: CropPart) -> str:
         """Its block, and which part of it."""
         return f"part {item.part} of the crops of block {item.block}"
+
+
+class FocusWork:
+    """The focus of exemplars, part by part. The network below a layer is kept until the next layer is met."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self._last: tuple[int, torch.device, EffectiveField] | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_last": None}
+
+    def kernel_size(self, layer: int, device: torch.device, device_memory: int | None) -> int:
+        """Images of a kernel of `layer` that fit in the memory (bytes) of the workers' device.
+
+        `device` is one of this process, to build the network on.
+        """
+        return self._measure(layer, device).kernel_size(device_memory)
+
+    def open(self, at: Workplace) -> Callable[[Iterable[FocusPart], Tell], Iterator[list[Focus]]]:
+        """Nothing: networks are made layer by layer.
+
+        A kernel has one CPU thread, whoever computes it, and cores compute kernels of their own: no focus depends on
+        their number.
+        """
+        lanes = min(at.cores, _MOST_LANES if at.device.type == "cpu" else _GPU_LANES)
+        how = self.subject.network.preprocessing
+
+        def opened(parts: Iterable[FocusPart]) -> Iterator[tuple[FocusPart, list[np.ndarray]]]:
+            with ThreadPoolExecutor(max(at.cores, REMOTE_READS), thread_name_prefix="focus-read") as pool:
+                for part in parts:
+                    together = max(at.cores, REMOTE_READS) if part.far else at.cores
+                    read = map_in_order(lambda task: input_pixels(task, how), part.tasks, pool, together)
+                    yield part, list(read)
+
+        def found(parts: Iterable[FocusPart], tell: Tell) -> Iterator[list[Focus]]:
+            with ThreadPoolExecutor(lanes, "focus", torch.set_num_threads, (1,)) as pool:
+                for part, pixels in ahead(opened(parts), 1):
+                    done: list[Focus] = []
+                    with at.turn:
+                        measure = self._measure(part.layer, at.device)
+                        for some in map_in_order(measure, kernels(part, pixels), pool, lanes + 1):
+                            tell(Tally(len(some)))
+                            done += some
+                    yield done
+
+        return found
+
+    def name(self, item: FocusPart) -> str:
+        """Its layer, and which part of it."""
+        return f"part {item.number} of the effective fields of {self.subject.layers[item.layer].name}"
+
+    def _measure(self, layer: int, device: torch.device) -> EffectiveField:
+        if self._last is None or self._last[:2] != (layer, device):
+            its, network = self.subject.layers[layer], self.subject.network
+            self._last = (layer, device, EffectiveField(network.preprocessing, self.subject.traced, its, device))
+        return self._last[2]
 
 
 @dataclass(frozen=True, slots=True)

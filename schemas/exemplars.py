@@ -4,6 +4,9 @@ import pyarrow as pa
 
 from schemas.fields import IMAGE, field, table
 
+FOCUS = ("focus_left", "focus_top", "focus_right", "focus_bottom")
+"""The columns of the focus: the part of the receptive field that matters."""
+
 # fmt: off
 EXEMPLARS = table(
     field("layer", pa.string(), "name of the layer"),
@@ -16,10 +19,14 @@ EXEMPLARS = table(
     field("label_name", pa.string(), "the class in words, where known", nullable=True),
     field("y", pa.int32(), "row of the activation in the layer's map, from 0; null without positions", nullable=True),
     field("x", pa.int32(), "column of the activation in the layer's map, from 0; null without positions", nullable=True),
-    field("left", pa.int32(), "left edge of the receptive field (pixels of the original image, inclusive)"),
+    field("left", pa.int32(), "left edge of the receptive field (pixels of the original image, inclusive); where run.json has boxes: network input, this and all boxes are in pixels of the network's input"),
     field("top", pa.int32(), "top edge of the receptive field (pixels of the original image, inclusive)"),
     field("right", pa.int32(), "right edge of the receptive field (pixels of the original image, exclusive)"),
     field("bottom", pa.int32(), "bottom edge of the receptive field (pixels of the original image, exclusive)" ),
     field("clipped", pa.bool_(), "the field left the network's input, so the box is smaller than the field"),
-    field("crop", IMAGE, "the original pixels inside the box (PNG up to 64 x 64 pixels, JPEG above)", nullable=True),
+    field("focus_left", pa.int32(), "left edge of the focus, the smallest box that holds 95% of the unit's squared input gradient at (y, x) (pixels of the original image, inclusive); null where not measured or without a gradient", nullable=True),
+    field("focus_top", pa.int32(), "top edge of the focus (pixels of the original image, inclusive)", nullable=True),
+    field("focus_right", pa.int32(), "right edge of the focus (pixels of the original image, exclusive)", nullable=True),
+    field("focus_bottom", pa.int32(), "bottom edge of the focus (pixels of the original image, exclusive)", nullable=True),
+    field("crop", IMAGE, "the original pixels inside the box (PNG up to 64 x 64 pixels, JPEG above); the whole image where run.json has boxes: network input", nullable=True),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import torch
 
 from pipeline.ascent.presets import find_preset
 from pipeline.engines.engine import Tally, Tell, Workplace
+from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
+from pipeline.focus import focus_run
 from pipeline.layers import Traced
 from pipeline.ledger import Ledger
 from pipeline.mine import MineSettings, mine
@@ -251,6 +254,18 @@ def test_a_sentence_for_the_user_stops_the_run_at_once(engine, tmp_path):
 def test_mining_and_drawing_on_a_cluster_gives_the_bytes_of_this_process(engine, tars, tmp_path, wanted):
     assert run_mine(tars, tmp_path / "run", engine) == wanted
     assert len(wanted) == 8
+
+
+def test_effective_fields_measured_on_a_cluster_have_the_bytes_of_this_process(engine, tars, tmp_path):
+    network, dataset = load_network("demo"), find_dataset(tars)
+    traced = Traced(network.module, network.input_shape)
+    layers = traced.choose("block4.relu,classifier")
+    mine(dataset, network, traced, layers, tmp_path / "here", CPU, MineSettings(topk=3))
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    focus_run(tmp_path / "here", dataset, network, traced, layers, LocalEngine(CPU), most=3)
+    record = focus_run(tmp_path / "there", dataset, network, traced, layers, engine, most=3)
+    assert record["focus"]["measured"] == 3 * (80 + 32)
+    assert tables_of(tmp_path / "there") == tables_of(tmp_path / "here")
 
 
 def test_a_damaged_shard_is_the_same_sentence_as_here(engine, tmp_path):

@@ -17,8 +17,10 @@ import torch
 from typer.testing import CliRunner
 
 from pipeline.ascent.presets import find_preset
+from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
 from pipeline.files import local_copy, remove_files, run_folder, write_bytes, written_aside
+from pipeline.focus import focus_run
 from pipeline.layers import Traced
 from pipeline.mine import MineSettings, mine
 from pipeline.models import load_network
@@ -79,6 +81,7 @@ def whole_run(dataset: Dataset, run: Path) -> Run:
     traced = Traced(network.module, network.input_shape)
     layers = traced.choose("stem.*,classifier")
     mine(dataset, network, traced, layers, run, CPU, MineSettings(topk=4, workers=1))
+    focus_run(run, dataset, network, traced, layers, LocalEngine(CPU, 1), most=2)
     visualize_run(run, network, traced, layers[:1], find_preset("default"), CPU)
     opened = open_run(run)
     names = [layer.name for layer in layers]

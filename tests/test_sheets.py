@@ -93,8 +93,8 @@ def make_run(
     shard = {"shard": 0, "url": str(photos), "members": 1, "seen": 1, "skipped": 0}
     rows: list[dict[str, Any]] = []
     for name, (units, exemplars) in layers.items():
-        rows.append(dict.fromkeys(LAYERS.names) | {"layer": name, "kind": "conv2d", "units": len(units),
-                    "rf_height": 9, "rf_width": 9, "rf_global": False})  # fmt: skip
+        rows.append(dict.fromkeys(LAYERS.names) | {"layer": name, "kind": "conv2d", "layout": "maps",
+                    "units": len(units), "rf_height": 9, "rf_width": 9, "rf_global": False})  # fmt: skip
         for table, schema, records in (("units", UNITS, units), ("exemplars", EXEMPLARS, exemplars)):
             named = [record | {"layer": name} for record in records]
             write_table(

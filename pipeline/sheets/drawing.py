@@ -15,7 +15,7 @@ CONTENT = WIDTH - 2 * MARGIN
 PAPER, INK, GREY, FAINT, MAT = "#fbfbf9", "#1d1d1b", "#6b6b66", "#c4c4be", "#efefeb"
 """Background, text, quieter text, lines and bars, and what lies behind pictures."""
 ACCENT = "#e8471d"
-"""Means one thing only: the receptive field in its image."""
+"""Means one thing only: where in its image a crop was cut, the receptive field or its focus."""
 
 _PIXELS_SHOW = 4
 _ASK = 24

@@ -7,20 +7,23 @@ from functools import lru_cache
 from typing import Any
 
 import pyarrow.compute as pc
+from PIL import Image
 
 from pipeline.errors import UserError
 from pipeline.files import table_file
 from pipeline.images import ImageError
-from pipeline.run import Run
+from pipeline.run import Run, picture
 from pipeline.sheets.drawing import fitted
+from pipeline.sheets.region import BOX, Shown, region_picture
 from pipeline.sheets.unit_sheet import LARGE_CELL, WHOLE_HEIGHT, Whole
 from pipeline.tables import parquet_file
+from schemas.exemplars import FOCUS
 
 _BATCH = 64
 _KEPT = 256
 
-Cell = tuple[dict[str, Any], dict[str, Any] | None]
-"""A unit's row of the units table and an image cell of its."""
+Cell = tuple[dict[str, Any], Image.Image | None]
+"""A unit's row of the units table and a picture of its."""
 
 
 class Wholes:
@@ -43,46 +46,47 @@ class Wholes:
         return Whole(fitted(image, LARGE_CELL, WHOLE_HEIGHT), *image.size)
 
 
-def about(run: Run, layer: str) -> list[str]:
-    """Two lines for the head of a sheet: the run, and what a unit of the layer sees."""
+def about(run: Run, layer: str, shown: Shown | None) -> list[str]:
+    """Two lines for the head of a sheet: the run, and what a unit of the layer sees and what of it is shown."""
     record = run.record
     lines = [f"{record.get('model', 'network')} on {record.get('dataset', 'dataset')}"]
     seen = record.get("counts", {}).get("seen")
     lines[0] += f", {seen:,} images" if seen else ""
     row = run.layers.set_index("layer").loc[layer]
     whole = "the whole input" if row["rf_global"] else f"{row['rf_height']} x {row['rf_width']} pixels of the input"
-    return [*lines, f"a unit sees {whole}"]
+    return [*lines, f"a unit sees {whole}" + ("; shown is what matters of it" if shown is Shown.focus else "")]
 
 
 def visualizations(run: Run, layer: str) -> Iterator[Cell] | None:
     """Every unit's row with its visualization, or None where the layer has none at all."""
-    if not any(image for _, image in _units(run, layer, ["visualization"])):
+    if not any(row["visualization"] for row in _units(run, layer, ["visualization"])):
         return None
-    return _units(run, layer, ["unit", "activation_max", "visualization"])
+    units = _units(run, layer, ["unit", "activation_max", "visualization"])
+    return ((row, picture(row.pop("visualization"))) for row in units)
 
 
-def best_crops(run: Run, layer: str) -> Iterator[Cell]:
-    """Every unit's row with the crop of its strongest exemplar, if that fires."""
-    strongest = _strongest(run, layer)
+def best_crops(run: Run, layer: str, shown: Shown | None) -> Iterator[Cell]:
+    """Every unit's row with its strongest exemplar, if that fires, and of it what is `shown`."""
+    strongest = _strongest(run, layer, shown)
     held = next(strongest, None)
-    for row, _ in _units(run, layer, ["unit", "activation_max"]):
+    for row in _units(run, layer, ["unit", "activation_max"]):
         while held and held[0] < row["unit"]:
             held = next(strongest, None)
         yield row, held[1] if held and held[0] == row["unit"] else None
 
 
-def _units(run: Run, layer: str, columns: list[str]) -> Iterator[Cell]:
+def _units(run: Run, layer: str, columns: list[str]) -> Iterator[dict[str, Any]]:
     with parquet_file(table_file(run.path, "units", layer)) as file:
         for batch in file.iter_batches(_BATCH, columns=columns):
-            for row in batch.to_pylist():
-                yield row, row.pop("visualization", None)
+            yield from batch.to_pylist()
 
 
-def _strongest(run: Run, layer: str) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    columns = ["unit", "rank", "activation", "crop"]
+def _strongest(run: Run, layer: str, shown: Shown | None) -> Iterator[tuple[int, Image.Image | None]]:
+    columns = ["unit", "rank", "activation", "crop", *BOX]
     with parquet_file(table_file(run.path, "exemplars", layer)) as file:
+        columns += [name for name in FOCUS if name in file.schema_arrow.names]
         for group in range(file.num_row_groups):
             rows = file.read_row_group(group, columns=columns)
             first = pc.and_(pc.equal(rows["rank"], 0), pc.greater(rows["activation"], 0))
             for row in rows.filter(first).to_pylist():
-                yield row["unit"], row["crop"]
+                yield row["unit"], region_picture(row, shown)

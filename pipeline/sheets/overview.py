@@ -8,7 +8,6 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.run import picture
 from pipeline.sheets.drawing import CONTENT, GREY, INK, blank, column, header, number, put, stacked, write
 
 _FEW, _GAP, _CAPTION = 64, 14, 30
@@ -25,12 +24,12 @@ def page_sizes(units: int) -> list[int]:
 
 
 def overview_pages(
-    layer: str, units: int, cells: Iterable[tuple[Mapping[str, Any], dict[str, Any] | None]], what: str,
+    layer: str, units: int, cells: Iterable[tuple[Mapping[str, Any], Image.Image | None]], what: str,
     about: Sequence[str],
 ) -> Iterator[Image.Image]:  # fmt: skip
     """The pages of one layer, RGB, 1400 pixels wide, each drawn when asked for.
 
-    `cells` are (row of the units table, image cell) in order of units; `what` says what the pictures are.
+    `cells` are (row of the units table, picture) in order of units; `what` says what the pictures are.
     """
     cells, columns, first = iter(cells), _columns(units), 0
     for size in page_sizes(units):
@@ -51,7 +50,7 @@ def _note(text: str) -> Image.Image:
     return block
 
 
-def _grid(cells: Sequence[tuple[Mapping[str, Any], dict[str, Any] | None]], columns: int) -> Image.Image:
+def _grid(cells: Sequence[tuple[Mapping[str, Any], Image.Image | None]], columns: int) -> Image.Image:
     cell = (CONTENT - (columns - 1) * _GAP) // columns
     line = cell + _CAPTION
     block, pen = blank(-(-len(cells) // columns) * line)
@@ -59,7 +58,7 @@ def _grid(cells: Sequence[tuple[Mapping[str, Any], dict[str, Any] | None]], colu
         left, top = column(place % columns, columns, cell), place // columns * line
         strongest = unit["activation_max"]
         fires = strongest is not None and strongest > 0
-        put(block, picture(image), left, top, cell, cell, "none" if fires else "never fires")
+        put(block, image, left, top, cell, cell, "none" if fires else "never fires")
         write(pen, (left, top + cell + 17), str(unit["unit"]), 15, cell * 0.5, INK if fires else GREY)
         note = number(strongest) if fires else "never fires" if image else ""
         write(pen, (left + cell, top + cell + 17), note, 13, cell * 0.75, GREY, "rs")

@@ -28,6 +28,7 @@ from pipeline.sheets.drawing import (
     stacked,
     write,
 )
+from pipeline.sheets.region import Shown, explanation, region, region_picture
 
 LARGE, COLUMNS, MOST_CROPS = 5, 9, 50
 """Exemplars shown large with their whole image; columns of the smaller ones; all crops of a sheet at most."""
@@ -58,11 +59,13 @@ def unit_sheet(
     exemplars: Sequence[Mapping[str, Any]],
     wholes: Sequence[Whole | None],
     about: Sequence[str],
+    shown: Shown | None = Shown.box,
 ) -> Image.Image:
     """The sheet of one unit, RGB, 1400 pixels wide.
 
     `unit` is its row of the units table, `exemplars` its rows of the exemplars table by rank, `wholes` the images of
-    the first few of them (None: no longer there), `about` up to two lines on the run.
+    the first few of them (None: no longer there), `about` up to two lines on the run, `shown` which part of each
+    (None: each is a whole image already).
     """
     firing = [row for row in exemplars if row["activation"] > 0]
     visualization = picture(unit["visualization"])
@@ -70,10 +73,10 @@ def unit_sheet(
     if not firing:
         return stacked([*blocks, _silent(unit, visualization)], 28)
     blocks.append(_summary(unit, firing, visualization))
-    blocks.append(_large(firing[:LARGE], wholes))
+    blocks.append(_large(firing[:LARGE], wholes, shown))
     if firing[LARGE:MOST_CROPS]:
-        blocks.append(_small(firing[LARGE:MOST_CROPS]))
-    blocks.append(_legend(exemplars, firing, wholes))
+        blocks.append(_small(firing[LARGE:MOST_CROPS], shown))
+    blocks.append(_legend(exemplars, firing, wholes, shown))
     return stacked(blocks, 28)
 
 
@@ -165,32 +168,32 @@ def _bars(
         write(pen, (left + step * len(values) - step * 0.22, base + 18), f"rank {last}", 13, 80, GREY, "rs")
 
 
-def _large(firing: Sequence[Mapping[str, Any]], wholes: Sequence[Whole | None]) -> Image.Image:
-    """The first few: crop, rank, activation and label, and the whole image with its receptive field."""
-    with_wholes = any(wholes[: len(firing)])
+def _large(firing: Sequence[Mapping[str, Any]], wholes: Sequence[Whole | None], shown: Shown | None) -> Image.Image:
+    """The first few: crop, rank, activation and label, and the whole image with what is shown of it."""
+    with_wholes = shown is not None and any(wholes[: len(firing)])
     block, pen = blank(LARGE_CELL + 50 + (WHOLE_HEIGHT + 6 if with_wholes else 0))
     for place, row in enumerate(firing):
         left = column(place, LARGE, LARGE_CELL)
-        put(block, picture(row["crop"]), left, 0, LARGE_CELL, LARGE_CELL, "no crop")
+        put(block, region_picture(row, shown), left, 0, LARGE_CELL, LARGE_CELL, "no crop")
         _caption(pen, row, left, LARGE_CELL, LARGE_CELL, 17)
         if with_wholes:
             whole = wholes[place] if place < len(wholes) else None
             top = LARGE_CELL + 56
             image = whole.image if whole else None
-            shown = put(block, image, left, top, LARGE_CELL, WHOLE_HEIGHT, "image not found")
-            if whole:
+            within = put(block, image, left, top, LARGE_CELL, WHOLE_HEIGHT, "image not found")
+            if whole and shown:
                 mat = left, top, left + LARGE_CELL, top + WHOLE_HEIGHT
-                _outline(pen, row, whole, shown, mat)
+                _outline(pen, region(row, shown), whole, within, mat)
     return block
 
 
 def _outline(
-    pen: ImageDraw.ImageDraw, row: Mapping[str, Any], whole: Whole, shown: Sequence[int], mat: Sequence[int]
+    pen: ImageDraw.ImageDraw, box: Sequence[int], whole: Whole, within: Sequence[int], mat: Sequence[int]
 ) -> None:
-    """The receptive field as an outline just outside its box, on the mat; a tiny one is given room to be seen."""
-    across, down = (shown[2] - shown[0]) / whole.width, (shown[3] - shown[1]) / whole.height
-    left, right = _roomy(shown[0] + row["left"] * across, shown[0] + row["right"] * across, mat[0], mat[2])
-    top, bottom = _roomy(shown[1] + row["top"] * down, shown[1] + row["bottom"] * down, mat[1], mat[3])
+    """A box of the original as an outline just outside it, on the mat; a tiny one is given room to be seen."""
+    across, down = (within[2] - within[0]) / whole.width, (within[3] - within[1]) / whole.height
+    left, right = _roomy(within[0] + box[0] * across, within[0] + box[2] * across, mat[0], mat[2])
+    top, bottom = _roomy(within[1] + box[1] * down, within[1] + box[3] * down, mat[1], mat[3])
     pen.rectangle((left - 3, top - 3, right + 2, bottom + 2), outline=PAPER, width=1)
     pen.rectangle((left - 2, top - 2, right + 1, bottom + 1), outline=ACCENT, width=2)
 
@@ -204,12 +207,12 @@ def _roomy(low: float, high: float, first: int, last: int) -> tuple[int, int]:
     return (start, start + _LEAST_BOX) if start == first + 3 else (end - _LEAST_BOX, end)
 
 
-def _small(firing: Sequence[Mapping[str, Any]]) -> Image.Image:
+def _small(firing: Sequence[Mapping[str, Any]], shown: Shown | None) -> Image.Image:
     line = _CELL + 56
     block, pen = blank(-(-len(firing) // COLUMNS) * line - 8)
     for place, row in enumerate(firing):
         left, top = column(place % COLUMNS, COLUMNS, _CELL), place // COLUMNS * line
-        put(block, picture(row["crop"]), left, top, _CELL, _CELL, "no crop")
+        put(block, region_picture(row, shown), left, top, _CELL, _CELL, "no crop")
         _caption(pen, row, left, top + _CELL, _CELL, 14)
     return block
 
@@ -250,12 +253,15 @@ def _sentence(labels: Counter[str], exemplars: int) -> str:
 
 
 def _legend(
-    exemplars: Sequence[Mapping[str, Any]], firing: Sequence[Mapping[str, Any]], wholes: Sequence[Whole | None]
+    exemplars: Sequence[Mapping[str, Any]],
+    firing: Sequence[Mapping[str, Any]],
+    wholes: Sequence[Whole | None],
+    shown: Shown | None,
 ) -> Image.Image:
-    notes = ["Crops are the original pixels that the unit sees; below each its activation, rank and label."]
-    if any(wholes):
+    notes = explanation(firing[:MOST_CROPS], shown)
+    if any(wholes) and shown:
         notes[0] += " The outline is that crop in its image."
-    else:
+    elif shown:
         notes.append("Whole images are not shown: the dataset is no longer where it was mined.")
     if len(firing) > MOST_CROPS:
         notes.append(f"The first {MOST_CROPS} of {len(firing):,} exemplars are shown.")

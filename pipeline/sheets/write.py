@@ -15,9 +15,15 @@ from pipeline.run import Run
 from pipeline.sheets.choose import choose_layers, choose_units
 from pipeline.sheets.material import Wholes, about, best_crops, visualizations
 from pipeline.sheets.overview import overview_pages
+from pipeline.sheets.region import Shown, what_is_shown
 from pipeline.sheets.unit_sheet import LARGE, unit_sheet
 
 _RLE = 3  # zlib's strategy that is both quickest and smallest on photographs beside plain paper
+_HARDEST = {
+    None: "the image that drives each unit hardest",
+    Shown.box: "the image region that drives each unit hardest",
+    Shown.focus: "the image region that drives each unit hardest, and of it the part that matters, where measured",
+}
 
 
 def write_sheets(
@@ -26,21 +32,23 @@ def write_sheets(
     units: Sequence[int] | None = None,
     *,
     most: int | None = None,
+    shown: Shown = Shown.box,
     progress: Progress = Silent(),
 ) -> list[Path]:
     """Writes one contact sheet per unit, `RUN/sheets/LAYER/UNIT.png`, and returns the files.
 
     `layers` are names or globs (empty: all), `units` numbers (None: all), `most` keeps only so many of each layer:
-    those that fire and have the highest label purity, then activation. A sheet whose original images have gone is
+    those that fire and have the highest label purity, then activation. `shown` is what crops show: the whole receptive
+    field, or its focus where that was measured. A sheet whose original images have gone is
     drawn without them. Raises `UserError` for unknown layers and units and where nothing can be written.
     """
     chosen = choose_units(run, choose_layers(run, layers), units, most)
     tasks = [(layer, unit) for layer, its_units in chosen.items() for unit in its_units]
-    wholes, written = Wholes(run), []
+    wholes, written, known = Wholes(run), [], what_is_shown(run, shown)
     # Decoding, resampling and encoding all let go of the interpreter, so threads are enough.
     with progress.stage("sheets", len(tasks), "sheets") as advance, ThreadPoolExecutor(usable_cores()) as pool:
         try:
-            for path in pool.map(lambda task: _write_sheet(run, task[0], task[1], wholes), tasks):
+            for path in pool.map(lambda task: _write_sheet(run, task[0], task[1], wholes, known), tasks):
                 written.append(path)
                 advance(1)
         except BaseException:
@@ -52,33 +60,38 @@ def write_sheets(
     return written
 
 
-def write_overviews(run: Run, layers: Sequence[str], *, progress: Progress = Silent()) -> list[Path]:
+def write_overviews(
+    run: Run, layers: Sequence[str], *, shown: Shown = Shown.box, progress: Progress = Silent()
+) -> list[Path]:
     """Writes `RUN/sheets/LAYER/overview.png` of each layer, and `overview-2.png`, … of a large one; returns the files.
 
-    `layers` are names or globs (empty: all). A layer without visualizations shows each unit's best crop instead.
+    `layers` are names or globs (empty: all). A layer without visualizations shows each unit's best crop instead, and
+    of it what is `shown`.
     Raises `UserError` for unknown layers and where nothing can be written.
     """
-    chosen = choose_layers(run, layers)
+    chosen, known = choose_layers(run, layers), what_is_shown(run, shown)
     written = []
     with progress.stage("overviews", len(chosen), "layers") as advance:
         for layer in chosen:
             cells, what = visualizations(run, layer), "what each unit prefers"
             if cells is None:
-                cells, what = best_crops(run, layer), "the image region that drives each unit hardest"
+                cells, what = best_crops(run, layer, known), _HARDEST[known]
             units = int(run.layers.set_index("layer").loc[layer, "units"])
             legend = f"{what}; number of the unit, its maximum activation"
-            for page, image in enumerate(overview_pages(layer, units, cells, legend, about(run, layer)), start=1):
+            for page, image in enumerate(
+                overview_pages(layer, units, cells, legend, about(run, layer, known)), start=1
+            ):
                 name = "overview" if page == 1 else f"overview-{page}"
                 written.append(_write_png(image, run, layer, name))
             advance(1, layer)
     return written
 
 
-def _write_sheet(run: Run, layer: str, unit: int, wholes: Wholes) -> Path:
+def _write_sheet(run: Run, layer: str, unit: int, wholes: Wholes, shown: Shown | None) -> Path:
     row = run.units(layer, unit).iloc[0].to_dict()
     exemplars = run.exemplars(layer, unit).to_dict("records")
     firing = [exemplar["image_id"] for exemplar in exemplars[:LARGE] if exemplar["activation"] > 0]
-    sheet = unit_sheet(row, exemplars, [wholes.of(image) for image in firing], about(run, layer))
+    sheet = unit_sheet(row, exemplars, [wholes.of(image) for image in firing], about(run, layer, shown), shown)
     return _write_png(sheet, run, layer, str(unit))
 
 

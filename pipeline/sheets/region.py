@@ -1,0 +1,70 @@
+"""Which part of an exemplar a sheet shows: all that its unit sees, or the part that matters to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+from PIL import Image
+
+from pipeline.run import Run, picture
+
+BOX = ("left", "top", "right", "bottom")
+
+
+class Shown(StrEnum):
+    """`box` is the receptive field, `focus` the smallest box with 95% of the unit's squared input gradient."""
+
+    box = "box"
+    focus = "focus"
+
+
+def what_is_shown(run: Run, shown: Shown) -> Shown | None:
+    """`shown`, or None for a run whose crops are whole images: the way back from the network's input is not known."""
+    return None if run.record.get("boxes") == "network input" else shown
+
+
+def has_focus(row: Mapping[str, Any]) -> bool:
+    """Whether an exemplar has a focus; `row` may come from pandas, or from a run without these columns."""
+    left = row.get("focus_left")
+    return left is not None and left == left
+
+
+def region(row: Mapping[str, Any], shown: Shown) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of what is shown of an exemplar (pixels of the original image)."""
+    sides = [f"focus_{side}" for side in BOX] if shown is Shown.focus and has_focus(row) else BOX
+    left, top, right, bottom = (int(row[side]) for side in sides)
+    return left, top, right, bottom
+
+
+def region_picture(row: Mapping[str, Any], shown: Shown | None) -> Image.Image | None:
+    """Those pixels, cut from the crop of the box; None without a crop."""
+    crop = picture(row["crop"])
+    if crop is None or shown is not Shown.focus or not has_focus(row):
+        return crop
+    box, inner = region(row, Shown.box), region(row, shown)
+    return crop.crop((inner[0] - box[0], inner[1] - box[1], inner[2] - box[0], inner[3] - box[1]))
+
+
+def explanation(rows: Sequence[Mapping[str, Any]], shown: Shown | None) -> list[str]:
+    """What the crops of a unit's exemplars are, in one sentence or two; `rows` by rank."""
+    sees = "Crops are the original pixels that the unit sees; below each its activation, rank and label."
+    without = [row["rank"] for row in rows if not has_focus(row)]
+    if shown is None:
+        return [
+            "Crops are whole images: how an image becomes the network's input is not known, and so no place in it.",
+        ]
+    if shown is Shown.box:
+        return [sees]
+    if len(without) == len(rows):
+        return [sees, "No effective field was measured, so none is shown."]
+    matters = (
+        "Crops are what matters of all that the unit sees: the smallest box with 95% of its squared input gradient."
+    )
+    if not without:
+        return [matters]
+    ranks = f"Rank {without[0]} has" if len(without) == 1 else f"Ranks {without[0]} to {without[-1]} have"
+    if without[-1] - without[0] >= len(without):
+        ranks = f"{len(without)} of them have"
+    return [matters, f"{ranks} no measured focus: there crops are all that the unit sees."]
