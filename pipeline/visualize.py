@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from PIL import Image
 
 from pipeline import record
 from pipeline.ascent.ascend import Visualization, budget, check_channels
-from pipeline.ascent.presets import Preset
+from pipeline.ascent.recipe import Preset
 from pipeline.engines.engine import Engine
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
@@ -61,7 +60,7 @@ def visualize_run(
     engine = engine or LocalEngine(device)
     check_channels(network)
     known = {
-        "mined": record.read_record(run)["fingerprint"], "preset": asdict(preset), "seed": seed,
+        "mined": record.read_record(run)["fingerprint"], "preset": repr(preset), "seed": seed,
         "device": engine.device.type, "layers": [layer.name for layer in layers],
     }  # fmt: skip
     if not _drawn(run, layers, fingerprint(known), progress):

@@ -13,11 +13,14 @@ from torch import Tensor, nn
 
 from pipeline.ascent import ascend
 from pipeline.ascent.ascend import Visualization, unit_seed, visualize
-from pipeline.ascent.canvas import Normalized, Pixels
+from pipeline.ascent.canvas import Normalized
 from pipeline.ascent.cone import cone
+from pipeline.ascent.optimizers import unit_rms
 from pipeline.ascent.presets import DEFAULT, PRESETS, find_preset
-from pipeline.ascent.regularizers import blur, natural_colours, natural_spectrum, shift, unit_rms
+from pipeline.ascent.recipe import Look
+from pipeline.ascent.regularizers import blur, natural_colours, natural_spectrum
 from pipeline.ascent.subnetwork import leaky_relu6, subnetwork
+from pipeline.ascent.transforms import shift
 from pipeline.errors import UserError
 from pipeline.images import Preprocessing
 from pipeline.layers import Layer, Traced
@@ -55,7 +58,7 @@ class Branches(nn.Module):
 
 
 def network_of(module: nn.Module, size: int = 48, channels: int = 3) -> Network:
-    how = Preprocessing(None, (size, size), mean=(0.5, 0.45, 0.4)[:channels], std=(0.25,) * channels)
+    how = Preprocessing.usual(None, (size, size), mean=(0.5, 0.45, 0.4)[:channels], std=(0.25,) * channels)
     return Network("small", module.eval(), how, "random", "")
 
 
@@ -287,7 +290,7 @@ def test_every_unit_of_a_small_network_rises_far_above_its_start(name: str) -> N
     colour = network.preprocessing.mean
     how = Normalized.of(network.preprocessing, CPU)
     with torch.no_grad():
-        starts = how(Pixels(colour, DEFAULT.noise, CPU).start(range(100), height, width))
+        starts = how(DEFAULT.canvas.start(range(100), (height, width), Look(colour, colour)))
         output = subnetwork(traced, layer)(starts)
         values = output.amax((2, 3)) if output.dim() == 4 else output
     for drawn in draw(network, name, list(range(layer.units))):
@@ -314,7 +317,7 @@ def test_a_grey_network_gets_grey_pictures_and_five_channels_are_refused() -> No
     grey = network_of(nn.Sequential(nn.Conv2d(1, 4, 5), nn.ReLU()), channels=1)
     for drawn in draw(grey, "1", [0, 1]):
         assert np.ptp(drawn.picture, axis=2).max() == 0
-    how = Preprocessing(None, (9, 9), mean=(0.5,) * 5, std=(1.0,) * 5)
+    how = Preprocessing.usual(None, (9, 9), mean=(0.5,) * 5, std=(1.0,) * 5)
     many = Network("many", nn.Sequential(nn.Conv2d(5, 4, 5)).eval(), how, "random", "")
     with pytest.raises(UserError, match="5 channels"):
         draw(many, "0", [0])

@@ -12,7 +12,7 @@ import torch
 
 from pipeline.ascent.canvas import to_bytes, to_rgb
 from pipeline.ascent.climb import Climb
-from pipeline.ascent.presets import Preset
+from pipeline.ascent.recipe import Preset
 from pipeline.engines.engine import device_memory
 from pipeline.errors import UserError
 from pipeline.layers import Layer, Traced

@@ -1,4 +1,4 @@
-"""Canvases: how the pictures of a batch are parameterized; so far as pixels in the valid colour range."""
+"""The canvas of pixels, how pictures become network input, and how they become 8-bit ones."""
 
 from __future__ import annotations
 
@@ -8,40 +8,53 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from pipeline.ascent.recipe import Look, Size
 from pipeline.images import Preprocessing
 
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """Pictures as `[B, C, H, W]` in 0..1, starting from the network's mean colour and Gaussian noise around it.
+    """Pictures as they are, starting from a colour and Gaussian noise around it.
 
-    `noise` is its standard deviation (0..1). Each picture's noise comes from its own seed and no other source.
+    `noise` is its standard deviation, `colour` that of every channel (0..1), the network's mean colour if None. Each
+    picture's noise comes from its own seed and no other source.
     """
 
-    colour: tuple[float, ...]
     noise: float
-    device: torch.device
+    colour: float | None = None
 
-    def start(self, seeds: Sequence[int], height: int, width: int) -> Tensor:
-        """Pictures to begin with, one per seed: `[B, C, height, width]`."""
-        pictures = torch.empty(len(seeds), len(self.colour), height, width)
+    def start(self, seeds: Sequence[int], size: Size, look: Look) -> Tensor:
+        """Pictures to begin with, one a seed: `[B, C, H, W]`."""
+        colours = look.mean if self.colour is None else (self.colour,) * len(look.mean)
+        pictures = torch.empty(len(seeds), len(colours), *size)
         for picture, seed in zip(pictures, seeds, strict=True):
             picture.normal_(0, self.noise, generator=torch.Generator().manual_seed(seed))
-        pictures += torch.tensor(self.colour).view(1, -1, 1, 1)
-        return self.valid(pictures.to(self.device))
+        pictures += torch.tensor(colours).view(1, -1, 1, 1)
+        return self.kept_valid(pictures)
 
-    def valid(self, pictures: Tensor) -> Tensor:
+    def picture(self, parameters: Tensor, size: Size, look: Look) -> Tensor:
+        """The same."""
+        return parameters
+
+    def kept_valid(self, parameters: Tensor) -> Tensor:
         """The nearest pictures that a screen can show."""
-        return pictures.clamp(0, 1)
+        return parameters.clamp(0, 1)
 
-    def enlarge(self, pictures: Tensor, fresh: Tensor, top: int, left: int) -> Tensor:
-        """`pictures` put into the larger `fresh` ones at `top`, `left` (pixels, moved inside where they stick out)."""
-        height, width = pictures.shape[2:]
-        top = min(max(top, 0), fresh.shape[2] - height)
-        left = min(max(left, 0), fresh.shape[3] - width)
-        fresh[:, :, top : top + height, left : left + width] = pictures
-        return fresh
+
+def placed(pictures: Tensor, around: Tensor, top: int, left: int) -> Tensor:
+    """`pictures` put into the larger ones `around` them at `top`, `left` (pixels, moved inside)."""
+    height, width = pictures.shape[2:]
+    top = min(max(top, 0), around.shape[2] - height)
+    left = min(max(left, 0), around.shape[3] - width)
+    around[:, :, top : top + height, left : left + width] = pictures
+    return around
+
+
+def zoomed(pictures: Tensor, size: Size) -> Tensor:
+    """`pictures` scaled to another size, bilinear."""
+    return functional.interpolate(pictures, size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def to_bytes(pictures: Tensor) -> np.ndarray:

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.ascent.canvas import Normalized, Pixels, to_bytes
+from pipeline.ascent.canvas import Normalized, placed, to_bytes, zoomed
 from pipeline.ascent.cone import centre
-from pipeline.ascent.objectives import centre_of_units, image_activations
-from pipeline.ascent.presets import Preset, Stage
-from pipeline.ascent.regularizers import blur, compose, natural_colours, natural_spectrum, shift, unit_rms
-from pipeline.ascent.subnetwork import subnetwork
+from pipeline.ascent.objectives import image_activations
+from pipeline.ascent.recipe import Canvas, Look, Moment, Part, Preset, Size, Stage
+from pipeline.ascent.subnetwork import REDIRECTED, subnetwork
 from pipeline.images import Preprocessing
 from pipeline.layers import Layer, Traced
 from pipeline.layouts import TOKENS
 from pipeline.receptive_field import Axis, Field
 from pipeline.shapes import elements, output_shape
 
-Size = tuple[int, int]
 Position = tuple[int, int]
 
 
@@ -37,12 +36,12 @@ class Climb:
         device: torch.device,
     ) -> None:
         self.traced, self.layer, self.field, self.preset, self.device = traced, layer, field, preset, device
-        self.colour = preprocessing.mean
+        self.look = Look(preprocessing.mean, preprocessing.std)
         self.normalized = Normalized.of(preprocessing, device)
         self.plain = subnetwork(traced, layer).to(device)
         self._outputs: dict[Size, tuple[int, ...] | None] = {}
         self.size = self._size()
-        self._cones: dict[tuple[Size, float], nn.Module] = {}
+        self._networks: dict[tuple[Size, float], nn.Module] = {}
 
     def __call__(
         self, units: Sequence[int], seeds: Sequence[int], jitter_seed: int, attempt: int
@@ -52,20 +51,33 @@ class Climb:
         `seeds` are those of each unit's noise; the shifts of the jitter are the same for all units of the layer.
         Each further `attempt` (from 0) begins with more noise and leaks more.
         """
-        canvas = Pixels(self.colour, self.preset.noise * self.preset.retry_noise**attempt, self.device)
+        canvas = self._canvas(attempt)
         slope = min(self.preset.slope * self.preset.retry_slope**attempt, 0.9)
         which = torch.tensor(list(units), device=self.device)
-        shifts = torch.Generator().manual_seed(jitter_seed)
+        shared = torch.Generator().manual_seed(jitter_seed)
         size = self._stage_size(self.preset.stages[0])
-        pictures = canvas.start(seeds, *size)
+        parameters = canvas.start(seeds, size, self.look).to(self.device)
         for stage in self.preset.stages:
             before, size = size, self._stage_size(stage)
             if size != before:
-                around = canvas.start(seeds, *size)
-                pictures = canvas.enlarge(pictures, around, *self._offset(before, size))
-            pictures = self._rise(canvas, pictures, stage, slope, which, shifts)
-        pictures = self._extended(pictures)
+                parameters = self._enlarged(canvas, parameters, stage, seeds, before, size)
+            parameters = self._rise(canvas, parameters, stage, size, slope, which, shared)
+        pictures = self._extended(canvas.picture(parameters, size, self.look).detach().clamp(0, 1))
         return pictures, self.measure(pictures).gather(1, which[:, None])[:, 0]
+
+    def _canvas(self, attempt: int) -> Canvas:
+        """The preset's; noisier where a try before has failed."""
+        canvas, more = self.preset.canvas, self.preset.retry_noise**attempt
+        return replace(canvas, noise=canvas.noise * more) if attempt and hasattr(canvas, "noise") else canvas  # type: ignore[type-var]
+
+    def _enlarged(
+        self, canvas: Canvas, parameters: Tensor, stage: Stage, seeds: Sequence[int], before: Size, size: Size
+    ) -> Tensor:
+        """Pixels of a stage before on this stage's canvas."""
+        if stage.zoom:
+            return zoomed(parameters, size)
+        around = canvas.start(seeds, size, self.look).to(self.device)
+        return placed(parameters, around, *self._offset(before, size))
 
     def _extended(self, pictures: Tensor) -> Tensor:
         """The same pictures; pixels that the position does not see go on like the nearest that it sees."""
@@ -81,7 +93,7 @@ class Climb:
 
     def elements(self) -> int:
         """Numbers that one picture makes inside the network at the largest canvas."""
-        return elements(self._cone(self.size, self.preset.slope), self._shape(self.size))
+        return elements(self._network(self.size, self.preset.slope), self._shape(self.size))
 
     @torch.no_grad()
     def measure(self, pictures: Tensor) -> Tensor:
@@ -90,45 +102,53 @@ class Climb:
         return image_activations(self.plain(self.normalized(rounded)))
 
     def _rise(
-        self, canvas: Pixels, pictures: Tensor, stage: Stage, slope: float, units: Tensor, shifts: torch.Generator
+        self,
+        canvas: Canvas,
+        parameters: Tensor,
+        stage: Stage,
+        size: Size,
+        slope: float,
+        units: Tensor,
+        shared: torch.Generator,
     ) -> Tensor:
-        size = (pictures.shape[2], pictures.shape[3])
-        network, objective = self._cone(size, slope * stage.leak), centre_of_units(units)
+        settled = self._network(size, slope * stage.leak)
         strength = self.preset.strength(min(size))
-        natural = strength * stage.natural
-        reach = int(stage.jitter * min(size))
+        stepper = stage.optimizer.begin(parameters)
         for done in range(stage.steps):
-            share = done / max(stage.steps - 1, 1)
-            step = _between(stage.step, share)
-            down, right = torch.randint(-reach, reach + 1, (2,), generator=shifts).tolist()
-            shape_gradient = compose(
-                shift(-down, -right),
-                natural_colours(self.preset.colours * natural),
-                natural_spectrum(self.preset.spectrum * natural),
-                unit_rms,
-            )
-            seen = shift(down, right)(pictures).requires_grad_()
-            rising = objective(network(self.normalized(seen))).sum()
-            (gradient,) = torch.autograd.grad(rising, seen)
-            pictures = canvas.valid(pictures.detach() + step * shape_gradient(gradient))
-            pictures = blur(_between(stage.blur, share) * strength)(pictures)
-        return pictures
+            network = settled if done >= stage.redirect else self._network(size, REDIRECTED)
+            now = Moment(done / max(stage.steps - 1, 1), done, strength, shared, self.look)
+            held = parameters.detach().requires_grad_()
+            seen = _all(stage.transforms, canvas.picture(held, size, self.look), now)
+            heights = self.preset.objective(network(self.normalized(seen)), units)
+            (gradient,) = torch.autograd.grad(heights.sum(), held)
+            now = replace(now, gradient=gradient, heights=heights.detach())
+            gradient = _all(stage.shapers, gradient, now)
+            step = stage.step(now.share)
+            parameters = canvas.kept_valid(stepper(parameters.detach(), gradient, step, heights.detach()))
+            parameters = _all(stage.regularizers, parameters, now)
+        return parameters
 
-    def _cone(self, size: Size, slope: float) -> nn.Module:
-        """The leaky network that reads one position only, for canvases of `size`."""
-        if (size, slope) not in self._cones:
-            leaky = subnetwork(self.traced, self.layer, slope)
-            reduced = centre(leaky, self._shape(size), self._position(size)).to(self.device)
-            self._cones[size, slope] = reduced.to(memory_format=torch.channels_last)
-        return self._cones[size, slope]
+    def _network(self, size: Size, slope: float) -> nn.Module:
+        """The leaky network, for canvases of `size`; all but one position left out where the objective reads one."""
+        if (size, slope) not in self._networks:
+            network = subnetwork(self.traced, self.layer, slope or None)
+            if self.preset.objective.one_position:
+                network = centre(network, self._shape(size), self._position(size))
+            self._networks[size, slope] = network.to(self.device).to(memory_format=torch.channels_last)
+        return self._networks[size, slope]
 
     def _size(self) -> Size:
         """The smallest canvas on which a position sees its whole field; the input where the network takes no less."""
         _, height, width = self.traced.input_shape
-        size = _room(self.field.y, height), _room(self.field.x, width)
+        if self.preset.side is not None:
+            size = min(self.preset.side, height), min(self.preset.side, width)
+        else:
+            size = _room(self.field.y, height), _room(self.field.x, width)
         return size if self._output(size) is not None else (height, width)
 
     def _stage_size(self, stage: Stage) -> Size:
+        if stage.canvas == 1:
+            return self.size
         height, width = (max(round(length * stage.canvas), min(length, self.preset.least_size)) for length in self.size)
         return (height, width) if self._output((height, width)) is not None else self.size
 
@@ -161,7 +181,14 @@ class Climb:
         return self._outputs[size]
 
     def _shape(self, size: Size) -> tuple[int, int, int]:
-        return len(self.colour), *size
+        return len(self.look.mean), *size
+
+
+def _all(parts: Sequence[Part], pictures: Tensor, now: Moment) -> Tensor:
+    """One part after another."""
+    for part in parts:
+        pictures = part(pictures, now)
+    return pictures
 
 
 def _room(axis: Axis, most: int) -> int:
@@ -191,8 +218,3 @@ def _middle_token(tokens: int) -> int:
     """The token of the patch in the middle, if they are those of a square, row by row, behind a few others."""
     side = math.isqrt(tokens)
     return tokens - side * side + side // 2 * side + side // 2
-
-
-def _between(ends: tuple[float, float], share: float) -> float:
-    """From the first of `ends` to the second in equal ratios."""
-    return float(ends[0] * (ends[1] / ends[0]) ** share)

@@ -1,15 +1,18 @@
-"""Regularizers: functions that return functions from pictures or gradients `[B, C, H, W]` to the same shape.
+"""What shapes gradients and keeps pictures tame: blur, natural spectra and colours, decay, clips; as parts of recipes.
 
-None mixes the pictures of a batch.
+Each works on pictures or gradients `[B, C, H, W]`, and none mixes the pictures of a batch.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from pipeline.ascent.recipe import Moment, Schedule
 
 Change = Callable[[Tensor], Tensor]
 
@@ -17,19 +20,41 @@ Change = Callable[[Tensor], Tensor]
 _COLOUR_BASIS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 
 
-def compose(*changes: Change) -> Change:
-    """One change after another."""
-    return lambda pictures: functools.reduce(lambda value, change: change(value), changes, pictures)
+@dataclass(frozen=True, slots=True)
+class Blur:
+    """Gaussian blur after every `every`-th step; `sigma` in pixels. Øygard's deepdraw; Yosinski et al. 2015."""
+
+    sigma: Schedule
+    every: int = 1
+    fades: bool = False
+
+    def __call__(self, pictures: Tensor, now: Moment) -> Tensor:
+        """The blurred pictures; with `fades` less on small canvases."""
+        if (now.step + 1) % self.every:
+            return pictures
+        return blur(self.sigma(now.share) * (now.strength if self.fades else 1.0))(pictures)
 
 
-def shift(down: int, right: int) -> Change:
-    """Moves pictures by whole pixels; what leaves on one side returns on the other.
+@dataclass(frozen=True, slots=True)
+class NaturalSpectrum:
+    """Scales each spatial frequency f of a gradient by f ** -power; see `natural_spectrum`."""
 
-    A random one before each step is the jitter of DeepDream.
-    """
-    if not down and not right:
-        return lambda pictures: pictures
-    return lambda pictures: pictures.roll((down, right), (2, 3))
+    power: float
+
+    def __call__(self, gradients: Tensor, now: Moment) -> Tensor:
+        """The gradients with more weight on coarse structure, less so on small canvases."""
+        return natural_spectrum(self.power * now.strength)(gradients)
+
+
+@dataclass(frozen=True, slots=True)
+class NaturalColours:
+    """Moves gradients by `share` towards the directions of natural colours; see `natural_colours`."""
+
+    share: float
+
+    def __call__(self, gradients: Tensor, now: Moment) -> Tensor:
+        """The gradients, less changed on small canvases."""
+        return natural_colours(self.share * now.strength)(gradients)
 
 
 def blur(sigma: float) -> Change:
@@ -79,12 +104,6 @@ def natural_colours(share: float) -> Change:
         return torch.einsum("ij,bjhw->bihw", mixing.to(gradients.device), gradients)
 
     return change
-
-
-def unit_rms(gradients: Tensor) -> Tensor:
-    """Scales each picture's gradient to a root mean square of 1; a gradient of zeros stays zero."""
-    size = gradients.square().mean((1, 2, 3), keepdim=True).sqrt()
-    return gradients / size.clamp_min(torch.finfo(gradients.dtype).tiny)
 
 
 @functools.lru_cache(maxsize=64)

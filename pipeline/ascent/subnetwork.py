@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -24,14 +25,18 @@ _OUT_OF_PLACE: dict[Any, Callable[..., Any]] = {
 }  # fmt: skip
 
 
+REDIRECTED = -1.0
+"""The slope that stands for ReLUs which hand on gradients that they would block, and rectify as they always do."""
+
+
 def subnetwork(traced: Traced, layer: Layer, slope: float | None = None) -> nn.Module:
     """The part of the network that `layer` needs: images `[B, C, H, W]` to `[B, U, H, W]` or `[B, U]`.
 
     With a `slope`, every ReLU and ReLU6, module or function, is a leaky one, so that a unit which does not fire
     still says in which direction it would (Øygard's deepdraw; lucid redirects the gradient instead). None keeps
-    the network's own. No operation works in place, parameters share memory with the network's and require no
-    gradient; the network itself is left as it was. A graph of torch.fx where the network has one; where it has
-    none, functions between its modules are left as they are.
+    the network's own, `REDIRECTED` lucid's. No operation works in place, parameters share memory with the network's
+    and require no gradient; the network itself is left as it was. A graph of torch.fx where the network has one; where
+    it has none, functions between its modules are left as they are.
     """
     read = Read(as_map, (layer.layout, layer.height, layer.width))
     if traced.graph is None:
@@ -102,12 +107,52 @@ class LeakyReLU6(nn.Module):
         return leaky_relu6(x, self.slope)
 
 
+class _Redirected(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, most: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.most = most
+        return x.clamp(0, most)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        usual = gradient.masked_fill((x < 0) | (x > ctx.most), 0)
+        further_away = ((x < 0) & (gradient < 0)) | ((x > ctx.most) & (gradient > 0))
+        passes = (usual != 0).flatten(1).any(1).view(-1, *[1] * (x.dim() - 1))
+        return torch.where(passes, usual, gradient.masked_fill(further_away, 0)), None
+
+
+def redirected_relu(x: Tensor, most: float) -> Tensor:
+    """A ReLU that clips at `most`; a picture whose whole gradient it would block gets it as if it let it through.
+
+    But for what would lead further away: below zero only gradients that ask for more are handed on (lucid,
+    `redirected_relu_grad`), of pictures through which nothing else passes.
+    """
+    result: Tensor = _Redirected.apply(x, most)
+    return result
+
+
+class RedirectedReLU(nn.Module):
+    """`redirected_relu` as a module."""
+
+    def __init__(self, most: float) -> None:
+        super().__init__()
+        self.most = most
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rectifies `x`, any shape with the batch first."""
+        return redirected_relu(x, self.most)
+
+
 def _leaky_module(module: nn.Module, slope: float | None) -> nn.Module | None:
     if slope is None:
         return None
-    if type(module) is nn.ReLU:
-        return nn.LeakyReLU(slope)
-    return LeakyReLU6(slope) if type(module) is nn.ReLU6 else None
+    if type(module) not in (nn.ReLU, nn.ReLU6):
+        return None
+    if slope == REDIRECTED:
+        return RedirectedReLU(6.0 if type(module) is nn.ReLU6 else math.inf)
+    return nn.LeakyReLU(slope) if type(module) is nn.ReLU else LeakyReLU6(slope)
 
 
 def _frozen(module: nn.Module, known: dict[int, nn.Module]) -> nn.Module:
@@ -134,7 +179,9 @@ def _rewrite_function(node: fx.Node, slope: float | None) -> None:
     if node.target in _RELUS | _RELUS6:
         function: Callable[..., Tensor] = functional.relu if node.target in _RELUS else functional.relu6
         arguments: tuple[Any, ...] = node.args[:1] or (node.kwargs["input"],)
-        if slope is not None:
+        if slope == REDIRECTED:
+            function, arguments = redirected_relu, (*arguments, math.inf if node.target in _RELUS else 6.0)
+        elif slope is not None:
             function = functional.leaky_relu if node.target in _RELUS else leaky_relu6
             arguments = (*arguments, slope)
         node.op, node.target, node.args, node.kwargs = "call_function", function, arguments, {}
