@@ -184,22 +184,33 @@ class GraphTrace:
             if type(module).__module__ == "torchvision.ops.misc"
             or (isinstance(module, derived) and not type(module).__module__.startswith("torch.nn"))
         ]
-        ends = {self._end_of_module(name): name for name in reversed(blocks)}
+        ends = {self._doing(self._end_of_module(name)): name for name in reversed(blocks)}
         names = {node: name for node, name in ends.items() if node is not None}
         return names | {
             node: str(node.all_input_nodes[0].target) for node in self.graph.nodes if self._of_attention(node)
         }
 
+    def _doing(self, node: fx.Node | None) -> fx.Node | None:
+        """The operation whose result a node hands on, if it does nothing itself."""
+        while node is not None and operations.is_nothing(self._module(node)):
+            node = node.all_input_nodes[0]
+        return node
+
     def _chain(self, node: fx.Node) -> list[fx.Node]:
+        """A map, the normalization and the activation that directly follow it."""
         chain = [node]
         for follows in (operations.is_norm, operations.is_activation):
-            users = list(chain[-1].users)
-            if len(users) != 1 or users[0].op not in ("call_module", "call_function", "call_method"):
-                continue
-            follower = users[0]
-            if follows(self._module(follower), follower.target) and follower.args[:1] == (chain[-1],):
+            follower = self._follower(chain[-1])
+            if follower is not None and follows(self._module(follower), follower.target):
                 chain.append(follower)
         return chain
+
+    def _follower(self, node: fx.Node) -> fx.Node | None:
+        """The only operation that takes what a node gives, as it is."""
+        users = [user for user in node.users if user in self.shapes or user.op == "output"]  # its size may be asked for
+        if len(users) != 1 or users[0].op == "output" or users[0].args[:1] != (node,):
+            return None
+        return self._follower(users[0]) if operations.is_nothing(self._module(users[0])) else users[0]
 
     def _module(self, node: fx.Node) -> nn.Module | None:
         return self.module.get_submodule(str(node.target)) if node.op == "call_module" else None

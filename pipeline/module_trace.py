@@ -249,7 +249,8 @@ def _observed(network: nn.Module, input_shape: tuple[int, int, int]) -> list[_Ca
             call.shape, call.of_image = tuple(tensor.shape), tensor.requires_grad
             call.inner = maker(tensor)
             fresh = call.inner is None
-            leaf = not any(True for _ in module.children()) or operations.is_map(module)
+            whole = operations.is_map(module) or operations.is_norm(module)  # timm's norms hold their activation
+            leaf = whole or not any(True for _ in module.children())
             if leaf:
                 if call.source is not None:
                     call.source.users.append(call)
@@ -308,9 +309,18 @@ def _sum(tensor: Tensor) -> str:
 
 
 def _chain(call: _Call) -> list[_Call]:
+    """A map, the normalization and the activation that directly follow it."""
     chain = [call]
     for follows in (operations.is_norm, operations.is_activation):
-        users = chain[-1].users
-        if len(users) == 1 and follows(users[0].module):
-            chain.append(users[0])
+        follower = _follower(chain[-1])
+        if follower is not None and follows(follower.module):
+            chain.append(follower)
     return chain
+
+
+def _follower(call: _Call) -> _Call | None:
+    """The only module that takes what a call gives."""
+    users = call.users
+    if len(users) != 1:
+        return None
+    return _follower(users[0]) if operations.is_nothing(users[0].module) else users[0]

@@ -60,6 +60,11 @@ def is_activation(module: nn.Module | None, target: object = None) -> bool:
     return type(module).__module__ == "torch.nn.modules.activation" and not isinstance(module, nn.MultiheadAttention)
 
 
+def is_nothing(module: nn.Module | None) -> bool:
+    """A module that changes nothing once a network is trained."""
+    return isinstance(module, (nn.Identity, nn.modules.dropout._DropoutNd))
+
+
 def name_of(module: nn.Module | None, target: object = None) -> str:
     """How an operation is called in the column `kind`."""
     if module is not None:
