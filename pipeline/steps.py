@@ -112,9 +112,10 @@ class Resize(Step):
             source = _nearest(before, after, "" if self.filter == "pillow" else self.interpolation)
             return source[found[0]], source[found[1] - 1] + 1
         if self.filter == "plain":
-            pixels = (found[0], found[1] - 1)
-            low, high = (_plain_bounds(pixel, before, after, self.interpolation) for pixel in pixels)
-            return low[0], high[1]
+            first, last = (
+                _plain_bounds(pixel, before, after, self.interpolation) for pixel in (found[0], found[1] - 1)
+            )
+            return first[0], last[1]
         under = _Filter(self.interpolation, before, after, before * _SINGLE if self.filter == "antialias" else 0.0)
         low, high = under.bounds(found[0])[0], under.bounds(found[1] - 1)[1]
         if self.filter == "pillow":
