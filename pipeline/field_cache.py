@@ -29,7 +29,8 @@ AxisEntry = tuple[int, int, int | None, int]
 Entry = tuple[tuple[AxisEntry, AxisEntry], np.ndarray, str | None]
 """Both axes, the bounds, the note."""
 
-_FORMAT = 1
+_OWN = ("dependence*.py", "receptive_field.py", "field_cache.py", "layouts.py", "*_trace.py")
+"""The files that decide what a field is: fields found by other rules are found anew."""
 
 
 class FieldCache:
@@ -73,7 +74,7 @@ def network_fingerprint(traced: Traced) -> str:
     kinds = sorted({type(part) for part in module.modules()}, key=lambda kind: (kind.__module__, kind.__qualname__))
     return fingerprint(
         {
-            "format": _FORMAT,
+            "rules": _own_code(),
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
             "packages": _versions({kind.__module__.partition(".")[0] for kind in kinds}),
@@ -86,6 +87,12 @@ def network_fingerprint(traced: Traced) -> str:
             "settings": [(name, _settings(part)) for name, part in module.named_modules()],
         }
     )
+
+
+def _own_code() -> str:
+    here = Path(__file__).parent
+    files = sorted(file for pattern in _OWN for file in here.glob(pattern))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _versions(packages: Iterable[str]) -> dict[str, str]:

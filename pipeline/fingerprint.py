@@ -6,6 +6,8 @@ import hashlib
 import json
 from typing import Any
 
+from torch import Tensor
+
 
 def canonical(record: dict[str, Any]) -> bytes:
     """A record as JSON in one form."""
@@ -15,3 +17,11 @@ def canonical(record: dict[str, Any]) -> bytes:
 def fingerprint(record: dict[str, Any]) -> str:
     """Sixteen hexadecimal digits of the SHA-256 of a record."""
     return hashlib.sha256(canonical(record)).hexdigest()[:16]
+
+
+def described(tensor: Tensor | None) -> str:
+    """A tensor's shape and the first sixteen digits of the SHA-256 of its numbers: equal for equal ones."""
+    if tensor is None:
+        return "None"
+    numbers = tensor.detach().cpu().contiguous().numpy().tobytes()
+    return f"{list(tensor.shape)}:{hashlib.sha256(numbers).hexdigest()[:16]}"
