@@ -20,12 +20,13 @@ COMPILE ?= auto
 PRESET ?= default
 VISUALIZE ?= 1
 UNITS ?=
+GENERATOR ?=
 SOURCE ?=
 OUT ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup mine layers sheets shards demo-model test test-slow lint format bench bench-gpu clean
+.PHONY: help setup mine visualize layers sheets shards demo-model test test-slow lint format bench bench-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -46,6 +47,10 @@ mine: $(READY) ## mine DATASET with MODEL: tables, visualizations, sheets (the e
 	  --run '$(RUN)' --device '$(DEVICE)' --engine '$(ENGINE)' --preset '$(PRESET)' \
 	  --precision '$(PRECISION)' --compile '$(COMPILE)' \
 	  $(if $(filter 0,$(VISUALIZE)),--no-visualize,--visualize) $(ARGS)
+
+visualize: $(READY) ## draw units of RUN by PRESET: LAYERS=… UNITS=3,7,10-20; other units and presets stay
+	@$(JOBS) visualize --run '$(RUN)' --preset '$(PRESET)' --layers '$(LAYERS)' --units '$(UNITS)' \
+	  --generator '$(GENERATOR)' --weights '$(WEIGHTS)' --device '$(DEVICE)' --engine '$(ENGINE)' $(ARGS)
 
 layers: $(READY) ## list the layers of MODEL, their units, map sizes and receptive fields
 	@$(JOBS) layers $(if $(MODEL),--model '$(MODEL)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') --layers '$(LAYERS)' $(ARGS)
@@ -82,6 +87,7 @@ bench: $(READY) ## measure: mining against the bare forward pass, from files, ag
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.parts
+	$(BIN)/python -m benchmarks.ascent
 
 bench-gpu: ## measure on a GPU; needs no .venv, only torch, torchvision, numpy, pyarrow and pandas
 	PYTHONPATH=. $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu $(ARGS)

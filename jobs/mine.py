@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from jobs.console import Display
-from jobs.options import MODEL_HELP, WEIGHTS_HELP, Channels, Crop, Interpolation, Mean, Resize, Std
+from jobs.options import MODEL_HELP, WEIGHTS_HELP, Channels, Crop, EngineName, Interpolation, Mean, Resize, Std
 from jobs.summary import show_summary
 from pipeline.allocator import keep_freed_memory
 from pipeline.ascent.presets import find_preset
+from pipeline.check_crops import MOST as MOST_CHECKED
+from pipeline.check_crops import check_crops as check_mined_crops
 from pipeline.devices import compute_exactly, pick_device
 from pipeline.engines.local import LocalEngine
 from pipeline.engines.ray import BLOCK_SECONDS, RayEngine
@@ -47,13 +49,6 @@ class Decoder(StrEnum):
     nvjpeg = "nvjpeg"
 
 
-class Engine(StrEnum):
-    """Where the work runs."""
-
-    local = "local"
-    ray = "ray"
-
-
 def mine(
     dataset: Annotated[
         str,
@@ -72,12 +67,16 @@ def mine(
     ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     engine: Annotated[
-        Engine, typer.Option(help="Where the work runs: local, or ray (every node of a Ray cluster; docs/cluster.md).")
-    ] = Engine.local,
+        EngineName,
+        typer.Option(help="Where the work runs: local, or ray (every node of a Ray cluster; docs/cluster.md)."),
+    ] = EngineName.local,
     focus: Annotated[
         int,
         typer.Option(min=0, help="Exemplars of each unit whose effective field is measured, where fields are large."),
     ] = MOST,
+    check_crops: Annotated[
+        int, typer.Option(min=0, help="Exemplars of each unit whose crop is shown to the network alone.")
+    ] = MOST_CHECKED,
     resize: Resize = "",
     crop: Crop = "",
     interpolation: Interpolation = "",
@@ -139,7 +138,7 @@ def mine(
     keep_freed_memory()
     compute_exactly()
     recipe = find_preset(preset)
-    place = pick_device(device if engine is Engine.local else "cpu")  # Ray's workers have their own
+    place = pick_device(device if engine is EngineName.local else "cpu")  # Ray's workers have their own
     name = model or ("demo" if dataset == "demo" else "googlenet")
     check_name(name)
     run_folder(run)  # one that cannot hold a run is refused before anything is downloaded
@@ -160,11 +159,13 @@ def mine(
             f"{'it' if len(network.missing) == 1 else 'them'}."
         )
     settings = MineSettings(topk, batch_size, workers, max_skipped, precision.value, compile, decoder.value)
-    there = engine is Engine.ray
+    there = engine is EngineName.ray
     with RayEngine(device, worker_cores, block_seconds, display) if there else LocalEngine(place, workers) as workforce:
         mine_dataset(source, network, traced, chosen, folder, workforce.device, settings, display, workforce)
         if focus:
             focus_run(folder, source, network, traced, chosen, workforce, display, focus)
+        if check_crops:
+            check_mined_crops(folder, network, traced, chosen, workforce, display, check_crops)
         if visualize:
             visualize_run(
                 folder, network, traced, chosen, recipe, workforce.device, seed=seed, progress=display, engine=workforce

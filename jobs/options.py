@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+
+class EngineName(StrEnum):
+    """Where the work runs."""
+
+    local = "local"
+    ray = "ray"
+
 
 MODEL_HELP = "demo, a name of torchvision's, timm/NAME, or package.module:factory (of your own)."
 WEIGHTS_HELP = (

@@ -17,10 +17,12 @@ def show_summary(run: Run, display: Display) -> None:
     table.add_column("table", no_wrap=True)
     table.add_column("rows", justify="right")
     table.add_column("what it holds")
-    drawn = run.record.get("visualization")
+    drawn = run.record.get("visualizations", {})
+    pictures = sum(counted["pictures"] for counted in drawn.values())
     for name, rows, holds in (
         ("layers.parquet", len(run.layers), "map sizes and receptive fields"),
         ("units/", run.record["units"], "statistics, labels" + (", visualizations" if drawn else "")),
+        *([("visualizations/", pictures, f"what gradient ascent drew, by {', '.join(drawn)}")] if drawn else []),
         ("exemplars/", counts["exemplars"], "the strongest images of each unit, their boxes and crops"),
         ("images.parquet", counts["images_with_exemplars"], "the images those exemplars name"),
         (

@@ -28,15 +28,18 @@ AS_MADE = "as the factory made them"
 _USUAL = (256, (224, 224))
 
 
-def check(spec: str) -> None:
-    """Raises `UserError` for a `package.module:factory` that cannot be one; imports nothing of it."""
-    top = _split(spec)[0].partition(".")[0]
+def check(spec: str, word: str = "MODEL") -> None:
+    """Raises `UserError` for a `package.module:factory` that cannot be one; imports nothing of it.
+
+    `word` is what the user said it by.
+    """
+    top = _split(spec, word)[0].partition(".")[0]
     with _working_directory():
         found: Any = sys.modules.get(top)
         with suppress(ValueError):  # of a module without a spec, as __main__
             found = found or importlib.util.find_spec(top)
         if not found:
-            raise _no_module(spec, top)
+            raise _no_module(spec, top, word)
 
 
 def make(spec: str, weights: str, wishes: Wishes) -> Made:
@@ -52,7 +55,7 @@ def make(spec: str, weights: str, wishes: Wishes) -> Made:
             "or a .safetensors/.pth file."
         )
     read = read_weights(Path(weights)) if looks_like_a_file(weights) and weights != "random" else None
-    module, transform = _called(spec)
+    module, transform = _called(spec, "MODEL")
     notices = []
     if transform is None:
         how = with_wishes(Preprocessing.usual(*_USUAL), wishes)
@@ -75,6 +78,15 @@ def make(spec: str, weights: str, wishes: Wishes) -> Made:
     return Made(module, how, read.origin, None, filled.missing, (*notices, *filled.notices))
 
 
+def make_module(spec: str, word: str) -> nn.Module:
+    """The module that the factory `spec` makes, called without arguments, under a fixed seed, in evaluation mode.
+
+    `word` is what the user said it by. Raises `UserError` for a factory that is not there, fails or gives something
+    else.
+    """
+    return _called(spec, word)[0]
+
+
 def _followed(transform: Callable[..., Any], wishes: Wishes) -> Preprocessing:
     """What the transform does for as many channels as are wished for."""
     if wishes.channels in (1, 3):
@@ -88,11 +100,11 @@ def _followed(transform: Callable[..., Any], wishes: Wishes) -> Preprocessing:
     return with_wishes(follow(transform), wishes)
 
 
-def _split(spec: str) -> tuple[str, str]:
+def _split(spec: str, word: str) -> tuple[str, str]:
     """The module's name and the factory's, which may have dots of its own."""
     module, colon, name = spec.partition(":")
     if not colon or not all(part.isidentifier() for part in [*module.split("."), *name.split(".")]):
-        raise UserError(f"MODEL={spec} cannot be imported. Write package.module:factory, with names of Python.")
+        raise UserError(f"{word}={spec} cannot be imported. Write package.module:factory, with names of Python.")
     return module, name
 
 
@@ -112,50 +124,50 @@ def _working_directory() -> Iterator[None]:
             sys.path.append(here)
 
 
-def _no_module(spec: str, name: str) -> UserError:
+def _no_module(spec: str, name: str, word: str) -> UserError:
     local = sorted(path.stem for path in Path.cwd().glob("*.py"))
     return UserError(
-        f"MODEL={spec}: there is no module {name!r}.{near_matches(name, local)} It was looked for in {os.getcwd()} and "
-        "among the installed packages; PYTHONPATH=folder adds another place."
+        f"{word}={spec}: there is no module {name!r}.{near_matches(name, local)} It was looked for in {os.getcwd()} "
+        "and among the installed packages; PYTHONPATH=folder adds another place."
     )
 
 
-def _called(spec: str) -> tuple[nn.Module, Callable[..., Any] | None]:
+def _called(spec: str, word: str) -> tuple[nn.Module, Callable[..., Any] | None]:
     """The network and the transform that the factory gives."""
     with _working_directory(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
-        factory = _found(spec)
+        factory = _found(spec, word)
         if isinstance(factory, nn.Module):
             return _evaluated(factory), None
         if not callable(factory):
-            raise UserError(f"MODEL={spec} is {kind_of(factory)}, not a function or class that makes a network.")
+            raise UserError(f"{word}={spec} is {kind_of(factory)}, not a function or class that makes a network.")
         torch.manual_seed(RANDOM_SEED)  # again: the import may have drawn numbers
         try:
             given = factory()
         except (Exception, SystemExit) as error:  # it is anyone's code, and the user's to mend
-            told = _told(error, sys.modules[_split(spec)[0]])
-            raise UserError(f"MODEL={spec} failed when it was called without arguments: {told}.") from error
+            told = _told(error, sys.modules[_split(spec, word)[0]])
+            raise UserError(f"{word}={spec} failed when it was called without arguments: {told}.") from error
     network, transform = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
     if not isinstance(network, nn.Module) or not (transform is None or callable(transform)):
         kinds = ", ".join(map(kind_of, given)) if isinstance(given, tuple) else kind_of(given)
-        raise UserError(f"MODEL={spec} gives {kinds}. It should give a torch.nn.Module, or (module, transform).")
+        raise UserError(f"{word}={spec} gives {kinds}. It should give a torch.nn.Module, or (module, transform).")
     return _evaluated(network), transform
 
 
-def _found(spec: str) -> Any:
+def _found(spec: str, word: str) -> Any:
     """Whatever the spec names, imported."""
-    name, attribute = _split(spec)
+    name, attribute = _split(spec, word)
     try:
         found: Any = importlib.import_module(name)
     except (Exception, SystemExit) as error:  # any code may stand in a module
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
-            raise _no_module(spec, error.name) from error
-        raise UserError(f"MODEL={spec}: importing {name} failed: {_told(error, None)}.") from error
+            raise _no_module(spec, error.name, word) from error
+        raise UserError(f"{word}={spec}: importing {name} failed: {_told(error, None)}.") from error
     at = name
     for part in attribute.split("."):
         if not hasattr(found, part):
             known = [each for each, value in vars(found).items() if not each.startswith("_") and callable(value)]
-            raise UserError(f"MODEL={spec}: {at} has no {part!r}.{near_matches(part, known)}")
+            raise UserError(f"{word}={spec}: {at} has no {part!r}.{near_matches(part, known)}")
         found, at = getattr(found, part), f"{at}.{part}"
     return found
 

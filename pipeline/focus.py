@@ -24,7 +24,7 @@ from pipeline.progress import Progress, Silent
 from pipeline.receptive_field import receptive_fields
 from pipeline.sources import Dataset
 from pipeline.subject import Subject
-from pipeline.tables import parquet_file, read_arrow, read_rows, write_table
+from pipeline.tables import completed, parquet_file, read_arrow, read_rows, write_table
 from pipeline.work import FocusWork
 from schemas.exemplars import EXEMPLARS, FOCUS
 
@@ -198,8 +198,8 @@ def _write_columns(run: Path, layer: Layer, done: pa.Table) -> int:
         begin = 0
         with parquet_file(path) as file:
             for group in range(file.num_row_groups):
-                part = file.read_row_group(group)
-                columns = {name: part[name] for name in part.column_names}
+                part = completed(file.read_row_group(group), EXEMPLARS)
+                columns = {name: part[name] for name in EXEMPLARS.names}
                 here = (rows >= begin) & (rows < begin + part.num_rows)
                 for side in FOCUS:
                     values = np.full(part.num_rows, -1, np.int32)

@@ -19,7 +19,7 @@ from pipeline.engines.engine import Engine, Tally
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
 from pipeline.exemplars import Rows, exemplar_rows
-from pipeline.files import alone, write_bytes
+from pipeline.files import alone, remove_files, write_bytes
 from pipeline.layers import Layer, Traced
 from pipeline.ledger import Ledger, begun
 from pipeline.merge import Merged, merge
@@ -177,6 +177,7 @@ class _Mining:
             **known,
             "url": self.dataset.shards[0].url if self.dataset.shards else "",
             "missing_weights": sorted(self.network.missing),
+            "asked": dict(self.network.asked),
             "units": sum(layer.units for layer in self.layers),
             "blocks": len(self.blocks),
             "boxes": known["preprocessing"]["boxes"],
@@ -256,6 +257,7 @@ class _Mining:
     def _write_tables(self, merged: Merged, rows: Rows, crops: CropStore) -> None:
         start = time.perf_counter()
         tables = MinedTables(self.run, self.layers, self.fields, merged, rows, crops, self.words)
+        remove_files((self.run / "visualizations").glob("*.parquet"))  # of what was mined here before
         tables.write_lists()
         with self.progress.stage("Writing tables", len(self.layers), "layers") as advance:
             for layer in self.layers:

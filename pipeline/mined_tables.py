@@ -93,6 +93,7 @@ class MinedTables:
                 **{side: pa.array(rows.box[part, i]) for i, side in enumerate(("left", "top", "right", "bottom"))},
                 "clipped": pa.array(rows.clipped[part]),
                 **dict.fromkeys(FOCUS, pa.nulls(count, pa.int32())),  # measured later, see focus.py
+                "crop_activation": pa.nulls(count, pa.float32()),  # and this, see crop_check.py
                 "crop": image_column(self.crops.take(part)),
             }
             yield pa.table([columns[name] for name in EXEMPLARS.names], schema=EXEMPLARS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,7 +15,7 @@ from pipeline.demo import network as demo
 from pipeline.errors import UserError, first_line, near_matches
 from pipeline.images import Preprocessing
 from pipeline.made import Made
-from pipeline.weights import RANDOM, RANDOM_SEED, Filled, fill, read_weights, weights_hash
+from pipeline.weights import RANDOM, RANDOM_SEED, Filled, fill, looks_like_a_file, read_weights, weights_hash
 from pipeline.wishes import Wishes, with_wishes
 
 
@@ -23,7 +25,8 @@ class Network:
 
     `weights` says where its tensors came from, `weights_hash` is the SHA-256 of all of them, `missing` names the
     tensors that its weights file lacked (they are random). `categories` are its classes in order, where known.
-    `notices` are sentences about it that the user should see.
+    `notices` are sentences about it that the user should see. `asked` is what it was asked for with: WEIGHTS, a file as
+    its absolute path, and the flags that are not empty.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Network:
     categories: tuple[str, ...] | None = None
     missing: frozenset[str] = frozenset()
     notices: tuple[str, ...] = ()
+    asked: Mapping[str, str | int] = field(default_factory=dict)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -66,8 +70,13 @@ def load_network(name: str, weights: str = "", wishes: Wishes = Wishes()) -> Net
         )
     return Network(
         name, made.module, made.preprocessing, made.weights, weights_hash(made.module), made.categories, made.missing,
-        tuple(notices),
+        tuple(notices), _asked(weights, wishes),
     )  # fmt: skip
+
+
+def _asked(weights: str, wishes: Wishes) -> dict[str, str | int]:
+    said = {name: value for name, value in asdict(wishes).items() if value}
+    return {"weights": os.path.abspath(weights) if looks_like_a_file(weights) else weights, **said}
 
 
 def check_name(name: str) -> None:

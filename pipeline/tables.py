@@ -81,6 +81,13 @@ def image_column(pictures: Iterable[bytes | None] | pa.Array) -> pa.Array:
     return pa.StructArray.from_arrays([data, paths], fields=list(IMAGE), mask=data.is_null())
 
 
+def completed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """`rows` in the columns of `schema`: those that a table of a version before has not are null."""
+    missing = {field.name: pa.nulls(len(rows), field.type) for field in schema if field.name not in rows.column_names}
+    columns = [missing[name] if name in missing else rows[name] for name in schema.names]
+    return pa.table(columns, schema=schema)
+
+
 def units_a_group(k: int) -> int:
     """How many units with k exemplars each make a row group of at most 450 rows."""
     return max(1, MOST_ROWS_A_GROUP // max(k, 1))

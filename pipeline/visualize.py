@@ -1,14 +1,13 @@
-"""Adds a visualization to every unit of a mined run: ascent in batches, each committed as it is done."""
+"""Adds visualizations to a mined run: ascent in batches, each committed as it is done; several presets side by side."""
 
 from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 from PIL import Image
 
@@ -18,26 +17,21 @@ from pipeline.ascent.recipe import Preset
 from pipeline.engines.engine import Engine
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
-from pipeline.files import alone, remove_files, safe_name, table_file, written_aside
+from pipeline.facet_table import add_facets
+from pipeline.files import alone, remove_files, safe_name, table_file
 from pipeline.fingerprint import fingerprint
 from pipeline.layers import Layer, Traced
 from pipeline.models import Network
 from pipeline.progress import Progress, Silent
+from pipeline.ranking import COLUMNS, Ranking
 from pipeline.receptive_field import receptive_fields
+from pipeline.run import Run
+from pipeline.spectrum import spectrum_of
+from pipeline.stage_store import StageStore
 from pipeline.subject import Subject
-from pipeline.tables import MOST_ROWS_A_GROUP, image_column, read_arrow, read_rows, write_table
+from pipeline.tables import read_rows
+from pipeline.visualization_tables import DRAWN, LayerPictures, counts
 from pipeline.work import AscentBatch, AscentWork
-from schemas.units import UNITS
-
-_DONE = pa.schema(
-    [
-        ("unit", pa.int32()),
-        ("picture", pa.binary()),
-        ("activation", pa.float32()),
-        ("seed", pa.int64()),
-        ("attempts", pa.int32()),
-    ]
-)
 
 
 def visualize_run(
@@ -48,157 +42,155 @@ def visualize_run(
     preset: Preset,
     device: torch.device,
     *,
+    units: Mapping[str, Sequence[int]] | None = None,
     seed: int = 0,
     progress: Progress = Silent(),
     engine: Engine | None = None,
 ) -> dict[str, Any]:
-    """Writes the visualization columns of the units tables of `layers`; returns the run's record.
+    """Draws `units` of `layers` (by name; None: all of them) by `preset`; returns the run's record.
 
-    `engine` does the work, this process on `device` if there is none; of an `engine` the device counts that it has.
-    Batches that an interrupted call had finished are kept. Raises `UserError` if the run cannot be written.
+    Their rows of `visualizations/` are added or replaced, and the units table shows them; those of other units and
+    presets stay. What is there already by the same recipe is not drawn again. `engine` does the work, this process on
+    `device` if there is none; of an `engine` the device counts that it has. Batches that an interrupted call had
+    finished are kept. Raises `UserError` if the run cannot be written.
     """
-    engine = engine or LocalEngine(device)
     check_channels(network)
-    known = {
-        "mined": record.read_record(run)["fingerprint"], "preset": repr(preset), "seed": seed,
-        "device": engine.device.type, "layers": [layer.name for layer in layers],
-    }  # fmt: skip
-    if not _drawn(run, layers, fingerprint(known), progress):
+    chosen = {layer.name: list(range(layer.units) if units is None else units[layer.name]) for layer in layers}
+    subject = Subject(network, traced, [layer for layer in layers if chosen[layer.name]])
+    drawing = _Drawing(run, subject, preset, seed, chosen, engine or LocalEngine(device), progress)
+    if not drawing.done():
         with alone(run, progress.say):
-            if not _drawn(run, layers, fingerprint(known), progress):  # by whoever we waited for
-                _draw(run, network, traced, layers, preset, seed, progress, engine, known)
+            if not drawing.done():  # by whoever we waited for
+                drawing.go()
     return record.read_record(run)
 
 
-def _drawn(run: Path, layers: Sequence[Layer], name: str, progress: Progress) -> bool:
-    """Whether all is done under this fingerprint; then removes what a killed command left of its state.
+class _Drawing:
+    """One drawing under way: what is fixed from the start."""
 
-    The tables are asked too: where nothing locks a run, another command may have mined them anew.
-    """
-    if record.read_record(run).get("visualization", {}).get("fingerprint") != name:
-        return False
-    paths = [table_file(run, "units", layer.name) for layer in layers]
-    if any(read_rows(path, ["visualization_seed"])["visualization_seed"].null_count for path in paths):
-        return False
-    progress.say(f"{run} has these visualizations already.")
-    try:
-        remove_files((run / "state").glob("ascent-*"))
-    except UserError as error:
-        progress.say(f"It holds state that is of no use any more. {error}")
-    return True
+    def __init__(
+        self,
+        run: Path,
+        subject: Subject,
+        preset: Preset,
+        seed: int,
+        units: Mapping[str, Sequence[int]],
+        engine: Engine,
+        progress: Progress,
+    ) -> None:
+        self.run, self.subject, self.layers, self.units = run, subject, subject.layers, units
+        self.preset, self.seed, self.engine, self.progress = preset, seed, engine, progress
+        known = {
+            "mined": record.read_record(run)["fingerprint"], "preset": repr(preset), "seed": seed,
+            "device": engine.device.type,
+        }  # fmt: skip
+        self.recipe = fingerprint(known)
+        self.store = StageStore(
+            run / "state" / f"ascent-{fingerprint(known | {'memory': budget(engine.memory)})}", DRAWN
+        )
 
+    def done(self) -> bool:
+        """Whether the tables hold and show it all; then removes what a killed command left of its state."""
+        if self.preset.name not in record.read_record(self.run).get("visualizations", {}):
+            return False
+        if any(
+            self._missing(layer) or not self._pictures(layer).shown(self.units[layer.name]) for layer in self.layers
+        ):
+            return False
+        self.progress.say(f"{self.run} has these visualizations already.")
+        try:
+            remove_files((self.run / "state").glob("ascent-*"))
+        except UserError as error:
+            self.progress.say(f"It holds state that is of no use any more. {error}")
+        return True
 
-def _draw(
-    run: Path,
-    network: Network,
-    traced: Traced,
-    layers: Sequence[Layer],
-    preset: Preset,
-    seed: int,
-    progress: Progress,
-    engine: Engine,
-    known: dict[str, Any],
-) -> None:
-    start = time.perf_counter()
-    written = record.read_record(run)
-    if written.pop("visualization", None):
-        record.write_record(run, written)  # from here on the tables hold some of each
-    store = _Store(run / "state" / f"ascent-{fingerprint(known | {'memory': budget(engine.memory)})}")
-    work = AscentWork(Subject(network, traced, layers), receptive_fields(traced, layers), preset, seed)
-    total = sum(layer.units for layer in layers)
-    left = [layer.units for layer in layers]
-    silent = 0
-    before = store.batches()
-    with progress.stage("Drawing", total, "units") as advance:
-
-        def finish(batch: AscentBatch) -> None:
-            nonlocal silent
-            layer = layers[batch.layer]
-            left[batch.layer] -= len(batch.units)
-            advance(len(batch.units), note=layer.name)
-            if not left[batch.layer]:
-                silent += _write_columns(run, layer, store.rows(layer), preset.name)
-
-        def todo() -> Iterator[AscentBatch]:
-            for number, layer in enumerate(layers):
-                for batch in work.batches(number, engine.here, engine.memory):
-                    if _Store.name(layer, batch.units.start) in before:
-                        finish(batch)
-                    else:
-                        yield batch
-
-        for batch, drawn in engine.map(work, todo(), lambda tally: None):
-            store.commit(layers[batch.layer], drawn)
-            finish(batch)
-    written["visualization"] = {
-        "fingerprint": fingerprint(known), "preset": preset.name, "seed": seed, "units": total, "never_fired": silent,
-        "seconds": round(time.perf_counter() - start, 3),
-    }  # fmt: skip
-    record.write_record(run, written)
-    remove_files((run / "state").glob("ascent-*"))
-
-
-class _Store:
-    """Finished batches of an ascent under way, one Arrow file each."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def commit(self, layer: Layer, batch: Sequence[Visualization]) -> None:
-        """Keeps a batch: whole or not at all."""
-        rows = [
-            {
-                "unit": item.unit, "picture": _png(item), "activation": item.activation, "seed": item.seed,
-                "attempts": item.attempts,
+    def go(self) -> None:
+        """Draws what is missing, layer by layer into the tables, then writes the record."""
+        start = time.perf_counter()
+        written = record.read_record(self.run)
+        if written.get("visualizations", {}).pop(self.preset.name, None):
+            record.write_record(self.run, written)  # from here on the tables hold some of each
+        missing = [self._missing(layer) for layer in self.layers]
+        self._draw(missing)
+        counted = counts(self.run, written["layers"], self.preset.name)
+        written["visualizations"] = written.get("visualizations", {}) | {
+            self.preset.name: {
+                "recipe": self.recipe, "seed": self.seed, **counted, "drawn": sum(map(len, missing)),
+                "seconds": round(time.perf_counter() - start, 3),
             }
-            for item in batch
-        ]  # fmt: skip
-        path = self.folder / self.name(layer, batch[0].unit)
-        with written_aside(path) as aside, pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, _DONE) as writer:
-            writer.write_table(pa.Table.from_pylist(rows, _DONE))
+        }  # fmt: skip
+        record.write_record(self.run, written)
+        remove_files((self.run / "state").glob("ascent-*"))
 
-    def rows(self, layer: Layer) -> pa.Table:
-        """Everything committed of a layer, by unit."""
-        paths = sorted(self.folder.glob(f"{safe_name(layer.name)}-??????.arrow"))
-        tables = [read_arrow(path, _DONE) for path in paths]
-        return pa.concat_tables([_DONE.empty_table(), *tables]).sort_by("unit")
+    def _draw(self, missing: Sequence[Sequence[int]]) -> None:
+        fields = receptive_fields(self.subject.traced, self.layers) if any(missing) else {}
+        wanted = self.preset.spectrum and any(missing)
+        spectrum = spectrum_of(Run(self.run), self.subject.network.preprocessing) if wanted else None
+        work = AscentWork(self.subject, fields, self.preset, self.seed, spectrum)
+        before = self.store.parts()
+        parts: list[list[str]] = [[] for _ in self.layers]
+        left = [len(units) for units in missing]
+        ranking: dict[int, Ranking] = {}
+        with self.progress.stage("Drawing", sum(left), "units") as advance:
 
-    def batches(self) -> set[str]:
-        """The names of the batches that are done."""
-        return {path.name for path in self.folder.glob("*.arrow")}
+            def finish(batch: AscentBatch) -> None:
+                layer = self.layers[batch.layer]
+                left[batch.layer] -= len(batch.units)
+                parts[batch.layer].append(_part(layer, batch.units))
+                advance(len(batch.units), note=layer.name)
+                if not left[batch.layer]:
+                    rows = self.store.rows(parts[batch.layer])
+                    if self.preset.facets:
+                        add_facets(self.run, layer.name, self.preset.name, rows)
+                    self._pictures(layer).add(rows, self.recipe)
+                    self._show(layer)
 
-    @staticmethod
-    def name(layer: Layer, first: int) -> str:
-        """The file of the batch whose first unit is `first`."""
-        return f"{safe_name(layer.name)}-{first:06d}.arrow"
+            def todo() -> Iterator[AscentBatch]:
+                for number, layer in enumerate(self.layers):
+                    if not missing[number]:
+                        self._show(layer)
+                        continue
+                    for batch in work.batches(number, self.engine.here, self.engine.memory, missing[number]):
+                        if _part(layer, batch.units) in before:
+                            finish(batch)
+                        else:
+                            yield work.with_exemplars(batch, self.run)
+
+            for batch, drawn in self.engine.map(work, todo(), lambda tally: None):
+                layer = self.layers[batch.layer]
+                if batch.layer not in ranking:
+                    ranking = {batch.layer: Ranking(read_rows(table_file(self.run, "units", layer.name), [*COLUMNS]))}
+                self.store.commit(_part(layer, batch.units), [_row(item, ranking[batch.layer]) for item in drawn])
+                finish(batch)
+
+    def _pictures(self, layer: Layer) -> LayerPictures:
+        return LayerPictures(self.run, layer.name, self.preset.name)
+
+    def _missing(self, layer: Layer) -> list[int]:
+        """The units of a layer that this recipe has not drawn yet."""
+        drawn = self._pictures(layer).drawn(self.recipe)
+        return [unit for unit in self.units[layer.name] if unit not in drawn]
+
+    def _show(self, layer: Layer) -> None:
+        pictures, units = self._pictures(layer), self.units[layer.name]
+        if not pictures.shown(units):
+            pictures.show(units)
+
+
+def _part(layer: Layer, units: Sequence[int]) -> str:
+    """What the state calls a batch."""
+    return f"{safe_name(layer.name)}-{fingerprint({'units': list(units)})}"
+
+
+def _row(item: Visualization, ranking: Ranking) -> dict[str, Any]:
+    return {
+        "unit": item.unit, "facet": item.facet, "picture": _png(item), "activation": item.activation,
+        "rank": ranking.rank(item.unit, item.readings), "seed": item.seed, "attempts": item.attempts,
+        "exemplars": None if item.facet is None else item.exemplars, "silhouette": item.silhouette,
+    }  # fmt: skip
 
 
 def _png(item: Visualization) -> bytes:
     data = io.BytesIO()
     Image.fromarray(item.picture).save(data, "PNG")
     return data.getvalue()
-
-
-def _write_columns(run: Path, layer: Layer, done: pa.Table, preset: str) -> int:
-    """Replaces a layer's visualization columns; returns how many units never fired on theirs."""
-    path = table_file(run, "units", layer.name)
-    units = read_rows(path)
-    reached = done["activation"].to_pylist()
-    maxima = units["activation_max"].to_pylist()
-    columns = {
-        "visualization": image_column(done["picture"].combine_chunks()),
-        "visualization_activation": done["activation"],
-        "visualization_ratio": pa.array(
-            [
-                value / most if most is not None and most > 0 else None
-                for value, most in zip(reached, maxima, strict=True)
-            ],
-            pa.float64(),
-        ),
-        "visualization_preset": pa.array([preset] * len(reached), pa.string()),
-        "visualization_seed": done["seed"],
-        "visualization_attempts": done["attempts"],
-    }
-    table = pa.table([columns.get(name, units[name]) for name in UNITS.names], schema=UNITS)
-    write_table(path, UNITS, (table.slice(at, MOST_ROWS_A_GROUP) for at in range(0, table.num_rows, MOST_ROWS_A_GROUP)))
-    return sum(value <= 0 for value in reached)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ import torch
 from pipeline.ascent.ascend import Visualization, batch_size, draw
 from pipeline.ascent.climb import Climb
 from pipeline.ascent.recipe import Preset
+from pipeline.ascent.references import Exemplar, read_exemplars
 from pipeline.batches import ahead, map_in_order
 from pipeline.compute import Runner
 from pipeline.crops import CropPart, cut_all
@@ -140,31 +142,53 @@ class FocusWork:
 
 @dataclass(frozen=True, slots=True)
 class AscentBatch:
-    """Units of one layer that are drawn together, in kernels of `size` pictures."""
+    """Units of one layer that are drawn together, in kernels of `size` pictures.
+
+    `exemplars` are those of each unit, for presets that ask for references.
+    """
 
     layer: int
-    units: range
+    units: tuple[int, ...]
     size: int
+    exemplars: Mapping[int, Sequence[Exemplar]] | None = None
 
 
 class AscentWork:
     """Batches of units by gradient ascent. What a layer's batches share is kept until the next layer is met."""
 
-    def __init__(self, subject: Subject, fields: Mapping[str, Field], preset: Preset, seed: int) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        fields: Mapping[str, Field],
+        preset: Preset,
+        seed: int,
+        spectrum: torch.Tensor | None = None,
+    ) -> None:
         self.subject, self.fields, self.preset, self.seed = subject, dict(fields), preset, seed
+        self.spectrum = spectrum
         self._last: tuple[int, torch.device, Climb] | None = None
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_last": None}
 
-    def batches(self, layer: int, device: torch.device, device_memory: int | None) -> list[AscentBatch]:
-        """All of a layer. They depend on the layer, the preset and the memory (bytes) of the workers' device only.
+    def batches(
+        self, layer: int, device: torch.device, device_memory: int | None, units: Sequence[int] | None = None
+    ) -> list[AscentBatch]:
+        """Of a layer all units (None) or some. Their size has a say in the last bits of a picture.
 
-        `device` is one of this process, to build the networks on.
+        It depends on the layer, the preset and the memory (bytes) of the workers' device only. `device` is one of this
+        process, to build the networks on.
         """
-        units = self.subject.layers[layer].units
+        chosen = range(self.subject.layers[layer].units) if units is None else units
         size = batch_size(self.subject.layers[layer], self._climb(layer, device), device_memory)
-        return [AscentBatch(layer, range(at, min(at + size, units)), size) for at in range(0, units, size)]
+        return [AscentBatch(layer, tuple(chosen[at : at + size]), size) for at in range(0, len(chosen), size)]
+
+    def with_exemplars(self, batch: AscentBatch, run: Path) -> AscentBatch:
+        """The batch with what its preset needs of the exemplars of `run`. Raises `UserError` if the run has none."""
+        if not self.preset.references:
+            return batch
+        layer = self.subject.layers[batch.layer].name
+        return replace(batch, exemplars=read_exemplars(run, layer, batch.units, self.preset.references))
 
     def open(self, at: Workplace) -> Callable[[Iterable[AscentBatch], Tell], Iterator[list[Visualization]]]:
         """Nothing: networks are made layer by layer."""
@@ -172,20 +196,21 @@ class AscentWork:
         def drawn(batches: Iterable[AscentBatch], tell: Tell) -> Iterator[list[Visualization]]:
             for batch in batches:
                 with at.turn:
-                    found = draw(self._climb(batch.layer, at.device), list(batch.units), batch.size, self.seed)
-                tell(Tally(len(found)))
+                    climb = self._climb(batch.layer, at.device)
+                    found = draw(climb, list(batch.units), batch.size, self.seed, batch.exemplars)
+                tell(Tally(len(batch.units)))
                 yield found
 
         return drawn
 
     def name(self, item: AscentBatch) -> str:
         """Its layer and units."""
-        return f"units {item.units.start} to {item.units.stop - 1} of {self.subject.layers[item.layer].name}"
+        return f"units {item.units[0]} to {item.units[-1]} of {self.subject.layers[item.layer].name}"
 
     def _climb(self, layer: int, device: torch.device) -> Climb:
         if self._last is None or self._last[:2] != (layer, device):
             network, its = self.subject.network, self.subject.layers[layer]
             field = self.fields[its.name]
-            climb = Climb(network.preprocessing, self.subject.traced, its, field, self.preset, device)
+            climb = Climb(network.preprocessing, self.subject.traced, its, field, self.preset, device, self.spectrum)
             self._last = (layer, device, climb)
         return self._last[2]

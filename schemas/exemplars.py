@@ -29,4 +29,5 @@ EXEMPLARS = table(
     field("focus_right", pa.int32(), "right edge of the focus (pixels of the original image, exclusive)", nullable=True),
     field("focus_bottom", pa.int32(), "bottom edge of the focus (pixels of the original image, exclusive)", nullable=True),
     field("crop", IMAGE, "the original pixels inside the box (PNG up to 64 x 64 pixels, JPEG above); the whole image where run.json has boxes: network input", nullable=True),
+    field("crop_activation", pa.float32(), "the unit's value at (y, x) when the network sees the stored crop alone: put back at (left, top) of a picture of the original's size that has the network's mean colour everywhere else, preprocessed as any image, unmodified network in float32 (activation); null where not measured, and without a crop", nullable=True),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pyarrow as pa
 
@@ -24,8 +25,10 @@ def table(*columns: pa.Field) -> pa.Schema:
     return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
 
 
-def _feature(kind: pa.DataType) -> dict[str, str]:
+def _feature(kind: pa.DataType) -> dict[str, Any]:
     if kind == IMAGE:
         return {"_type": "Image"}
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "Sequence"}
     names = {"float": "float32", "double": "float64"}
     return {"dtype": names.get(str(kind), str(kind)), "_type": "Value"}

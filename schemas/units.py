@@ -3,6 +3,7 @@
 import pyarrow as pa
 
 from schemas.fields import IMAGE, field, table
+from schemas.visualizations import RANK
 
 # fmt: off
 UNITS = table(
@@ -17,9 +18,10 @@ UNITS = table(
     field("top_label", pa.int32(), "the commonest label among the exemplars that fire (activation > 0); ties to the smaller", nullable=True),
     field("top_label_name", pa.string(), "that label in words", nullable=True),
     field("label_purity", pa.float64(), "share of top_label among the labelled exemplars that fire (0 to 1); null if none fires", nullable=True),
-    field("visualization", IMAGE, "what gradient ascent drew for the unit (PNG)", nullable=True),
+    field("visualization", IMAGE, "what gradient ascent drew for the unit (PNG), by the preset drawn last; of several facets the one that drives it hardest; see visualizations/", nullable=True),
     field("visualization_activation", pa.float32(), "the unit's image activation on that 8-bit picture, unmodified network (activation)", nullable=True),
     field("visualization_ratio", pa.float64(), "visualization_activation / activation_max; null where that maximum is not positive", nullable=True),
+    field("visualization_rank", pa.int32(), RANK, nullable=True),
     field("visualization_preset", pa.string(), "name of the ascent recipe", nullable=True),
     field("visualization_seed", pa.int64(), "seed of the ascent of this unit", nullable=True),
     field("visualization_attempts", pa.int32(), "ascents tried until the unit fired; with visualization_activation <= 0 it never did", nullable=True),

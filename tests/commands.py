@@ -25,7 +25,10 @@ from jobs.__main__ import main
 from jobs.console import Display
 from pipeline.ledger import Ledger
 
-STAGES = ("Start", "Scanning", "Merging", "Cutting crops", "Writing tables", "Drawing", "overviews", "sheets")
+STAGES = (
+    "Start", "Scanning", "Merging", "Cutting crops", "Writing tables", "Checking crops", "Drawing", "overviews",
+    "sheets",
+)  # fmt: skip
 """Every stage of `mine`, in order; `Start` is all that comes before the first."""
 
 SERVER = multiprocessing.get_context("forkserver")

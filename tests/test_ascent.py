@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 
 from pipeline.ascent import ascend
-from pipeline.ascent.ascend import Visualization, unit_seed, visualize
+from pipeline.ascent.ascend import Visualization, check_channels, unit_seed
 from pipeline.ascent.canvas import Normalized
 from pipeline.ascent.cone import cone
 from pipeline.ascent.optimizers import unit_rms
@@ -21,12 +21,15 @@ from pipeline.ascent.recipe import Look
 from pipeline.ascent.regularizers import blur, natural_colours, natural_spectrum
 from pipeline.ascent.subnetwork import leaky_relu6, subnetwork
 from pipeline.ascent.transforms import shift
+from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
 from pipeline.images import Preprocessing
 from pipeline.layers import Layer, Traced
 from pipeline.models import Network, load_network
 from pipeline.receptive_field import receptive_fields
 from pipeline.shapes import tensor_shapes
+from pipeline.subject import Subject
+from pipeline.work import AscentWork
 
 CPU = torch.device("cpu")
 
@@ -75,9 +78,10 @@ def layer_of(network: Network, name: str) -> tuple[Traced, Layer]:
 def draw(network: Network, name: str, units: list[int], **settings: object) -> list[Visualization]:
     traced, layer = layer_of(network, name)
     field = receptive_fields(traced, [layer])[name]
-    preset = dataclasses.replace(DEFAULT, **settings)
-    batches = visualize(network, traced, layer, field, units, preset=preset, seed=0, device=CPU)
-    return [drawn for batch in batches for drawn in batch]
+    check_channels(network)
+    work = AscentWork(Subject(network, traced, [layer]), {name: field}, dataclasses.replace(DEFAULT, **settings), 0)
+    batches = LocalEngine(CPU, 1).map(work, work.batches(0, CPU, None, units), lambda tally: None)
+    return [drawn for _, batch in batches for drawn in batch]
 
 
 def normalized(network: Network, picture: np.ndarray) -> Tensor:
@@ -262,8 +266,9 @@ def test_batches_come_one_by_one_in_the_order_asked(monkeypatch: pytest.MonkeyPa
     traced, layer = layer_of(network, "stem")
     field = receptive_fields(traced, [layer])["stem"]
     units = [7, 1, 0, 3, 2, 6]
-    batches = list(visualize(network, traced, layer, field, units, preset=DEFAULT, seed=0, device=CPU))
-    assert [[drawn.unit for drawn in batch] for batch in batches] == [units[:4], units[4:]]
+    work = AscentWork(Subject(network, traced, [layer]), {"stem": field}, DEFAULT, 0)
+    batches = list(LocalEngine(CPU, 1).map(work, work.batches(0, CPU, None, units), lambda tally: None))
+    assert [[drawn.unit for drawn in batch] for _, batch in batches] == [units[:4], units[4:]]
 
 
 def test_a_dead_unit_is_tried_again_and_recorded() -> None:

@@ -20,7 +20,7 @@ from schemas.skipped import SKIPPED
 
 SCHEMAS = {
     name: getattr(importlib.import_module(f"schemas.{name}"), name.upper())
-    for name in ("layers", "units", "exemplars", "images", "shards", "skipped")
+    for name in ("layers", "units", "exemplars", "visualizations", "images", "shards", "skipped")
 }
 
 PUBLIC = {
@@ -28,6 +28,7 @@ PUBLIC = {
     "units": "layer unit images_seen activation_max activation_mean activation_std firing_rate top_label label_purity "
     "visualization visualization_activation visualization_ratio visualization_preset visualization_seed",
     "exemplars": "layer unit rank activation image_id key label label_name y x left top right bottom clipped crop",
+    "visualizations": "layer unit facet preset seed attempts visualization activation ratio rank",
     "images": "image_id key shard offset nbytes width height label label_name",
     "shards": "shard url members seen skipped",
     "skipped": "shard position key error",
@@ -44,8 +45,10 @@ def test_every_table_has_its_public_columns_and_describes_each(name):
 def example(schema: pa.Schema, count: int) -> pa.Table:
     def values(column: pa.Field) -> pa.Array:
         if column.type == IMAGE:
-            return image_column([b"\x89PNG" + bytes([i % 256]) if i % 2 else None for i in range(count)])
-        made = {pa.string(): "words", pa.bool_(): True}.get(column.type, 3)
+            return image_column(
+                [b"\x89PNG" + bytes([i % 256]) if i % 2 or not column.nullable else None for i in range(count)]
+            )
+        made = {pa.string(): "words", pa.bool_(): True, pa.list_(pa.int32()): [3, 1]}.get(column.type, 3)
         return pa.array([made] * count, column.type)
 
     return pa.table([values(column) for column in schema], schema=schema)

@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 import torch
 
-import pipeline.visualize
+import pipeline.ascent.ascend
 from pipeline.ascent.presets import find_preset
-from pipeline.layers import Layer, Traced
+from pipeline.layers import Traced
 from pipeline.models import load_network
 from pipeline.run import picture
+from pipeline.stage_store import StageStore
 from pipeline.visualize import visualize_run
 
 CPU = torch.device("cpu")
@@ -71,17 +72,17 @@ def test_an_interrupted_drawing_keeps_its_batches_and_ends_with_the_same_bytes(m
     whole, broken = copied(mined, tmp_path / "whole"), copied(mined, tmp_path / "broken")
     monkeypatch.setattr(pipeline.ascent.ascend, "_MOST_TOGETHER", 16)
     drawn(whole)
-    commits: list[Layer] = []
-    commit = pipeline.visualize._Store.commit
+    commits: list[str] = []
+    commit = StageStore.commit
 
-    def dies_at_the_third(self, layer, batch):
+    def dies_at_the_third(self, name, rows):
         if len(commits) == 2:
             raise KeyboardInterrupt
-        commits.append(layer)
-        commit(self, layer, batch)
+        commits.append(name)
+        commit(self, name, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.visualize._Store, "commit", dies_at_the_third)
+        patch.setattr(StageStore, "commit", dies_at_the_third)
         with pytest.raises(KeyboardInterrupt):
             drawn(broken)
     drawn(broken)
@@ -96,5 +97,5 @@ def test_another_seed_draws_other_pictures_and_the_record_says_which(mined, tmp_
     second = drawn(run, "block1.*", seed=5).query("layer == 'block1.relu'")
     same = [a["bytes"] == b["bytes"] for a, b in zip(first["visualization"], second["visualization"], strict=True)]
     assert not any(same)
-    record = json.loads((run / "run.json").read_bytes())["visualization"]
-    assert (record["seed"], record["preset"], record["units"]) == (5, "default", 40)
+    record = json.loads((run / "run.json").read_bytes())["visualizations"]["default"]
+    assert (record["seed"], record["drawn"]) == (5, 40)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from pipeline.ascent.canvas import to_bytes, to_rgb
 from pipeline.ascent.climb import Climb
-from pipeline.ascent.recipe import Preset
-from pipeline.engines.engine import device_memory
+from pipeline.ascent.facets import find_facets
+from pipeline.ascent.recipe import Guide
+from pipeline.ascent.references import Exemplar
 from pipeline.errors import UserError
-from pipeline.layers import Layer, Traced
+from pipeline.layers import Layer
 from pipeline.models import Network
-from pipeline.receptive_field import Field
 
 _MOST_TOGETHER = 48  # a single unit, or a retry, costs a whole batch
 _BYTES_PER_ELEMENT = 12  # of a value inside the network while ascending (float32): itself, its gradient, scratch
@@ -29,39 +28,25 @@ _GPU_BYTES = 8 << 30
 class Visualization:
     """What ascent drew for one unit: `picture` is 8-bit RGB `[H, W, 3]`.
 
-    `activation` is the unit's image activation on that picture, through the unmodified network; `seed` the one its
-    noise came from. With `activation` not above zero, none of `attempts` made the unit fire.
+    `readings` are the image activations of all units of the layer on that picture, through the unmodified network,
+    float32 `[U]`, `activation` the unit's own; `seed` the one its noise came from. With `activation` not above zero,
+    none of `attempts` made the unit fire. Where a unit has several pictures, `facet` is the number of this one,
+    `exemplars` the ranks of those it stands for, and `silhouette` how well the unit's facets stand apart (-1 to 1).
     """
 
     unit: int
     picture: np.ndarray
-    activation: float
+    readings: np.ndarray
     seed: int
     attempts: int
+    facet: int | None = None
+    exemplars: tuple[int, ...] = ()
+    silhouette: float | None = None
 
-
-def visualize(
-    network: Network,
-    traced: Traced,
-    layer: Layer,
-    field: Field,
-    units: Sequence[int],
-    *,
-    preset: Preset,
-    seed: int,
-    device: torch.device,
-) -> Iterator[list[Visualization]]:
-    """Draws `units` of `layer` by gradient ascent and yields them in order, in batches sized to memory.
-
-    Canvases just hold one whole receptive `field`, where strides and padding let it lie, or are the network's input
-    where that is smaller (pixels). A unit's picture depends on `seed`, the layer and the unit, not on its batch mates.
-    Raises `UserError` if the network's input has neither one nor three channels.
-    """
-    check_channels(network)
-    climb = Climb(network.preprocessing, traced, layer, field, preset, device)
-    size = batch_size(layer, climb, device_memory(device))
-    for begin in range(0, len(units), size):
-        yield draw(climb, list(units[begin : begin + size]), size, seed)
+    @property
+    def activation(self) -> float:
+        """The unit's own image activation."""
+        return float(self.readings[self.unit])
 
 
 def check_channels(network: Network) -> None:
@@ -74,33 +59,83 @@ def check_channels(network: Network) -> None:
         )
 
 
-def unit_seed(seed: int, layer: str, unit: int, attempt: int) -> int:
-    """The seed of one unit's noise, below 2**32: the same on every machine and in every batch."""
-    return _hashed(f"{seed}/{layer}/{unit}/{attempt}")
+def unit_seed(seed: int, layer: str, unit: int, attempt: int, facet: int | None = None) -> int:
+    """The seed of the noise of one unit (or facet), below 2**32: the same on every machine and in every batch."""
+    return _hashed(f"{seed}/{layer}/{unit if facet is None else f'{unit}.{facet}'}/{attempt}")
 
 
-def draw(climb: Climb, units: list[int], size: int, seed: int) -> list[Visualization]:
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """One picture to draw: of a unit, or of a facet of it, whose `exemplars` are ranks."""
+
+    unit: int
+    guide: Guide
+    facet: int | None = None
+    exemplars: tuple[int, ...] = ()
+    silhouette: float | None = None
+
+
+def draw(
+    climb: Climb,
+    units: list[int],
+    size: int,
+    seed: int,
+    exemplars: Mapping[int, Sequence[Exemplar]] | None = None,
+) -> list[Visualization]:
     """Ascends until each of up to `size` units fires or has used up its attempts; keeps the best of each.
 
-    Every ascent is one of `size` pictures, the missing ones filled up: kernels round differently in batches of
-    another size, and sixty steps of ascent make another picture of that.
+    Of a preset with facets a unit has a picture for each of its facets, one after the other. `exemplars` of each unit
+    are what such recipes need that ask for references. Every ascent is one of `size` pictures, the missing ones filled
+    up: kernels round differently in batches of another size, and sixty steps of ascent make another picture of that.
     """
+    wishes = [wish for unit in units for wish in _wishes(climb, unit, (exemplars or {}).get(unit, ()))]
+    return [
+        visualization
+        for begin in range(0, len(wishes), size)
+        for visualization in _drawn(climb, wishes[begin : begin + size], size, seed)
+    ]
+
+
+def _wishes(climb: Climb, unit: int, exemplars: Sequence[Exemplar]) -> list[_Wish]:
+    if not climb.preset.references:
+        return [_Wish(unit, Guide())]
+    references = climb.placing(exemplars)
+    if not climb.preset.facets:
+        return [_Wish(unit, Guide(references=references))]
+    facets = find_facets(climb.embedded(references).numpy()) if exemplars else []
+    if not facets:  # it has not met one image
+        return [_Wish(unit, Guide(), 0)]
+    return [
+        _Wish(
+            unit, Guide(start=references[list(facet.nearest)].mean(0)), number,
+            tuple(exemplars[member].rank for member in facet.members), facet.silhouette,
+        )
+        for number, facet in enumerate(facets)
+    ]  # fmt: skip
+
+
+def _drawn(climb: Climb, wishes: list[_Wish], size: int, seed: int) -> list[Visualization]:
     name = climb.layer.name
     best: dict[int, Visualization] = {}
-    stuck = units
+    stuck = list(range(len(wishes)))
     for attempt in range(climb.preset.attempts):
-        full = stuck + stuck[:1] * (size - len(stuck))
-        seeds = [unit_seed(seed, name, unit, attempt) for unit in full]
-        pictures, activations = climb(full, seeds, _hashed(f"{seed}/{name}/jitter/{attempt}"), attempt)
-        drawn = zip(stuck, seeds, to_bytes(pictures), activations.tolist(), strict=False)
-        for unit, its_seed, picture, activation in drawn:
-            found = Visualization(unit, to_rgb(picture), activation, its_seed, attempt + 1)
-            better = max(best.get(unit, found), found, key=_height)
-            best[unit] = replace(better, attempts=attempt + 1)
-        stuck = [unit for unit in stuck if not best[unit].activation > 0]
+        full = [wishes[number] for number in stuck + stuck[:1] * (size - len(stuck))]
+        seeds = [unit_seed(seed, name, wish.unit, attempt, wish.facet) for wish in full]
+        jitter_seed = _hashed(f"{seed}/{name}/jitter/{attempt}")
+        units, guides = [wish.unit for wish in full], [wish.guide for wish in full]
+        pictures, readings = climb(units, seeds, jitter_seed, attempt, guides)
+        drawn = zip(stuck, full, seeds, to_bytes(pictures), readings.cpu().numpy(), strict=False)
+        for number, wish, its_seed, picture, its_readings in drawn:
+            found = Visualization(
+                wish.unit, to_rgb(picture), its_readings.copy(), its_seed, attempt + 1, wish.facet, wish.exemplars,
+                wish.silhouette,
+            )  # fmt: skip
+            better = max(best.get(number, found), found, key=_height)
+            best[number] = replace(better, attempts=attempt + 1)
+        stuck = [number for number in stuck if not best[number].activation > 0]
         if not stuck:
             break
-    return [best[unit] for unit in units]
+    return [best[number] for number in range(len(wishes))]
 
 
 def _height(visualization: Visualization) -> float:

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.ascent.recipe import Look, Size
+from pipeline.errors import UserError
+from pipeline.fingerprint import described
 from pipeline.images import Preprocessing
 
 
@@ -41,6 +43,71 @@ class Pixels:
     def kept_valid(self, parameters: Tensor) -> Tensor:
         """The nearest pictures that a screen can show."""
         return parameters.clamp(0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainableInput:
+    """Pictures as the weights of one dense layer without bias whose only input is the constant 1.
+
+    With the network frozen behind it, ascent is training this layer. The pixels are its weights, which begin as the
+    network's mean colour and, as dense layers do, with noise of their own: Gaussian, of deviation `noise`.
+    """
+
+    noise: float
+
+    def start(self, seeds: Sequence[int], size: Size, look: Look) -> Tensor:
+        """Weights to begin with, one layer a seed: `[B, C * H * W, 1]`."""
+        return Pixels(self.noise).start(seeds, size, look).flatten(1)[:, :, None]
+
+    def picture(self, parameters: Tensor, size: Size, look: Look) -> Tensor:
+        """What the layers make of their input."""
+        constant = torch.ones(len(parameters), 1, 1, device=parameters.device)
+        return torch.bmm(parameters, constant).view(-1, len(look.mean), *size)
+
+    def kept_valid(self, parameters: Tensor) -> Tensor:
+        """The nearest weights that are colours."""
+        return parameters.clamp(0, 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Details:
+    """What is added to a given picture, so that it keeps its own sharpness from octave to octave. DeepDream.
+
+    `given` is `[C, H, W]` in 0..1 and is scaled to the canvas. Where there is none, it is plain `colour` (0..1), and
+    the details begin as Gaussian noise of deviation `noise`, each picture's from its own seed.
+    """
+
+    noise: float
+    colour: float = 0.5
+    given: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return f"Details(noise={self.noise!r}, colour={self.colour!r}, given={described(self.given)})"
+
+    def start(self, seeds: Sequence[int], size: Size, look: Look) -> Tensor:
+        """Details to begin with, `[B, C, H, W]`. Raises `UserError` if the picture's channels are not the network's."""
+        channels = len(look.mean)
+        if self.given is None:
+            return Pixels(self.noise, self.colour).start(seeds, size, look) - self.colour
+        if self.given.dim() != 3 or self.given.shape[0] != channels:
+            raise UserError(
+                f"The picture to start from is {list(self.given.shape)}; this network needs [{channels}, H, W]."
+            )
+        return torch.zeros(len(seeds), channels, *size)
+
+    def picture(self, parameters: Tensor, size: Size, look: Look) -> Tensor:
+        """The given picture with its details."""
+        return self._below(parameters) + parameters
+
+    def kept_valid(self, parameters: Tensor) -> Tensor:
+        """The nearest details that make a picture a screen can show."""
+        below = self._below(parameters)
+        return (parameters + below).clamp(0, 1) - below
+
+    def _below(self, details: Tensor) -> Tensor:
+        if self.given is None:
+            return torch.full((1, 1, 1, 1), self.colour, device=details.device)
+        return zoomed(self.given[None].to(details), (details.shape[2], details.shape[3])).clamp(0, 1)
 
 
 def placed(pictures: Tensor, around: Tensor, top: int, left: int) -> Tensor:

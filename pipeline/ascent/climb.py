@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 from pipeline.ascent.canvas import Normalized, placed, to_bytes, zoomed
 from pipeline.ascent.cone import centre
-from pipeline.ascent.objectives import image_activations
-from pipeline.ascent.recipe import Canvas, Look, Moment, Part, Preset, Size, Stage
+from pipeline.ascent.facets import embedded
+from pipeline.ascent.matching import stages
+from pipeline.ascent.objectives import Direction, image_activations
+from pipeline.ascent.recipe import Beginning, Canvas, Comparing, Guide, Look, Moment, Part, Preset, Size, Stage
+from pipeline.ascent.references import Placing
 from pipeline.ascent.subnetwork import REDIRECTED, subnetwork
 from pipeline.images import Preprocessing
 from pipeline.layers import Layer, Traced
@@ -21,6 +24,7 @@ from pipeline.receptive_field import Axis, Field
 from pipeline.shapes import elements, output_shape
 
 Position = tuple[int, int]
+_TOGETHER = 8  # exemplars that go through the network at once
 
 
 class Climb:
@@ -34,50 +38,101 @@ class Climb:
         field: Field,
         preset: Preset,
         device: torch.device,
+        spectrum: Tensor | None = None,
     ) -> None:
         self.traced, self.layer, self.field, self.preset, self.device = traced, layer, field, preset, device
-        self.look = Look(preprocessing.mean, preprocessing.std)
+        self.look = Look(preprocessing.mean, preprocessing.std, spectrum)
         self.normalized = Normalized.of(preprocessing, device)
         self.plain = subnetwork(traced, layer).to(device)
         self._outputs: dict[Size, tuple[int, ...] | None] = {}
         self.size = self._size()
         self._networks: dict[tuple[Size, float], nn.Module] = {}
+        self._stages: nn.Module | None = None
+        compares = isinstance(preset.objective, Comparing)
+        self._read = preset.objective.layers(traced, layer) if isinstance(preset.objective, Comparing) else [layer]
+        position = None if compares else self._position(self.size)
+        self.placing = Placing(self.size, position, field, preprocessing, mirrored=compares)
+        """Puts exemplars on the canvas: where its position is read, or anywhere for who compares whole maps."""
 
     def __call__(
-        self, units: Sequence[int], seeds: Sequence[int], jitter_seed: int, attempt: int
+        self,
+        units: Sequence[int],
+        seeds: Sequence[int],
+        jitter_seed: int,
+        attempt: int,
+        guides: Sequence[Guide] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Finished pictures in 0..1 `[B, C, H, W]` of `units` and their image activations as 8-bit ones, `[B]`.
+        """Finished pictures in 0..1 `[B, C, H, W]` of `units`, and image activations of all units on them, `[B, U]`.
 
-        `seeds` are those of each unit's noise; the shifts of the jitter are the same for all units of the layer.
-        Each further `attempt` (from 0) begins with more noise and leaks more.
+        Those are of the pictures as 8-bit ones. `seeds` are those of each unit's noise; the shifts of the jitter are
+        the same for all units of the layer. Each further `attempt` (from 0) begins with more noise and leaks more.
+        `guides` are what the data say of each picture, for recipes that ask.
         """
+        guides = guides if guides is not None else [Guide()] * len(units)
         canvas = self._canvas(attempt)
         slope = min(self.preset.slope * self.preset.retry_slope**attempt, 0.9)
         which = torch.tensor(list(units), device=self.device)
         shared = torch.Generator().manual_seed(jitter_seed)
         size = self._stage_size(self.preset.stages[0])
-        parameters = canvas.start(seeds, size, self.look).to(self.device)
+        parameters = self._begun(canvas, self.preset.stages[0], size, seeds, guides)
         for stage in self.preset.stages:
             before, size = size, self._stage_size(stage)
-            if size != before:
-                parameters = self._enlarged(canvas, parameters, stage, seeds, before, size)
-            parameters = self._rise(canvas, parameters, stage, size, slope, which, shared)
-        pictures = self._extended(canvas.picture(parameters, size, self.look).detach().clamp(0, 1))
-        return pictures, self.measure(pictures).gather(1, which[:, None])[:, 0]
+            if size != before and stage.zoom:
+                parameters = zoomed(parameters, size)
+            elif size != before:
+                around = self._begun(canvas, stage, size, seeds, guides)
+                parameters = placed(parameters, around, *self._offset(before, size))
+            wanted = self._wanted(size, which, guides)
+            parameters = self._rise(canvas, parameters, stage, size, slope, which, shared, wanted)
+        pictures = canvas.picture(parameters, size, self.look).detach().clamp(0, 1)
+        if self.preset.objective.one_position:
+            pictures = self._extended(pictures)
+        return pictures, self.measure(pictures)
 
     def _canvas(self, attempt: int) -> Canvas:
         """The preset's; noisier where a try before has failed."""
         canvas, more = self.preset.canvas, self.preset.retry_noise**attempt
         return replace(canvas, noise=canvas.noise * more) if attempt and hasattr(canvas, "noise") else canvas  # type: ignore[type-var]
 
-    def _enlarged(
-        self, canvas: Canvas, parameters: Tensor, stage: Stage, seeds: Sequence[int], before: Size, size: Size
-    ) -> Tensor:
-        """Pixels of a stage before on this stage's canvas."""
-        if stage.zoom:
-            return zoomed(parameters, size)
-        around = canvas.start(seeds, size, self.look).to(self.device)
-        return placed(parameters, around, *self._offset(before, size))
+    def _begun(self, canvas: Canvas, stage: Stage, size: Size, seeds: Sequence[int], guides: Sequence[Guide]) -> Tensor:
+        """Parameters to begin a stage with: the canvas' own, or those of the pictures that guides begin with."""
+        parameters = canvas.start(seeds, size, self.look)
+        given = [number for number, guide in enumerate(guides) if guide.start is not None]
+        if given and isinstance(canvas, Beginning):
+            starts = torch.stack([start for guide in guides if (start := guide.start) is not None])
+            if size != self.size and stage.zoom:
+                starts = zoomed(starts, size)
+            elif size != self.size:
+                at = self._offset(size, self.size)
+                top, left = (min(max(at[axis], 0), self.size[axis] - size[axis]) for axis in (0, 1))
+                starts = starts[:, :, top : top + size[0], left : left + size[1]]
+            parameters[given] = canvas.begun(starts, [seeds[number] for number in given], self.look)
+        return parameters.to(self.device)
+
+    def _wanted(self, size: Size, units: Tensor, guides: Sequence[Guide]) -> list[Tensor]:
+        """What pictures of a stage are compared with: of each layer `[B, …]`; nothing if the recipe compares none."""
+        objective = self.preset.objective
+        if not isinstance(objective, Comparing):
+            return []
+        known: dict[int, list[Tensor]] = {}
+        network = self._network(size, 0.0)
+        for unit, guide in zip(units.tolist(), guides, strict=True):
+            if unit not in known:
+                references = guide.references
+                if references is None or not len(references):  # it has not met one image: the plain mean colour
+                    references = torch.tensor(self.look.mean).view(1, -1, 1, 1).expand(-1, -1, *self.size)
+                references = (references if size == self.size else zoomed(references, size)).to(self.device)
+                known[unit] = objective.against(lambda some: network(self.normalized(some)), references, unit)
+        return [torch.stack(layer) for layer in zip(*(known[unit] for unit in units.tolist()), strict=True)]
+
+    @torch.no_grad()
+    def embedded(self, references: Tensor) -> Tensor:
+        """What the stages of the network up to this layer make of pictures `[R, C, H, W]` in 0..1: `[R, F]`."""
+        if self._stages is None:
+            layers = stages(self.traced, self.layer, own_size=True)
+            self._stages = subnetwork(self.traced, layers).to(self.device)
+        parts = [self._stages(self.normalized(some.to(self.device))) for some in references.split(_TOGETHER)]
+        return embedded([torch.cat(layer) for layer in zip(*parts, strict=True)]).cpu()
 
     def _extended(self, pictures: Tensor) -> Tensor:
         """The same pictures; pixels that the position does not see go on like the nearest that it sees."""
@@ -92,14 +147,18 @@ class Climb:
         return pictures[:, :, rows][:, :, :, columns]
 
     def elements(self) -> int:
-        """Numbers that one picture makes inside the network at the largest canvas."""
-        return elements(self._network(self.size, self.preset.slope), self._shape(self.size))
+        """Numbers that one picture makes inside the network at the largest canvas, all that it sees of it at once."""
+        views = (math.prod(getattr(part, "views", 1) for part in stage.transforms) for stage in self.preset.stages)
+        inside = elements(self._network(self.size, self.preset.slope), self._shape(self.size))
+        return max(views) * inside + getattr(self.preset.canvas, "elements", 0)
 
     @torch.no_grad()
     def measure(self, pictures: Tensor) -> Tensor:
-        """Image activations `[B, U]` of pictures rounded to 8 bits, through the unmodified network."""
+        """Image activations `[B, U]` of pictures rounded to 8 bits, through the network as it is; or of directions."""
         rounded = torch.from_numpy(to_bytes(pictures)).to(self.device).permute(0, 3, 1, 2).float() / 255
-        return image_activations(self.plain(self.normalized(rounded)))
+        output = self.plain(self.normalized(rounded))
+        objective = self.preset.objective
+        return image_activations(objective.projected(output) if isinstance(objective, Direction) else output)
 
     def _rise(
         self,
@@ -110,16 +169,16 @@ class Climb:
         slope: float,
         units: Tensor,
         shared: torch.Generator,
+        wanted: list[Tensor],
     ) -> Tensor:
-        settled = self._network(size, slope * stage.leak)
         strength = self.preset.strength(min(size))
         stepper = stage.optimizer.begin(parameters)
         for done in range(stage.steps):
-            network = settled if done >= stage.redirect else self._network(size, REDIRECTED)
+            leak = slope * stage.leak if done >= stage.redirect else REDIRECTED
             now = Moment(done / max(stage.steps - 1, 1), done, strength, shared, self.look)
             held = parameters.detach().requires_grad_()
             seen = _all(stage.transforms, canvas.picture(held, size, self.look), now)
-            heights = self.preset.objective(network(self.normalized(seen)), units)
+            heights = self._heights(seen, units, size, leak, wanted)
             (gradient,) = torch.autograd.grad(heights.sum(), held)
             now = replace(now, gradient=gradient, heights=heights.detach())
             gradient = _all(stage.shapers, gradient, now)
@@ -128,10 +187,24 @@ class Climb:
             parameters = _all(stage.regularizers, parameters, now)
         return parameters
 
+    def _heights(self, seen: Tensor, units: Tensor, size: Size, slope: float, wanted: list[Tensor]) -> Tensor:
+        """The objective `[B]` of `seen`, `[B, C, H, W]` or several views of each picture, `[V * B, C, H, W]`.
+
+        What transforms have made of another size than the canvas `size` is scaled back where the network needs that.
+        """
+        its = (seen.shape[2], seen.shape[3])
+        if self._output(its) is None:
+            seen, its = zoomed(seen, size), size
+        outputs, objective = self._network(its, slope)(self.normalized(seen)), self.preset.objective
+        if isinstance(objective, Comparing):
+            return objective(outputs, wanted)
+        return torch.stack([objective(view, units) for view in outputs.split(len(units))]).mean(0)
+
     def _network(self, size: Size, slope: float) -> nn.Module:
         """The leaky network, for canvases of `size`; all but one position left out where the objective reads one."""
         if (size, slope) not in self._networks:
-            network = subnetwork(self.traced, self.layer, slope or None)
+            several = isinstance(self.preset.objective, Comparing)
+            network = subnetwork(self.traced, self._read if several else self.layer, slope or None)
             if self.preset.objective.one_position:
                 network = centre(network, self._shape(size), self._position(size))
             self._networks[size, slope] = network.to(self.device).to(memory_format=torch.channels_last)
@@ -193,8 +266,9 @@ def _all(parts: Sequence[Part], pictures: Tensor, now: Moment) -> Tensor:
 
 def _room(axis: Axis, most: int) -> int:
     """Pixels that hold one whole field, which begins where strides and padding let it; at most `most`."""
-    before = 0 if axis.stride is None else axis.start % axis.stride
-    return min(axis.size + before, most)
+    if axis.stride is None:  # fields of unlike sizes
+        return most
+    return min(axis.size + axis.start % axis.stride, most)
 
 
 def _seen(axis: Axis, row: int, length: int) -> Tensor:

@@ -154,14 +154,15 @@ class Direction(Composable):
         """As it is read."""
         return self.reads.one_position
 
-    def projected(self, outputs: Tensor, units: Tensor) -> Tensor:
-        """Each picture's direction as a layer of one unit: of `[B, U, H, W]` or `[B, U]`, `[B, 1, H, W]` or `[B, 1]`."""
-        rows = self.weights.to(outputs.device, outputs.dtype)[units]
-        return torch.einsum("bu...,bu->b...", outputs, rows).unsqueeze(1)
+    def projected(self, outputs: Tensor) -> Tensor:
+        """A layer of `N` directions: of `[B, U, H, W]` or `[B, U]`, `[B, N, H, W]` or `[B, N]`."""
+        return torch.einsum("bu...,nu->bn...", outputs, self.weights.to(outputs.device, outputs.dtype))
 
     def __call__(self, outputs: Tensor, units: Tensor) -> Tensor:
         """Of `[B, U, H, W]` or `[B, U]`, `[B]`."""
-        return self.reads(self.projected(outputs, units), torch.zeros_like(units))
+        rows = self.weights.to(outputs.device, outputs.dtype)[units]
+        own = torch.einsum("bu...,bu->b...", outputs, rows).unsqueeze(1)
+        return self.reads(own, torch.zeros_like(units))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,15 @@ are what the network sees of the picture, shapers change its gradient, regulariz
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from pipeline.layers import Layer, Traced
 
 Size = tuple[int, int]
 
@@ -72,6 +75,20 @@ class Line:
         return self.first if self.last is None else self.first + (self.last - self.first) * share
 
 
+@dataclass(frozen=True, slots=True)
+class WarmCosine:
+    """Rises evenly to `most` over the first `warm` of the steps (0..1), then falls to 0 along a cosine."""
+
+    most: float
+    warm: float
+
+    def __call__(self, share: float) -> float:
+        """The value at `share`."""
+        if share < self.warm:
+            return self.most * (share + 0.01) / (self.warm + 0.01)
+        return self.most * (1 + math.cos(math.pi * (share - self.warm) / (1 - self.warm))) / 2
+
+
 class Stepper(Protocol):
     """Turns gradients into steps; what it remembers it remembers for every number of every picture by itself."""
 
@@ -108,6 +125,50 @@ class Objective(Protocol):
 
     def __call__(self, outputs: Tensor, units: Tensor) -> Tensor:
         """One number a picture `[B]`, of a layer's output `[B, U, H, W]` or `[B, U]` and each picture's unit `[B]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """What the data say of one picture, in 0..1 and on the CPU; None where a recipe does not ask.
+
+    `start` `[C, H, W]` is what to begin with, `references` `[R, C, H, W]` are exemplars; both as large as the canvas.
+    """
+
+    start: Tensor | None = None
+    references: Tensor | None = None
+
+
+@runtime_checkable
+class Comparing(Protocol):
+    """An objective that compares what several layers make of a picture with what they make of its references."""
+
+    @property
+    def one_position(self) -> bool:
+        """False: whole maps are compared."""
+
+    def layers(self, traced: Traced, layer: Layer) -> list[Layer]:
+        """What it reads for units of `layer`: layers that `layer` depends on, and last `layer` itself."""
+
+    def against(self, readings: Readings, references: Tensor, unit: int) -> list[Tensor]:
+        """What a picture of `unit` is compared with, a tensor a layer; `references` are `[R, C, H, W]` in 0..1."""
+
+    def __call__(self, outputs: list[Tensor], wanted: list[Tensor]) -> Tensor:
+        """One number a picture `[B]`, of the layers' outputs and what each picture is compared with, stacked."""
+
+
+class Readings(Protocol):
+    """The layers of an objective, of pictures in 0..1 `[R, C, H, W]`."""
+
+    def __call__(self, pictures: Tensor, /) -> list[Tensor]:
+        """A tensor a layer: `[R, U, H, W]` or `[R, U]`."""
+
+
+@runtime_checkable
+class Beginning(Protocol):
+    """A canvas that can begin with pictures."""
+
+    def begun(self, pictures: Tensor, seeds: Sequence[int], look: Look) -> Tensor:
+        """Parameters that stand for `pictures` `[B, C, H, W]`, with a little noise of their seeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +215,15 @@ class Preset:
     receptive field. `side` is the canvas' (pixels), the unit's receptive field where it is None. A unit that stays at
     zero is tried again, `attempts` times in all, each time with `retry_noise` times more noise and `retry_slope` times
     more leak. `source` is the paper or project it comes from.
+
+    Of the run it needs `references` exemplars of each unit, and the mean `spectrum` of its images where that is asked.
+    With `facets` a unit gets a picture for each facet, which begins with the mean of that facet's exemplars.
     """
 
     name: str
     source: str
     canvas: Canvas
-    objective: Objective
+    objective: Objective | Comparing
     stages: tuple[Stage, ...]
     slope: float = 0.0
     side: int | None = None
@@ -170,6 +234,9 @@ class Preset:
     retry_noise: float = 2.0
     retry_slope: float = 3.0
     summary: str = field(default="", kw_only=True)
+    references: int = field(default=0, kw_only=True)
+    facets: bool = field(default=False, kw_only=True)
+    spectrum: bool = field(default=False, kw_only=True)
 
     def strength(self, side: int) -> float:
         """How much of the regularizers a canvas of `side` pixels gets, 0 to 1."""

@@ -16,8 +16,8 @@ from pipeline.ascent.recipe import Moment, Schedule
 
 Change = Callable[[Tensor], Tensor]
 
-# How the colours of natural images vary together (lucid's decorrelation, from ImageNet), columns by variance.
-_COLOUR_BASIS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
+COLOUR_BASIS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
+"""How the colours of natural images vary together (lucid, ImageNet): a root of their covariance, columns by size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,88 @@ class NaturalColours:
         return natural_colours(self.share * now.strength)(gradients)
 
 
+@dataclass(frozen=True, slots=True)
+class Decay:
+    """Takes `rate` of the difference to the mean colour away at every step: L2 decay of Yosinski et al. 2015."""
+
+    rate: float
+
+    def __call__(self, pictures: Tensor, now: Moment) -> Tensor:
+        """Pictures nearer to the mean colour."""
+        mean = mean_colour(pictures, now)
+        return mean + (1 - self.rate) * (pictures - mean)
+
+
+@dataclass(frozen=True, slots=True)
+class ClipSmall:
+    """Gives the mean colour to the `percent` of pixels that differ from it least. Yosinski et al. 2015.
+
+    Fewer on small canvases, where a unit needs every pixel.
+    """
+
+    percent: float
+
+    def __call__(self, pictures: Tensor, now: Moment) -> Tensor:
+        """Pictures of fewer strong pixels."""
+        mean = mean_colour(pictures, now)
+        norms = (pictures - mean).square().sum(1, keepdim=True).sqrt()
+        return torch.where(below_percentile(norms, self.percent * now.strength), mean, pictures)
+
+
+@dataclass(frozen=True, slots=True)
+class ClipIdle:
+    """Gives the mean colour to the `percent` of pixels that contribute least. Yosinski et al. 2015.
+
+    A pixel's contribution is what the unit would lose without it, to first order: its difference to the mean colour
+    times its gradient, summed over channels, whatever the sign. Fewer on small canvases.
+    """
+
+    percent: float
+
+    def __call__(self, pictures: Tensor, now: Moment) -> Tensor:
+        """Pictures of fewer pixels, those that matter."""
+        if now.gradient is None:
+            raise ValueError("contributions are known behind the network only: ClipIdle is a regularizer")
+        mean = mean_colour(pictures, now)
+        contributions = ((pictures - mean) * now.gradient).sum(1, keepdim=True).abs()
+        return torch.where(below_percentile(contributions, self.percent * now.strength), mean, pictures)
+
+
+@dataclass(frozen=True, slots=True)
+class Develop:
+    """At the last step gives each picture a deviation of `contrast` around a middle grey (0..1), and cuts it to 0..1.
+
+    How Chollet's article makes its faint pictures visible.
+    """
+
+    contrast: float = 0.1
+
+    def __call__(self, pictures: Tensor, now: Moment) -> Tensor:
+        """The same but for the last step."""
+        if now.share < 1:
+            return pictures
+        around = pictures - pictures.mean((1, 2, 3), keepdim=True)
+        deviation = around.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-5)
+        return (0.5 + self.contrast * around / deviation).clamp(0, 1)
+
+
+def mean_colour(pictures: Tensor, now: Moment) -> Tensor:
+    """The network's mean colour, `[1, C, 1, 1]`."""
+    return torch.tensor(now.look.mean, device=pictures.device, dtype=pictures.dtype).view(1, -1, 1, 1)
+
+
+def below_percentile(values: Tensor, percent: float) -> Tensor:
+    """Which of each picture's `values` `[B, …]` lie below their own `percent`-th percentile (as numpy has it)."""
+    flat = values.flatten(1)
+    last = flat.shape[1] - 1
+    place = percent / 100 * last
+    low = min(int(place), last)
+    lower = flat.kthvalue(low + 1, 1).values
+    upper = flat.kthvalue(min(low + 1, last) + 1, 1).values
+    limit = lower + (upper - lower) * (place - low)
+    return values < limit.view(-1, *[1] * (values.dim() - 1))
+
+
 def blur(sigma: float) -> Change:
     """Gaussian blur of `sigma` pixels, cut off at 4 sigma; beyond borders pictures go on with their edge pixels.
 
@@ -84,7 +166,7 @@ def natural_spectrum(power: float) -> Change:
     def change(gradients: Tensor) -> Tensor:
         height, width = gradients.shape[2:]
         spectrum = torch.fft.rfft2(gradients)
-        return torch.fft.irfft2(spectrum * _frequency_scale(height, width, power, gradients.device), s=(height, width))
+        return torch.fft.irfft2(spectrum * frequency_scale(height, width, power, gradients.device), s=(height, width))
 
     return change
 
@@ -94,7 +176,7 @@ def natural_colours(share: float) -> Change:
 
     Other numbers of channels stay as they are.
     """
-    basis = torch.tensor(_COLOUR_BASIS)
+    basis = torch.tensor(COLOUR_BASIS)
     together = basis @ basis.t()
     mixing = share * together / together.diagonal().mean() + (1 - share) * torch.eye(3)
 
@@ -118,7 +200,7 @@ def _blur_matrix(length: int, sigma: float, device: torch.device) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
-def _frequency_scale(height: int, width: int, power: float, device: torch.device) -> Tensor:
+def frequency_scale(height: int, width: int, power: float, device: torch.device) -> Tensor:
     """`[height, width // 2 + 1]` for `rfft2`; the constant counts like the lowest frequency."""
     rows, columns = torch.fft.fftfreq(height), torch.fft.rfftfreq(width)
     frequency = (rows[:, None] ** 2 + columns**2).sqrt().clamp_min(1 / max(height, width))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -29,8 +29,10 @@ REDIRECTED = -1.0
 """The slope that stands for ReLUs which hand on gradients that they would block, and rectify as they always do."""
 
 
-def subnetwork(traced: Traced, layer: Layer, slope: float | None = None) -> nn.Module:
+def subnetwork(traced: Traced, layer: Layer | Sequence[Layer], slope: float | None = None) -> nn.Module:
     """The part of the network that `layer` needs: images `[B, C, H, W]` to `[B, U, H, W]` or `[B, U]`.
+
+    Of several layers, a list of these.
 
     With a `slope`, every ReLU and ReLU6, module or function, is a leaky one, so that a unit which does not fire
     still says in which direction it would (Øygard's deepdraw; lucid redirects the gradient instead). None keeps
@@ -38,16 +40,19 @@ def subnetwork(traced: Traced, layer: Layer, slope: float | None = None) -> nn.M
     and require no gradient; the network itself is left as it was. A graph of torch.fx where the network has one; where
     it has none, functions between its modules are left as they are.
     """
-    read = Read(as_map, (layer.layout, layer.height, layer.width))
+    layers = [layer] if isinstance(layer, Layer) else list(layer)
+    read = [Read(as_map, (each.layout, each.height, each.width)) for each in layers]
     if traced.graph is None:
-        return Hooked(_leaky_copy(traced.module, slope), [layer.node], [read], _only, set()).eval()
+        join = _only if isinstance(layer, Layer) else list
+        return Hooked(_leaky_copy(traced.module, slope), [each.node for each in layers], read, join, set()).eval()
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     graph.graph_copy(traced.graph, copies)
-    node = copies[traced.node(layer)]
-    if layer.layout not in (MAPS, FEATURES):
-        node = graph.call_function(read.function, (node, *read.arguments))
-    graph.output(node)
+    nodes = [copies[traced.node(each)] for each in layers]
+    for number, (each, reader) in enumerate(zip(layers, read, strict=True)):
+        if each.layout not in (MAPS, FEATURES):
+            nodes[number] = graph.call_function(reader.function, (nodes[number], *reader.arguments))
+    graph.output(nodes[0] if isinstance(layer, Layer) else nodes)
     for node in reversed(graph.nodes):
         if not node.users and node.op not in ("output", "placeholder"):
             graph.erase_node(node)

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from pipeline.ascent.presets.deepdream import DEEPDREAM
 from pipeline.ascent.presets.default import DEFAULT
+from pipeline.ascent.presets.facets import MEAN_IMAGE
+from pipeline.ascent.presets.filter_max import FILTER_MAX
+from pipeline.ascent.presets.gan_prior import GAN_PRIOR
+from pipeline.ascent.presets.lucid import LUCID
+from pipeline.ascent.presets.maco import MACO
+from pipeline.ascent.presets.noise import NOISE
+from pipeline.ascent.presets.oygard import OYGARD_CLASS, OYGARD_GOOGLENET, OYGARD_VGG
+from pipeline.ascent.presets.vital import VITAL
+from pipeline.ascent.presets.yosinski import YOSINSKI_1, YOSINSKI_2, YOSINSKI_3, YOSINSKI_4
 from pipeline.ascent.recipe import Preset
 from pipeline.errors import UserError, near_matches
 
-PRESETS: dict[str, Preset] = {preset.name: preset for preset in (DEFAULT,)}
+_ALL = (
+    DEFAULT, FILTER_MAX, NOISE, OYGARD_GOOGLENET, OYGARD_VGG, OYGARD_CLASS,
+    YOSINSKI_1, YOSINSKI_2, YOSINSKI_3, YOSINSKI_4, DEEPDREAM, LUCID, MACO,
+    MEAN_IMAGE, VITAL, GAN_PRIOR,
+)  # fmt: skip
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}
 
 
 def find_preset(name: str) -> Preset:

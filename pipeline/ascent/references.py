@@ -1,0 +1,160 @@
+"""References: a unit's own exemplars as pictures on the canvas of its ascent, read from a mined run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from pipeline.ascent.recipe import Size
+from pipeline.crop_check import StoredCrop, shown_alone
+from pipeline.errors import UserError
+from pipeline.files import table_file
+from pipeline.geometry import Box
+from pipeline.images import Preprocessing
+from pipeline.receptive_field import Field
+from pipeline.tables import parquet_file, read_rows
+
+_COLUMNS = ["unit", "rank", "activation", "image_id", "y", "x", "left", "top", "crop"]
+Position = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """One exemplar as the run has it: its encoded `crop` and where that lies in an original of `width` by `height`.
+
+    `y` and `x` are the row and column of the activation, 0 where there are none; all else is in pixels.
+    """
+
+    rank: int
+    crop: bytes
+    y: int
+    x: int
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def read_exemplars(run: Path, layer: str, units: Iterable[int], count: int) -> dict[int, tuple[Exemplar, ...]]:
+    """Up to `count` exemplars of each unit that make it fire, best first; of one that never fires, all the same.
+
+    Raises `UserError` where the run has no exemplars of the layer.
+    """
+    wanted = sorted(set(units))
+    try:
+        with parquet_file(table_file(run, "exemplars", layer)) as file:
+            column = file.schema_arrow.get_field_index("unit")
+            groups = [group for group in range(file.num_row_groups) if _holds(file, group, column, wanted)]
+            rows = file.read_row_groups(groups, _COLUMNS)
+    except FileNotFoundError:
+        raise UserError(
+            f"{run} has no exemplars of layer {layer!r}, from which its units would be drawn. `make mine` mines them."
+        ) from None
+    rows = rows.filter(pa.compute.is_in(rows["unit"], pa.array(wanted, pa.int32())))
+    images = read_rows(run / "images.parquet", ["image_id", "width", "height"])
+    size_of = {row["image_id"]: (row["width"], row["height"]) for row in images.to_pylist()}
+    found: dict[int, list[tuple[float, Exemplar]]] = {unit: [] for unit in wanted}
+    for row in rows.to_pylist():
+        if row["crop"] is not None and row["crop"]["bytes"] is not None:
+            places = (row["y"] or 0, row["x"] or 0, row["left"], row["top"], *size_of[row["image_id"]])
+            exemplar = Exemplar(row["rank"], row["crop"]["bytes"], *places)
+            found[row["unit"]].append((row["activation"], exemplar))
+    return {unit: _firing(found[unit])[:count] for unit in wanted}
+
+
+def _holds(file: pa.parquet.ParquetFile, group: int, column: int, units: list[int]) -> bool:
+    span = file.metadata.row_group(group).column(column).statistics
+    return span is None or any(span.min <= unit <= span.max for unit in units)
+
+
+def _firing(rows: list[tuple[float, Exemplar]]) -> tuple[Exemplar, ...]:
+    firing = [exemplar for activation, exemplar in rows if activation > 0]
+    return tuple(sorted(firing or [exemplar for _, exemplar in rows], key=lambda exemplar: exemplar.rank))
+
+
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """Where exemplars go on a canvas of `size`, in whose map `position` is read (None: there are no positions).
+
+    A crop becomes the pixels of the network's input that it came from, and lies so that its field falls on that of
+    `position`. Where the field is not uniform, it lies in the middle. What the crop does not cover, as the field
+    left the image there, is the network's mean colour; or, `mirrored`, the crop goes on beyond its edges, for those
+    who look at textures wherever they are.
+    """
+
+    size: Size
+    position: Position | None
+    field: Field
+    how: Preprocessing
+    mirrored: bool = False
+
+    def __call__(self, exemplars: Sequence[Exemplar]) -> Tensor:
+        """Pictures in 0..1, `[R, C, H, W]`, on the CPU."""
+        pictures = [self._placed(exemplar) for exemplar in exemplars]
+        if not pictures:
+            return torch.empty(0, self.how.channels, *self.size)
+        return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+
+    def _placed(self, exemplar: Exemplar) -> np.ndarray:
+        box = self.field.box(exemplar.y, exemplar.x)
+        mean = np.array(self.how.mean, np.float32)
+        canvas = np.broadcast_to(mean, (*self.size, len(mean))).copy()
+        if box.right <= box.left or box.bottom <= box.top:  # it sees padding only
+            return canvas
+        pixels = self._pixels(exemplar, box)
+        top, left = self._corner(exemplar, box)
+        rows, columns = _overlap(top, pixels.shape[0], self.size[0]), _overlap(left, pixels.shape[1], self.size[1])
+        if self.mirrored:
+            inside = pixels[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+            if not inside.size:
+                inside, rows, columns = pixels, slice(0, pixels.shape[0]), slice(0, pixels.shape[1])
+            return inside[_mirror(rows, inside.shape[0], self.size[0])][
+                :, _mirror(columns, inside.shape[1], self.size[1])
+            ]
+        canvas[rows, columns] = pixels[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+        return canvas
+
+    def _corner(self, exemplar: Exemplar, box: Box) -> Position:
+        """Where the box's upper left corner goes (row, column of the canvas, perhaps outside)."""
+        strides = self.field.y.stride, self.field.x.stride
+        if self.position is None or strides[0] is None or strides[1] is None:
+            return (self.size[0] - (box.bottom - box.top)) // 2, (self.size[1] - (box.right - box.left)) // 2
+        down, right = (self.position[0] - exemplar.y) * strides[0], (self.position[1] - exemplar.x) * strides[1]
+        return box.top + down, box.left + right
+
+    def _pixels(self, exemplar: Exemplar, box: Box) -> np.ndarray:
+        """The pixels of the network's input in `box`, before normalization, float32 `[h, w, C]` in 0..1."""
+        its = exemplar
+        stored = StoredCrop(0, 0, its.y, its.x, its.left, its.top, its.width, its.height, its.crop)
+        pixels = shown_alone(stored, self.how)[box.top : box.bottom, box.left : box.right]
+        if pixels.dtype == np.uint8:
+            return pixels.astype(np.float32) / 255
+        # by a transform, which normalizes too
+        colours: np.ndarray = pixels * np.array(self.how.std) + np.array(self.how.mean)
+        return colours.clip(0, 1).astype(np.float32)
+
+
+def references_of(run: Path, layer: str, units: Iterable[int], count: int, placing: Placing) -> dict[int, Tensor]:
+    """The best exemplars of each unit that make it fire, on the canvas: `[R, C, H, W]` in 0..1, R up to `count`.
+
+    Raises `UserError` where the run has no exemplars of the layer.
+    """
+    return {unit: placing(found) for unit, found in read_exemplars(run, layer, units, count).items()}
+
+
+def _overlap(begin: int, length: int, whole: int) -> slice:
+    """The part of `whole` pixels that `length` ones from `begin` cover; empty if none."""
+    low = min(max(begin, 0), whole)
+    return slice(low, min(max(begin + length, low), whole))
+
+
+def _mirror(covered: slice, length: int, whole: int) -> np.ndarray:
+    """For each of `whole` pixels the one of `length` that is seen there, if mirrors stand at both ends of `covered`."""
+    place = (np.arange(whole) - covered.start) % (2 * length)
+    return np.minimum(place, 2 * length - 1 - place)

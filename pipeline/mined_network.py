@@ -1,0 +1,60 @@
+"""The network that a run was mined with, loaded again by what `run.json` says; refused if it is another."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.models import Network, load_network
+from pipeline.run import Run
+from pipeline.weights import RANDOM
+from pipeline.wishes import Wishes
+
+
+def mined_network(run: Run, weights: str = "") -> Network:
+    """The network of `run`; `weights` says where its weights are now (empty: where they were).
+
+    Raises `UserError` where they are not there, or where the network, its weights or its preprocessing are not those
+    that were mined.
+    """
+    written = run.record
+    word = weights or _weights(written)
+    asked = written.get("asked", {})
+    wishes = Wishes(**{field.name: asked[field.name] for field in fields(Wishes) if field.name in asked})
+    try:
+        network = load_network(written["model"], word, wishes)
+    except UserError as error:
+        raise UserError(
+            f"The network of {run.path} cannot be loaded again. {error} "
+            f"It was {written['model']} with the weights {word or written['weights']}: WEIGHTS=… says where they are."
+        ) from error
+    if network.weights_hash != written["weights_hash"]:
+        raise UserError(
+            f"{run.path} was mined with other weights than {network.weights} ({_short(written['weights_hash'])}, not "
+            f"{_short(network.weights_hash)}): pictures of these would say nothing of its units. "
+            f"WEIGHTS=… names the file that it was mined with ({written['weights']}), or mine a new RUN with these."
+        )
+    if not _alike(network.preprocessing.described(), written["preprocessing"]):
+        raise UserError(
+            f"{written['model']} no longer makes its input of images as it did when {run.path} was mined, so that its "
+            "units see something else. Restore its transform, or mine a new RUN."
+        )
+    return network
+
+
+def _weights(written: dict[str, Any]) -> str:
+    """WEIGHTS as they were asked for; runs of versions before have only what came of it."""
+    if "weights" in written.get("asked", {}):
+        return str(written["asked"]["weights"])
+    known = {RANDOM: "random", "trained on the demo": ""}
+    return known.get(written["weights"], written["weights"])
+
+
+def _alike(now: dict[str, Any], then: dict[str, Any]) -> bool:
+    """Whether two preprocessings are the same; runs of versions before describe theirs in fewer words."""
+    return now == then if "steps" in then else all(now[name] == then[name] for name in now.keys() & then.keys())
+
+
+def _short(digest: str) -> str:
+    return digest[:12]
