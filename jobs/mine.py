@@ -151,6 +151,8 @@ def mine(
     folder = run_folder(run or f"runs/{source.name}-{safe_name(network.name)}")
     units = sum(layer.units for layer in chosen)
     display.say(f"Mining {source.name} with {network.name} ({network.weights}): {len(chosen)} layers, {units:,} units.")
+    if traced.by == "modules":
+        display.say(f"It is followed by its modules: torch.fx cannot trace it ({traced.why}).")
     if not layers and (left_out := traced.left_out()):
         display.say(f"Left out: {len(left_out)} layers that cannot be read yet (`make layers` says why).")
     if network.missing:

@@ -207,7 +207,7 @@ def test_a_driver_that_was_killed_goes_on_from_its_ledger(cluster, tars, tmp_pat
     command = [
         sys.executable, "-m", "jobs", "mine", "--dataset", tars, "--model", "demo", "--layers", LAYERS, "--topk", "7",
         "--batch-size", "16", "--engine", "ray", "--device", "cpu", "--worker-cores", "1", "--no-sheets",
-        "--run", str(run),
+        "--focus", "0", "--check-crops", "0", "--run", str(run),
     ]  # fmt: skip
     environment = os.environ | {"RAY_ADDRESS": cluster.address}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
@@ -253,7 +253,7 @@ def test_a_sentence_for_the_user_stops_the_run_at_once(engine, tmp_path):
 
 def test_mining_and_drawing_on_a_cluster_gives_the_bytes_of_this_process(engine, tars, tmp_path, wanted):
     assert run_mine(tars, tmp_path / "run", engine) == wanted
-    assert len(wanted) == 8
+    assert len(wanted) == 10
 
 
 def test_effective_fields_measured_on_a_cluster_have_the_bytes_of_this_process(engine, tars, tmp_path):
