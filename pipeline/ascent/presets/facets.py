@@ -38,4 +38,5 @@ MEAN_IMAGE = Preset(
 a mean, and rises with a blur, total variation denoising and more weight on the middle; its code for clusters and mean
 images was never released. There the images are a class's; here they are the unit's own exemplars, as crops that lie so
 that what drives the unit is in one place, and clusters are found in what the stages of the network up to the unit make
-of them (principal components, k-means, up to four by their silhouette where it beats that of one cloud; there, t-SNE of fc7 and ten)."""
+of them (principal components, k-means, up to four by their silhouette where it beats that of one cloud; there, t-SNE of
+fc7 and ten)."""
