@@ -19,7 +19,7 @@ from PIL import Image
 
 from pipeline.allocator import keep_freed_memory
 from pipeline.ascent.ascend import Visualization
-from pipeline.ascent.code import load_generator
+from pipeline.ascent.generators import load_generator
 from pipeline.ascent.presets import PRESETS
 from pipeline.ascent.presets.gan_prior import with_generator
 from pipeline.ascent.recipe import Preset

@@ -9,7 +9,7 @@ import typer
 from jobs.console import Display
 from jobs.options import EngineName
 from pipeline.allocator import keep_freed_memory
-from pipeline.ascent.code import load_generator
+from pipeline.ascent.generators import load_generator
 from pipeline.ascent.presets import PRESETS, find_preset
 from pipeline.ascent.presets.gan_prior import with_generator
 from pipeline.devices import compute_exactly, pick_device

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import record
+from pipeline.added_columns import add_columns, filled
 from pipeline.crop_check import CropCheckPart, CropCheckWork, crop_parts
 from pipeline.engines.engine import Engine
 from pipeline.errors import UserError
@@ -22,7 +23,7 @@ from pipeline.models import Network
 from pipeline.progress import Progress, Silent
 from pipeline.stage_store import StageStore
 from pipeline.subject import Subject
-from pipeline.tables import completed, parquet_file, read_rows, write_table
+from pipeline.tables import parquet_file, read_rows
 from schemas.exemplars import EXEMPLARS
 
 MOST = 9
@@ -69,7 +70,10 @@ class _Checking:
         written = record.read_record(self.run).get("crop_check", {})
         if written.get("fingerprint") != self.fingerprint:
             return False
-        if sum(_checked(table_file(self.run, "exemplars", layer.name)) for layer in self.layers) != written["checked"]:
+        if (
+            sum(filled(table_file(self.run, "exemplars", layer.name), COLUMN) for layer in self.layers)
+            != written["checked"]
+        ):
             return False  # where nothing locks a run, another command may have mined it anew
         try:
             remove_files((self.run / "state").glob("crop-check-*"))
@@ -101,11 +105,11 @@ class _Checking:
             for part, found in self.engine.map(work, todo(), lambda tally: advance(tally.done)):
                 rows = [{"row": row, COLUMN: value} for row, value in found]
                 self.store.commit(_part(self.layers[part.layer], part.number), rows)
+        checked = 0
         for layer, names in zip(self.layers, parts, strict=True):
-            _write_column(table_file(self.run, "exemplars", layer.name), self.store.rows(names))
+            checked += add_columns(table_file(self.run, "exemplars", layer.name), EXEMPLARS, self.store.rows(names))
         written["crop_check"] = {
-            "fingerprint": self.fingerprint, "most": self.most,
-            "checked": sum(_checked(table_file(self.run, "exemplars", layer.name)) for layer in self.layers),
+            "fingerprint": self.fingerprint, "most": self.most, "checked": checked,
             "seconds": round(time.perf_counter() - start, 3),
         }  # fmt: skip
         record.write_record(self.run, written)
@@ -129,31 +133,3 @@ class _Checking:
 
 def _part(layer: Layer, number: int) -> str:
     return f"{safe_name(layer.name)}-{number:06d}"
-
-
-def _checked(path: Path) -> int:
-    """How many rows of a table have the column."""
-    with parquet_file(path) as file:
-        if COLUMN not in file.schema_arrow.names:
-            return 0  # a version before
-        rows = file.read([COLUMN])
-        return len(rows) - int(rows[COLUMN].null_count)
-
-
-def _write_column(path: Path, done: pa.Table) -> None:
-    """Replaces the column of a layer's table, a row group at a time."""
-    row, value = done["row"].to_numpy(), done[COLUMN].to_numpy()
-
-    def parts() -> Iterator[pa.Table]:
-        begin = 0
-        with parquet_file(path) as file:
-            for group in range(file.num_row_groups):
-                part = completed(file.read_row_group(group), EXEMPLARS)
-                here = (row >= begin) & (row < begin + len(part))
-                values, known = np.zeros(len(part), np.float32), np.zeros(len(part), bool)
-                values[row[here] - begin], known[row[here] - begin] = value[here], True
-                column = pa.array(values, mask=~known)
-                begin += len(part)
-                yield part.set_column(EXEMPLARS.get_field_index(COLUMN), EXEMPLARS.field(COLUMN), column)
-
-    write_table(path, EXEMPLARS, parts())

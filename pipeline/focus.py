@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import record
+from pipeline.added_columns import add_columns, filled, has_columns
 from pipeline.effective_field import Focus, FocusPart, focus_parts, is_wide
 from pipeline.engines.engine import Engine
 from pipeline.errors import UserError
-from pipeline.files import alone, remove_files, safe_name, table_file, written_aside
+from pipeline.files import alone, remove_files, safe_name, table_file
 from pipeline.fingerprint import fingerprint
 from pipeline.focus_box import PERCENT
 from pipeline.layers import Layer, Traced
@@ -23,8 +24,9 @@ from pipeline.models import Network
 from pipeline.progress import Progress, Silent
 from pipeline.receptive_field import receptive_fields
 from pipeline.sources import Dataset
+from pipeline.stage_store import StageStore
 from pipeline.subject import Subject
-from pipeline.tables import completed, parquet_file, read_arrow, read_rows, write_table
+from pipeline.tables import read_rows
 from pipeline.work import FocusWork
 from schemas.exemplars import EXEMPLARS, FOCUS
 
@@ -69,7 +71,7 @@ def _measured(run: Path, layers: Sequence[Layer], name: str, progress: Progress)
     written = record.read_record(run).get("focus", {})
     if written.get("fingerprint") != name:
         return False
-    if sum(_found(table_file(run, "exemplars", layer.name)) for layer in layers) != written["found"]:
+    if sum(filled(table_file(run, "exemplars", layer.name), FOCUS[0]) for layer in layers) != written["found"]:
         return False
     try:
         remove_files((run / "state").glob("focus-*"))
@@ -97,12 +99,15 @@ class _Focusing:
         written = record.read_record(self.run)
         if written.pop("focus", None):
             record.write_record(self.run, written)  # from here on the tables hold some of each
-        store = _Store(self.run / "state" / f"focus-{fingerprint(known | {'memory': self.engine.memory})}")
+        folder = self.run / "state" / f"focus-{fingerprint(known | {'memory': self.engine.memory})}"
+        store = StageStore(folder, _DONE)
         wanted = {number: self._wanted(self.layers[number]) for number in self.wide}
         measured = sum(rows.num_rows for rows in wanted.values())
-        if measured:
-            self._measure(wanted, measured, store)
-        found = sum(_write_columns(self.run, layer, store.rows(layer)) for layer in self._stale())
+        parts = self._measure(wanted, measured, store) if measured else {}
+        found = sum(
+            add_columns(table_file(self.run, "exemplars", layer.name), EXEMPLARS, store.rows(parts.get(number, ())))
+            for number, layer in self._stale()
+        )
         written["focus"] = {
             "fingerprint": fingerprint(known), "most": self.most, "percent": PERCENT, "layers": len(self.wide),
             "measured": measured, "found": found, "seconds": round(time.perf_counter() - start, 3),
@@ -110,8 +115,10 @@ class _Focusing:
         record.write_record(self.run, written)
         remove_files((self.run / "state").glob("focus-*"))
 
-    def _measure(self, wanted: dict[int, pa.Table], measured: int, store: _Store) -> None:
+    def _measure(self, wanted: dict[int, pa.Table], measured: int, store: StageStore) -> dict[int, list[str]]:
+        """Measures what is not in the store; the names of all parts, by the number of their layer."""
         before = store.parts()
+        parts: dict[int, list[str]] = {number: [] for number in wanted}
         with self.progress.stage("Measuring focus", measured, "exemplars") as advance:
 
             def todo() -> Iterator[FocusPart]:
@@ -120,13 +127,15 @@ class _Focusing:
                     size = self.work.kernel_size(number, self.engine.here, self.engine.memory)
                     field = self.fields[layer.name]
                     for part in focus_parts(number, field, size, rows, self.images, self.shards):
-                        if _Store.name(layer, part.number) in before:
+                        parts[number].append(_part(layer, part.number))
+                        if parts[number][-1] in before:
                             advance(part.exemplars)
                         else:
                             yield part
 
             for part, found in self.engine.map(self.work, todo(), lambda tally: advance(tally.done)):
-                store.commit(self.layers[part.layer], part.number, found)
+                store.commit(_part(self.layers[part.layer], part.number), [_row(each) for each in found])
+        return parts
 
     def _wanted(self, layer: Layer) -> pa.Table:
         """The exemplars of a layer to measure: row, unit, image_id, y, x."""
@@ -134,80 +143,19 @@ class _Focusing:
         rows = rows.append_column("row", pa.array(np.arange(rows.num_rows)))
         return rows.filter(pc.less(rows["rank"], self.most))
 
-    def _stale(self) -> list[Layer]:
+    def _stale(self) -> list[tuple[int, Layer]]:
         """The layers whose tables are to write: those measured, and those of a version before, without the columns."""
-        wide = {self.layers[number].name for number in self.wide}
         return [
-            layer for layer in self.layers
-            if layer.name in wide or not _has_columns(table_file(self.run, "exemplars", layer.name))
+            (number, layer) for number, layer in enumerate(self.layers)
+            if number in self.wide or not has_columns(table_file(self.run, "exemplars", layer.name), *FOCUS)
         ]  # fmt: skip
 
 
-class _Store:
-    """Finished parts of a measurement under way, one Arrow file each."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def commit(self, layer: Layer, part: int, found: Sequence[Focus]) -> None:
-        """Keeps a part: whole or not at all."""
-        boxes = [(row, box.left, box.top, box.right, box.bottom) if box else (row,) + 4 * (None,) for row, box in found]
-        table = pa.Table.from_pylist([dict(zip(_DONE.names, box, strict=True)) for box in boxes], _DONE)
-        path = self.folder / self.name(layer, part)
-        with written_aside(path) as aside, pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, _DONE) as writer:
-            writer.write_table(table)
-
-    def rows(self, layer: Layer) -> pa.Table:
-        """Everything committed of a layer."""
-        paths = sorted(self.folder.glob(f"{safe_name(layer.name)}-??????.arrow"))
-        return pa.concat_tables([_DONE.empty_table(), *(read_arrow(path, _DONE) for path in paths)])
-
-    def parts(self) -> set[str]:
-        """The names of the parts that are done."""
-        return {path.name for path in self.folder.glob("*.arrow")}
-
-    @staticmethod
-    def name(layer: Layer, part: int) -> str:
-        """The file of a part."""
-        return f"{safe_name(layer.name)}-{part:06d}.arrow"
+def _part(layer: Layer, number: int) -> str:
+    return f"{safe_name(layer.name)}-{number:06d}"
 
 
-def _has_columns(path: Path) -> bool:
-    """Whether a table has the focus columns; those of versions before have not."""
-    with parquet_file(path) as file:
-        return set(FOCUS) <= set(file.schema_arrow.names)
-
-
-def _found(path: Path) -> int:
-    """How many rows of a table have a focus."""
-    if not _has_columns(path):
-        return 0
-    rows = read_rows(path, [FOCUS[0]])
-    return rows.num_rows - rows[FOCUS[0]].null_count
-
-
-def _write_columns(run: Path, layer: Layer, done: pa.Table) -> int:
-    """Replaces a layer's focus columns, a row group at a time; returns how many exemplars have a focus."""
-    path = table_file(run, "exemplars", layer.name)
-    rows = done["row"].to_numpy()
-    sides = {side: done[side].fill_null(-1).to_numpy() for side in FOCUS}
-    found = 0
-
-    def parts() -> Iterator[pa.Table]:
-        nonlocal found
-        begin = 0
-        with parquet_file(path) as file:
-            for group in range(file.num_row_groups):
-                part = completed(file.read_row_group(group), EXEMPLARS)
-                columns = {name: part[name] for name in EXEMPLARS.names}
-                here = (rows >= begin) & (rows < begin + part.num_rows)
-                for side in FOCUS:
-                    values = np.full(part.num_rows, -1, np.int32)
-                    values[rows[here] - begin] = sides[side][here]
-                    columns[side] = pa.array(values, mask=values < 0)
-                found += part.num_rows - columns[FOCUS[0]].null_count
-                begin += part.num_rows
-                yield pa.table([columns[name] for name in EXEMPLARS.names], schema=EXEMPLARS)
-
-    write_table(path, EXEMPLARS, parts())
-    return found
+def _row(found: Focus) -> dict[str, int | None]:
+    row, box = found
+    sides = (box.left, box.top, box.right, box.bottom) if box else (None,) * 4
+    return {"row": row, **dict(zip(FOCUS, sides, strict=True))}

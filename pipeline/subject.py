@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.layers import Layer, Traced
-from pipeline.models import Network
+
+if TYPE_CHECKING:  # ascent alone needs no loader of weights
+    from pipeline.models import Network
 
 
 class Subject:

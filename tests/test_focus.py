@@ -31,6 +31,7 @@ from pipeline.mine import MineSettings, mine
 from pipeline.models import Network
 from pipeline.receptive_field import receptive_fields
 from pipeline.sources import Dataset, find_dataset
+from pipeline.stage_store import StageStore
 from pipeline.subject import Subject
 from pipeline.tables import write_table
 from pipeline.work import FocusWork
@@ -302,27 +303,27 @@ def test_an_interrupted_measurement_keeps_its_parts_and_ends_with_the_same_bytes
     subject = network(seeded(Small))
     whole, broken = copied(small_run, tmp_path / "whole"), copied(small_run, tmp_path / "broken")
     focused(squares, subject, whole)
-    commits: list[int] = []
-    commit = pipeline.focus._Store.commit
+    commits: list[str] = []
+    commit = StageStore.commit
 
-    def dies_at_the_third(self, layer, part, found):
+    def dies_at_the_third(self, part, rows):
         if len(commits) == 2:
             raise KeyboardInterrupt
         commits.append(part)
-        commit(self, layer, part, found)
+        commit(self, part, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.focus._Store, "commit", dies_at_the_third)
+        patch.setattr(StageStore, "commit", dies_at_the_third)
         with pytest.raises(KeyboardInterrupt):
             focused(squares, subject, broken)
     assert len(list(broken.glob("state/focus-*/*.arrow"))) == 2
-    measured_parts: list[int] = []
+    measured_parts: list[str] = []
 
-    def counted(self, layer, part, found):
+    def counted(self, part, rows):
         measured_parts.append(part)
-        commit(self, layer, part, found)
+        commit(self, part, rows)
 
-    monkeypatch.setattr(pipeline.focus._Store, "commit", counted)
+    monkeypatch.setattr(StageStore, "commit", counted)
     focused(squares, subject, broken)
     assert len(measured_parts) >= 3 and not list((broken / "state").glob("focus-*"))
     for path in sorted(whole.glob("exemplars/*.parquet")):

@@ -11,7 +11,8 @@ import torch
 
 from pipeline.ascent.ascend import draw
 from pipeline.ascent.climb import Climb
-from pipeline.ascent.code import Codes, Generator, Shrink, load_generator
+from pipeline.ascent.code import Codes, Generator, Shrink
+from pipeline.ascent.generators import load_generator
 from pipeline.ascent.presets import PRESETS, find_preset
 from pipeline.ascent.presets.gan_prior import with_generator
 from pipeline.ascent.recipe import Preset
