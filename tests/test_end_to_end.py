@@ -31,7 +31,7 @@ def test_make_mine_twice_gives_the_same_tables_whatever_the_workers(tmp_path):
     make("mine", f"RUN={second}", "ARGS=--workers 1 --no-sheets")
     assert f"{first}" in said and "Look further:" in said
     one, other = tables(first), tables(second)
-    assert one.keys() == other.keys() and len(one) == 4 + 2 * 9
+    assert one.keys() == other.keys() and len(one) == 4 + 3 * 9
     assert [name for name in one if one[name] != other[name]] == []
     units = pd.read_parquet(first / "units")
     assert len(units) == 496 and units["visualization"].notna().all()
@@ -53,7 +53,7 @@ def test_photographs_and_a_network_trained_on_imagenet(photographs, squeezenet_w
     run = tmp_path / "sample"
     said = make(
         "mine", f"DATASET={photographs}", "MODEL=squeezenet1_1", f"WEIGHTS={squeezenet_weights}",
-        "LAYERS=features.*", f"RUN={run}", "VISUALIZE=0", "ARGS=--no-sheets",
+        "LAYERS=features.*", f"RUN={run}", "VISUALIZE=0", "ARGS=--no-sheets --focus 1 --check-crops 1",
     )  # fmt: skip
     assert "lack classifier.1.bias, classifier.1.weight" in said
     record = json.loads((run / "run.json").read_bytes())
