@@ -63,12 +63,6 @@ class Traced:
         """The graph of torch.fx, where there is one."""
         return self.trace.graph if isinstance(self.trace, GraphTrace) else None
 
-    @property
-    def shapes(self) -> dict[fx.Node, tuple[int, ...]]:
-        """The output shape of every tensor-valued node of the graph for one image."""
-        assert isinstance(self.trace, GraphTrace)
-        return self.trace.shapes
-
     def node(self, layer: Layer) -> fx.Node:
         """The graph node of a layer; there is one where `graph` is."""
         assert isinstance(self.trace, GraphTrace)

@@ -28,6 +28,14 @@ def _octaves(*octaves: tuple[int, float, float, float, float, float], steps: flo
     )  # fmt: skip
 
 
+_FILTER_OCTAVES = (
+    (200, 2.5, 1.1, 12, 10, 1),
+    (100, 1.1, 0.858, 10, 8, 1),
+    (100, 0.858, 0.78, 8, 6, 1.05),
+    (50, 0.858, 0.40, 6, 1.5, 1.05),
+)
+"""What both recipes for filters begin with."""
+
 OYGARD_GOOGLENET = Preset(
     name="oygard-googlenet",
     source=_SOURCE,
@@ -35,10 +43,7 @@ OYGARD_GOOGLENET = Preset(
     canvas=Pixels(noise=8 / 255, colour=250 / 255),
     objective=Centre(),
     stages=_octaves(
-        (200, 2.5, 1.1, 12, 10, 1),
-        (100, 1.1, 0.858, 10, 8, 1),
-        (100, 0.858, 0.78, 8, 6, 1.05),
-        (50, 0.858, 0.40, 6, 1.5, 1.05),
+        *_FILTER_OCTAVES,
         (25, 0.4, 0.3, 1.5, 0.5, 1.05),
     ),
     slope=0.01,
@@ -59,10 +64,7 @@ OYGARD_VGG = Preset(
     canvas=Pixels(noise=8 / 255, colour=250 / 255),
     objective=Centre(),
     stages=_octaves(
-        (200, 2.5, 1.1, 12, 10, 1),
-        (100, 1.1, 0.858, 10, 8, 1),
-        (100, 0.858, 0.78, 8, 6, 1.05),
-        (50, 0.858, 0.40, 6, 1.5, 1.05),
+        *_FILTER_OCTAVES,
         (25, 0.4, 0.1, 1.5, 0.5, 1.05),
         steps=0.25,
     ),
