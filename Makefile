@@ -26,6 +26,7 @@ METHOD ?= deconvnet
 OTHER ?=
 VISUALIZE ?= 1
 UNITS ?=
+FORMAT ?= png
 GENERATOR ?=
 SIMILARITY ?= builtin
 SOURCE ?=
@@ -84,8 +85,8 @@ inspect: $(READY) ## what the layers of MODEL (or RUN's network) make of IMAGE, 
 layers: $(READY) ## list the layers of MODEL, their units, map sizes and receptive fields
 	@$(JOBS) layers $(if $(MODEL),--model '$(MODEL)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') --layers '$(LAYERS)' $(ARGS)
 
-sheets: $(READY) ## contact sheets of RUN: LAYERS=… UNITS=3,7,10-20
-	@$(JOBS) sheets --run '$(RUN)' --layers '$(LAYERS)' --units '$(UNITS)' $(ARGS)
+sheets: $(READY) ## contact sheets of RUN: LAYERS=… UNITS=3,7,10-20 FORMAT=png, pdf or svg
+	@$(JOBS) sheets --run '$(RUN)' --layers '$(LAYERS)' --units '$(UNITS)' --format '$(FORMAT)' $(ARGS)
 
 atlas: $(READY) ## browse RUN on this machine: PORT=8420, or the next free one
 	@$(JOBS) atlas --run '$(RUN)' --port '$(PORT)' $(ARGS)

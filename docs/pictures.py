@@ -12,7 +12,8 @@ from pathlib import Path
 from PIL import Image
 
 from pipeline.run import Run, open_run, picture
-from pipeline.sheets.drawing import CONTENT, GREY, INK, blank, column, number, put, stacked, write
+from pipeline.sheets.drawing import CONTENT, GREY, INK, Drawing, blank, column, number, stacked
+from pipeline.sheets.raster import pixels
 from pipeline.sheets.write import write_sheets
 
 HERE = Path(__file__).parent / "pictures"
@@ -28,33 +29,33 @@ GRID = {
 SHEET_WIDTH = 1000
 
 
-def strip(run: Run, layer: str, unit: int, crops: int = 7) -> Image.Image:
+def strip(run: Run, layer: str, unit: int, crops: int = 7) -> Drawing:
     """One unit in one line: its visualization, then its strongest crops."""
     row = run.units(layer, unit).iloc[0]
     exemplars = run.exemplars(layer, unit).head(crops)
     cell = (CONTENT - crops * 14) // (crops + 1)
-    block, pen = blank(cell + 44)
-    put(block, picture(row.visualization), 0, 0, cell, cell, "")
-    write(pen, (0, cell + 20), f"{layer}, unit {unit}", 15, cell, INK)
-    write(pen, (0, cell + 40), f"drawn: {number(row.visualization_activation)}", 14, cell, GREY)
+    block = blank(cell + 44)
+    block.put(picture(row.visualization), 0, 0, cell, cell, "")
+    block.write(0, cell + 20, f"{layer}, unit {unit}", 15, cell, INK)
+    block.write(0, cell + 40, f"drawn: {number(row.visualization_activation)}", 14, cell, GREY)
     for place, exemplar in enumerate(exemplars.itertuples(), 1):
         left = column(place, crops + 1, cell)
-        put(block, picture(exemplar.crop), left, 0, cell, cell, "")
-        write(pen, (left, cell + 20), str(exemplar.label_name), 15, cell, INK)
-        write(pen, (left, cell + 40), number(exemplar.activation), 14, cell, GREY)
+        block.put(picture(exemplar.crop), left, 0, cell, cell, "")
+        block.write(left, cell + 20, str(exemplar.label_name), 15, cell, INK)
+        block.write(left, cell + 40, number(exemplar.activation), 14, cell, GREY)
     return block
 
 
-def grid(run: Run, layers: dict[str, int]) -> Image.Image:
+def grid(run: Run, layers: dict[str, int]) -> Drawing:
     """Visualizations of the units of some layers that reach furthest beyond the dataset, one line a layer."""
     blocks = []
     for layer, count in layers.items():
         units = run.units(layer).sort_values("visualization_ratio", ascending=False).head(count)
         cell = (CONTENT - (count - 1) * 8) // count
-        block, pen = blank(cell + 40)
-        write(pen, (0, 20), layer.removesuffix("_activation"), 15, CONTENT, GREY)
+        block = blank(cell + 40)
+        block.write(0, 20, layer.removesuffix("_activation"), 15, CONTENT, GREY)
         for place, cells in enumerate(units.visualization):
-            put(block, picture(cells), column(place, count, cell), 30, cell, cell, "")
+            block.put(picture(cells), column(place, count, cell), 30, cell, cell, "")
         blocks.append(block)
     return stacked(blocks, 6)
 
@@ -63,13 +64,13 @@ def main() -> None:
     """Writes the pictures beside this file."""
     demo, squeezenet = (open_run(path) for path in sys.argv[1:3])
     HERE.mkdir(exist_ok=True)
-    stacked([strip(demo, layer, unit) for layer, unit in STRIPS], 24).save(HERE / "units.jpg", quality=92)
+    pixels(stacked([strip(demo, layer, unit) for layer, unit in STRIPS], 24)).save(HERE / "units.jpg", quality=92)
     for name, (layer, unit) in SHEETS.items():
         (path,) = write_sheets(demo, [layer], [unit])
         sheet = Image.open(path)
         size = SHEET_WIDTH, round(sheet.height * SHEET_WIDTH / sheet.width)
         sheet.resize(size, Image.Resampling.LANCZOS).save(HERE / f"sheet-{name}.jpg", quality=88)
-    grid(squeezenet, GRID).save(HERE / "squeezenet.jpg", quality=90)
+    pixels(grid(squeezenet, GRID)).save(HERE / "squeezenet.jpg", quality=90)
 
 
 if __name__ == "__main__":

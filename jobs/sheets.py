@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from jobs.console import Display
-from jobs.options import FinishedRun, Layers, Quiet, Units
+from jobs.options import FinishedRun, Json, Layers, Quiet, Units
 from pipeline.run import open_run
 from pipeline.sheets.choose import parse_units
 from pipeline.sheets.region import Shown
-from pipeline.sheets.write import write_grids, write_overviews, write_sheets
+from pipeline.sheets.unit_sheet import Look
+from pipeline.sheets.write import Format, write_grids, write_overviews, write_sheets
 from pipeline.views import check_method
 
 
@@ -35,9 +36,16 @@ def sheets(
         bool, typer.Option(help="Also views of units beside the patches they are of, as Zeiler and Fergus drew them.")
     ] = False,
     overviews: Annotated[bool, typer.Option(help="Also one overview of each layer.")] = True,
+    kind: Annotated[
+        Format, typer.Option("--format", help="png for screens; pdf or svg for paper, with text and lines sharp.")
+    ] = Format.png,
+    large: Annotated[int, typer.Option(help="How many crops of a unit are large, above their whole images.")] = 5,
+    columns: Annotated[int, typer.Option(help="Columns of the smaller crops.")] = 9,
+    crops: Annotated[int, typer.Option(help="How many crops of a unit there are in all, at most.")] = 50,
     quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
-    """Draws contact sheets: one PNG per unit and an overview of each layer.
+    """Draws contact sheets: one picture per unit and an overview of each layer.
 
     A sheet shows what the unit itself prefers, its numbers, and the image regions that drive it hardest, the first
     few within their whole image. Files: RUN/sheets/LAYER/UNIT.png, RUN/sheets/LAYER/overview.png and, with --grids,
@@ -50,8 +58,11 @@ def sheets(
     sheets --run runs/photos-resnet50 --layers 'layer4.*' --most 10 --field focus
 
     sheets --run runs/photos-resnet50 --layers 'layer2.*' --most 16 --grids
+
+    sheets --run runs/demo-demo --layers block4.relu --units 14 --format pdf --columns 7 --crops 19
     """
-    display = Display(quiet)
+    display = Display(quiet or as_json)
+    look = Look(large, columns, crops)
     opened = open_run(run)
     wanted = [name.strip() for name in layers.split(",") if name.strip()]
     numbers = parse_units(units) if units.strip() else None
@@ -59,12 +70,25 @@ def sheets(
         check_method(method)
     written = []
     if grids:  # first: it says what is missing
-        written += write_grids(opened, wanted, numbers, most=most or None, shown=field, method=method, progress=display)
+        written += write_grids(
+            opened, wanted, numbers, most=most or None, shown=field, method=method, kind=kind, progress=display
+        )
     if most != 0:
         written += write_sheets(
-            opened, wanted, numbers, most=most, shown=field, views=views, method=method, progress=display
+            opened,
+            wanted,
+            numbers,
+            most=most,
+            shown=field,
+            views=views,
+            method=method,
+            look=look,
+            kind=kind,
+            progress=display,
         )
     if overviews:
-        written += write_overviews(opened, wanted, shown=field, progress=display)
+        written += write_overviews(opened, wanted, shown=field, kind=kind, progress=display)
+    if as_json:
+        display.answer(sheets=written)
     if written:
         display.say(f"{len(written):,} pictures in {opened.path / 'sheets'}, for example {written[0]}")

@@ -82,7 +82,7 @@ def test_a_batch_without_images_has_no_readings():
     assert [readings is None for readings in found] == [False, False, True]
 
 
-@pytest.mark.parametrize("name", ["squeezenet1_1", "resnet18"])
+@pytest.mark.parametrize("name", ["squeezenet1_1", pytest.param("resnet18", marks=pytest.mark.slow)])
 def test_a_compiled_network_reads_the_same_up_to_rounding_whatever_the_size_of_the_batch(name):
     parts = batches(40, 16)  # the last one is not full
     eager = read(Runner(tapped(name)[1], HOW, Compute(CPU), 2), parts)

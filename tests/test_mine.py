@@ -135,7 +135,7 @@ def folder_pictures(folder: Path) -> list[list[tuple[int, Image.Image]]]:
     return [found]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "googlenet"])
+@pytest.mark.parametrize("name", ["resnet18", pytest.param("googlenet", marks=pytest.mark.slow)])
 def test_every_exemplar_of_every_unit_equals_a_brute_force_sort(name, folder, tmp_path):
     network = build(name)
     traced = Traced(network.module, network.input_shape)
@@ -291,6 +291,7 @@ def test_statistics_and_labels_of_units_agree_with_the_maps(folder, tmp_path):
             assert row["top_label"] == counts[counts == counts.max()].index.min()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(folder, tmp_path):
     """SIGKILL once, in the middle of the scan: the same command then finishes as if nothing had been."""
     pictures = sorted(path for path in folder.rglob("*.png") if path.stat().st_size > 100)

@@ -15,7 +15,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from pipeline import remote
+from pipeline import range_requests, remote
 from pipeline.http_requests import _retry_after
 from pipeline.range_requests import Absent, Changed, Refused, RemoteError, file_name, public
 from pipeline.remote import RemoteFile, list_below, look_beside, look_up, open_stream, read_range, remote_file
@@ -83,6 +83,7 @@ def refusal(url: str) -> str:
 
 
 def test_a_stream_is_the_file_in_blocks_of_any_length(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(range_requests, "READ_SECONDS", 30.0)  # each block is asked for once, however busy the machine
     for length in (700, 5000, len(DATA), 1 << 20):
         monkeypatch.setattr(remote, "BLOCK_BYTES", length)
         place.server.asked.clear()

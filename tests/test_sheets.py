@@ -21,7 +21,7 @@ from pipeline.run import Run, open_run
 from pipeline.sheets import drawing
 from pipeline.sheets.choose import choose_units, parse_units
 from pipeline.sheets.overview import page_sizes
-from pipeline.sheets.unit_sheet import LARGE_CELL, WHOLE_HEIGHT
+from pipeline.sheets.unit_sheet import Look
 from pipeline.sheets.write import write_overviews, write_sheets
 from pipeline.tables import write_table
 from schemas.exemplars import EXEMPLARS
@@ -148,7 +148,7 @@ def test_a_sheet_of_a_thousand_exemplars_stays_readable_and_says_what_it_leaves_
 def test_a_crops_pixels_are_shown_unstretched_and_in_proportion(tmp_path):
     sheet = one_sheet(tmp_path / "run", [exemplar(crop=plain(200, 100, (37, 38, 39)))])
     left, top, right, bottom = where(sheet, (37, 38, 39))
-    assert right - left == LARGE_CELL
+    assert right - left == Look().large_cell
     assert abs((right - left) / (bottom - top) - 2) < 0.02
 
 
@@ -156,7 +156,7 @@ def test_pixels_of_a_tiny_crop_become_equal_squares_of_their_own_colours(tmp_pat
     colours = np.arange(27, dtype=np.uint8).reshape(3, 3, 3) * 9 + 1
     sheet = one_sheet(tmp_path / "run", [exemplar(crop=Image.fromarray(colours))])
     boxes = [where(sheet, tuple(colour)) for colour in colours.reshape(-1, 3).tolist()]
-    assert {(box[2] - box[0], box[3] - box[1]) for box in boxes} == {(LARGE_CELL // 3, LARGE_CELL // 3)}
+    assert {(box[2] - box[0], box[3] - box[1]) for box in boxes} == {(Look().large_cell // 3, Look().large_cell // 3)}
 
 
 def test_the_outline_is_where_the_box_is_in_its_image(tmp_path):
@@ -164,9 +164,9 @@ def test_the_outline_is_where_the_box_is_in_its_image(tmp_path):
     original.paste(SEEN, (100, 50, 180, 110))
     sheet = one_sheet(tmp_path / "run", [exemplar(crop=plain())], original)
     seen, outline, whole = where(sheet, SEEN), where(sheet, OUTLINE), where(sheet, PLAIN)
-    scale = WHOLE_HEIGHT / 300
+    scale = Look().whole_height / 300
     assert abs((whole[2] - whole[0]) - 400 * scale) <= 1
-    assert whole[3] - whole[1] == WHOLE_HEIGHT
+    assert whole[3] - whole[1] == Look().whole_height
     expected = [whole[0] + 100 * scale, whole[1] + 50 * scale, whole[0] + 180 * scale, whole[1] + 110 * scale]
     assert np.abs(np.subtract(outline, np.add(expected, [-2, -2, 2, 2]))).max() <= 1
     assert (np.sign(np.subtract(outline, seen)) == [-1, -1, 1, 1]).all()
@@ -280,22 +280,6 @@ def test_numbers_that_are_not_finite_are_drawn(tmp_path):
     rows = [exemplar(0, float("inf")), exemplar(1, 3.0, label=None, label_name=None), exemplar(2, 1e-30)]
     assert one_sheet(tmp_path / "a", rows, activation_max=float("inf"), activation_mean=float("inf"))
     assert one_sheet(tmp_path / "b", [], activation_max=None, activation_mean=None, firing_rate=None)
-
-
-def test_text_keeps_to_characters_that_the_font_has():
-    assert drawing.legible("Straße – café №5") == "Strasse - cafe No5"
-    assert drawing.legible("猫 cat") == "· cat"
-    assert not drawing.says_something("猫")
-    assert drawing.legible("a\u202eb\nc") == "ab c"
-
-
-def test_long_text_is_shortened_in_its_middle_to_the_width():
-    text = drawing.elided("West_Highland_white_terrier", 14, 100)
-    assert text.startswith("West")
-    assert text.endswith("rier")
-    assert "…" in text
-    assert drawing.font(14).getlength(text) <= 100
-    assert drawing.elided("cat", 14, 100) == "cat"
 
 
 @pytest.mark.parametrize(

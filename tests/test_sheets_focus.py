@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from jobs.__main__ import application
 from pipeline.run import open_run
 from pipeline.sheets.region import Shown, explanation, region_picture
-from pipeline.sheets.unit_sheet import LARGE_CELL
+from pipeline.sheets.unit_sheet import Look
 from pipeline.sheets.write import write_overviews, write_sheets
 from pipeline.tables import write_table
 from schemas.exemplars import FOCUS
@@ -42,7 +42,7 @@ def test_the_focus_fills_its_cell_and_the_outline_is_around_it(tmp_path):
     assert shows(box, OUTER) and shows(box, INNER)
     assert shows(focus, INNER) and not shows(focus, OUTER)
     left, top, right, bottom = where(focus, INNER)
-    assert (right - left, bottom - top) == (LARGE_CELL // 30 * 30, LARGE_CELL // 30 * 20)
+    assert (right - left, bottom - top) == (Look().large_cell // 30 * 30, Look().large_cell // 30 * 20)
     wide, narrow = (where(each, OUTLINE) for each in (box, focus))
     assert wide[0] < narrow[0] < narrow[2] < wide[2] and wide[1] < narrow[1] < narrow[3] < wide[3]
     assert (narrow[2] - narrow[0] - 4) / (wide[2] - wide[0] - 4) == pytest.approx(30 / 80, abs=0.02)

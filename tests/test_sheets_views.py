@@ -15,7 +15,7 @@ from jobs.__main__ import application
 from pipeline.errors import UserError
 from pipeline.run import Run
 from pipeline.sheets.region import Shown, view_picture
-from pipeline.sheets.unit_sheet import LARGE_CELL
+from pipeline.sheets.unit_sheet import Look
 from pipeline.sheets.view_grids import grid_pages
 from pipeline.sheets.write import write_grids, write_sheets
 from pipeline.tables import write_table
@@ -50,7 +50,7 @@ def test_a_view_lies_right_below_its_crop_as_large_as_that(tmp_path):
     run = add_views(one_unit(tmp_path / "run", 1, plain(40, 40)), [{}])
     drawn = sheet(run)
     crop, view = where(drawn, CROP), where(drawn, SEEN)
-    assert (view[0], view[2] - view[0]) == (crop[0], LARGE_CELL // 20 * 20)
+    assert (view[0], view[2] - view[0]) == (crop[0], Look().large_cell // 20 * 20)
     assert crop[3] <= view[1] <= crop[3] + 12
 
 
@@ -140,7 +140,7 @@ def test_a_page_is_drawn_when_it_is_asked_for_of_its_own_units_alone():
     pages = grid_pages("a", 200, each(), "deconvnet", [])
     assert not read
     for page in (1, 2, 3):
-        next(pages).close()
+        next(pages)
         assert len(read) == 16 * page
 
 

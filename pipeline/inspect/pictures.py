@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from pipeline.inspect.maps import Shown, Standing
-from pipeline.sheets.drawing import CONTENT, FAINT, GREY, MARGIN, blank, header, legible, number, put, stacked, write
+from pipeline.sheets.drawing import CONTENT, GREY, MARGIN, Drawing, blank, header, notes, number, stacked
+from pipeline.sheets.raster import pixels
 
 _PALE = 0.72  # of the way from grey to white, where a unit is silent
 _GRID = 8
@@ -44,12 +45,10 @@ def layer_sheet(layer: str, shown: Sequence[Shown], units: Sequence[Standing], k
     about = [f"{len(units)} of {shown[0].maps[layer].shape[0]:,} units, {chosen}", *([f"in {usual}"] if usual else [])]
     head = header(layer, names, about)
     if not units:
-        note, pen = blank(30)
-        write(pen, (0, 20), "No unit of this layer fires.", 18, CONTENT, GREY)
-        return stacked([head, note], 24)
+        return pixels(stacked([head, notes(["No unit of this layer fires."], 18)], 24))
     drawn = any(visualization is not None for visualization, _ in known.values())
     blocks = [_row(layer, shown, each, known, drawn) for each in units] if known else _grid(layer, shown, units)
-    return stacked([head, *blocks, _note(shown, bool(known))], 20)
+    return pixels(stacked([head, *blocks, _note(shown, bool(known))], 20))
 
 
 def _most(layer: str, shown: Sequence[Shown], unit: int) -> float:
@@ -62,56 +61,52 @@ def _caption(each: Standing, place: int) -> str:
     return f"{number(each.activations[place])}, {each.heights[place]:+.1f} dev."
 
 
-def _grid(layer: str, shown: Sequence[Shown], units: Sequence[Standing]) -> list[Image.Image]:
+def _grid(layer: str, shown: Sequence[Shown], units: Sequence[Standing]) -> list[Drawing]:
     """Without a run: units side by side, each with its cell for every picture."""
     across = _GRID // len(shown)
     cell = (CONTENT - (_GRID - 1) * 12) // _GRID
     blocks = []
     for start in range(0, len(units), across):
-        block, pen = blank(cell + 44)
+        block = blank(cell + 44)
         for column, each in enumerate(units[start : start + across]):
             for place, picture in enumerate(shown):
                 left = (column * len(shown) + place) * (cell + 12)
                 values = picture.maps[layer][each.unit]
-                put(block, lit(picture.seen, values, _most(layer, shown, each.unit)), left, 0, cell, cell)
+                block.put(lit(picture.seen, values, _most(layer, shown, each.unit)), left, 0, cell, cell)
                 name = f"unit {each.unit}" if place == 0 else ""
-                write(pen, (left, cell + 18), name, 15, cell)
-                write(pen, (left, cell + 37), _caption(each, place), 14, cell, GREY)
+                block.write(left, cell + 18, name, 15, cell)
+                block.write(left, cell + 37, _caption(each, place), 14, cell, GREY)
         blocks.append(block)
     return blocks
 
 
-def _row(layer: str, shown: Sequence[Shown], each: Standing, known: Known, drawn: bool) -> Image.Image:
+def _row(layer: str, shown: Sequence[Shown], each: Standing, known: Known, drawn: bool) -> Drawing:
     """With a run: the picture lit, what the unit itself prefers, and the images that drive it hardest."""
-    block, pen = blank(_ROW + 22)
+    block = blank(_ROW + 22)
     visualization, crops = known.get(each.unit, (None, ()))
-    write(pen, (0, 24), f"{each.unit}", 26, 92)
+    block.write(0, 24, f"{each.unit}", 26, 92)
     left = 96
     for place, picture in enumerate(shown):
         values = picture.maps[layer][each.unit]
-        put(block, lit(picture.seen, values, _most(layer, shown, each.unit)), left, 0, _ROW, _ROW)
-        write(pen, (left, _ROW + 18), _caption(each, place), 14, _ROW, GREY)
+        block.put(lit(picture.seen, values, _most(layer, shown, each.unit)), left, 0, _ROW, _ROW)
+        block.write(left, _ROW + 18, _caption(each, place), 14, _ROW, GREY)
         left += _ROW + 12
     left += 12
     if drawn:
-        put(block, visualization, left, 0, _ROW, _ROW, "not drawn")
+        block.put(visualization, left, 0, _ROW, _ROW, "not drawn")
         left += _ROW + 24
     for crop in list(crops)[: (CONTENT - left + 12) // (_EXEMPLAR + 12)]:
-        put(block, crop, left, (_ROW - _EXEMPLAR) // 2, _EXEMPLAR, _EXEMPLAR)
+        block.put(crop, left, (_ROW - _EXEMPLAR) // 2, _EXEMPLAR, _EXEMPLAR)
         left += _EXEMPLAR + 12
-    pen.line((0, _ROW + 21, CONTENT, _ROW + 21), fill=FAINT)
+    block.rule(0, _ROW + 21, CONTENT)
     return block
 
 
-def _note(shown: Sequence[Shown], known: bool) -> Image.Image:
-    block, pen = blank(48)
+def _note(shown: Sequence[Shown], known: bool) -> Drawing:
     full = "its highest value" if len(shown) == 1 else "the highest value in either picture"
     text = f"The picture has its colours where the unit is active, in full at {full}, and is pale elsewhere."
-    write(pen, (0, 18), text, 15, CONTENT, GREY)
-    if known:
-        further = "Then what gradient ascent drew for the unit, if it did, and the run's strongest images for it."
-        write(pen, (0, 40), further, 15, CONTENT, GREY)
-    return block
+    further = "Then what gradient ascent drew for the unit, if it did, and the run's strongest images for it."
+    return notes([text, further] if known else [text], 15)
 
 
 def attention_sheet(
@@ -121,10 +116,10 @@ def attention_sheet(
     side = (CONTENT - 24) // 2
     blocks = [header(layer, "What decides for the class", ["Grad-CAM", f"of {layer}"])]
     for picture, values, title in zip(shown, attention, titles, strict=True):
-        block, pen = blank(side + 30)
-        put(block, lit(picture.seen, np.ones_like(values), 1.0, side), 0, 0, side, side)
-        put(block, lit(picture.seen, values, 1.0, side), side + 24, 0, side, side)
-        write(pen, (0, side + 24), legible(picture.name), 18, side, GREY)
-        write(pen, (side + 24, side + 24), title, 18, side)
+        block = blank(side + 30)
+        block.put(lit(picture.seen, np.ones_like(values), 1.0, side), 0, 0, side, side)
+        block.put(lit(picture.seen, values, 1.0, side), side + 24, 0, side, side)
+        block.write(0, side + 24, picture.name, 18, side, GREY)
+        block.write(side + 24, side + 24, title, 18, side)
         blocks.append(block)
-    return stacked(blocks, MARGIN // 2)
+    return pixels(stacked(blocks, MARGIN // 2))

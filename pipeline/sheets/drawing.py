@@ -1,12 +1,16 @@
-"""What every sheet is drawn with: colours, text that always renders, pictures fitted into cells, blocks stacked."""
+"""What every sheet is drawn with: colours, marks on a drawing, pictures fitted into cells, blocks stacked.
+
+A drawing is a list of marks, so that one layout becomes pixels (`raster.py`) or a vector file (`vector.py`).
+"""
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterable
-from functools import cache, lru_cache
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
+
+from pipeline.sheets.fonts import elided, length
 
 WIDTH, MARGIN = 1400, 48
 CONTENT = WIDTH - 2 * MARGIN
@@ -17,73 +21,112 @@ PAPER, INK, GREY, FAINT, MAT = "#fbfbf9", "#1d1d1b", "#6b6b66", "#c4c4be", "#efe
 ACCENT = "#e8471d"
 """Means one thing only: where in its image a crop was cut, the receptive field or its focus."""
 
-_PIXELS_SHOW = 4
-_ASK = 24
-_INSTEAD = {
-    "ß": "ss", "ø": "o", "Ø": "O", "œ": "oe", "Œ": "OE", "æ": "ae", "Æ": "AE", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D",
-    "ı": "i", "µ": "u", "μ": "u", "×": "x", "−": "-", "–": "-", "—": "-", "‐": "-", "•": "·",
-}  # fmt: skip
+PIXELS_SHOW = 4
+"""From what enlargement on the pixels of a picture show as pixels."""
+Colour = str | tuple[int, int, int]
 
 
-@cache
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's embedded font, the same on every machine; `size` in pixels."""
-    return ImageFont.load_default(size)  # type: ignore[return-value]
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """Filled from `left`, `top` up to `right`, `bottom` (pixels, half-open)."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    fill: Colour
 
 
-def legible(text: str) -> str:
-    """`text` on one line in characters that the font has: accents it lacks go, each run of foreign script is a dot."""
-    words: list[str] = []
-    for char in unicodedata.normalize("NFC", text):
-        drawn = _drawn(char)
-        if drawn not in ("·", " ") or words[-1:] != [drawn]:
-            words.append(drawn)
-    return "".join(words).strip()
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Legible text of a `size` (pixels); its left (l), middle (m) or right (r) end at `left`, its baseline (s) or its
+    middle (m) at `top`, as two letters of `anchor` say, Pillow's."""
+
+    left: float
+    top: float
+    text: str
+    size: int
+    ink: str
+    anchor: str
 
 
-def says_something(text: str) -> bool:
-    """Whether a letter or digit is left of `text` in characters that the font has."""
-    return any(char.isalnum() for char in legible(text))
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture `fitted` into what lies between `left`, `top`, `right` and `bottom` (whole pixels, half-open)."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    image: Image.Image
 
 
-@lru_cache(4096)
-def _drawn(char: str) -> str:
-    if char.isspace():
-        return " "
-    if unicodedata.category(char) in ("Cc", "Cf", "Mn", "Me"):
-        return ""
-    if _has_glyph(char) or char in _INSTEAD:
-        return char if _has_glyph(char) else _INSTEAD[char]
-    parts = [part for part in unicodedata.normalize("NFKD", char) if not unicodedata.combining(part)]
-    return "".join(parts) if parts != [char] and all(map(_has_glyph, parts)) else "·"
+Mark = Rectangle | Text | Picture
 
 
-@lru_cache(4096)
-def _has_glyph(char: str) -> bool:
-    return char.isascii() or _shape(char) != _shape("\uffff")
+@dataclass(slots=True)
+class Drawing:
+    """Marks on paper of `width` by `height` pixels, later ones above those before."""
+
+    width: int
+    height: int
+    marks: list[Mark] = field(default_factory=list)
+
+    def rectangle(self, left: float, top: float, right: float, bottom: float, fill: Colour) -> None:
+        """Fills a rectangle, half-open."""
+        self.marks.append(Rectangle(left, top, right, bottom, fill))
+
+    def frame(self, left: float, top: float, right: float, bottom: float, ink: Colour, width: int) -> None:
+        """Draws a frame just inside a rectangle, `width` pixels strong."""
+        for box in (
+            (left, top, right, top + width),
+            (left, bottom - width, right, bottom),
+            (left, top + width, left + width, bottom - width),
+            (right - width, top + width, right, bottom - width),
+        ):
+            self.rectangle(*box, ink)
+
+    def rule(self, left: float, top: float, right: float, ink: Colour = FAINT) -> None:
+        """Draws a line of one pixel from left to right."""
+        self.rectangle(left, top, right, top + 1, ink)
+
+    def write(
+        self, left: float, top: float, text: str, size: int, width: float, ink: str = INK, anchor: str = "ls"
+    ) -> float:
+        """Writes `text`, elided to `width` pixels, at its baseline; `anchor` as in `Text`. Returns its length."""
+        text = elided(text, size, width)
+        if text:
+            self.marks.append(Text(left, top, text, size, ink, anchor))
+        return length(text, size)
+
+    def put(
+        self, image: Image.Image | None, left: int, top: int, width: int, height: int, instead: str = "none",
+        mat: Colour = MAT,
+    ) -> tuple[int, int, int, int]:  # fmt: skip
+        """Puts `image`, as large as fits, in the middle of a mat of `width` by `height`; or, without one, a word.
+
+        Returns left, top, right and bottom of the image (pixels, half-open).
+        """
+        self.rectangle(left, top, left + width, top + height, mat)
+        if image is None:
+            self.write(left + width / 2, top + height / 2, instead, 14, width - 8, GREY, "mm")
+            return left, top, left, top
+        across, down = fitting(image.size, width, height)
+        x, y = left + (width - across) // 2, top + (height - down) // 2
+        self.marks.append(Picture(x, y, x + across, y + down, image))
+        return x, y, x + across, y + down
+
+    def place(self, other: Drawing, left: int, top: int) -> None:
+        """Puts the marks of another drawing here."""
+        self.marks += [_moved(mark, left, top) for mark in other.marks]
 
 
-def _shape(char: str) -> tuple[tuple[int, int], bytes]:
-    mask = font(_ASK).getmask(char)
-    return mask.size, bytes(mask)
-
-
-def elided(text: str, size: int, width: float) -> str:
-    """`text` made `legible` and, where it is wider than `width` pixels, shortened in its middle."""
-    text = legible(text if len(text) <= 400 else f"{text[:200]}{text[-200:]}")
-    length = font(size).getlength
-    if length(text) <= width:
-        return text
-    low, high = 0, len(text)
-    while low < high:
-        kept = (low + high + 1) // 2
-        low, high = (kept, high) if length(_middle_out(text, kept)) <= width else (low, kept - 1)
-    return _middle_out(text, low)
-
-
-def _middle_out(text: str, kept: int) -> str:
-    tail = kept // 2
-    return f"{text[: kept - tail].rstrip()}…{text[len(text) - tail :].lstrip() if tail else ''}"
+def _moved(mark: Mark, left: int, top: int) -> Mark:
+    if isinstance(mark, Text):
+        return replace(mark, left=mark.left + left, top=mark.top + top)
+    if isinstance(mark, Picture):
+        return Picture(mark.left + left, mark.top + top, mark.right + left, mark.bottom + top, mark.image)
+    return Rectangle(mark.left + left, mark.top + top, mark.right + left, mark.bottom + top, mark.fill)
 
 
 def number(value: float | None) -> str:
@@ -112,54 +155,37 @@ def percent(share: float | None) -> str:
     return f"{100 * share:.1f}".removesuffix(".0") + "%"
 
 
-def fitted(image: Image.Image, width: int, height: int) -> Image.Image:
-    """`image` as large as fits into `width` by `height` pixels, in its own proportions and colours.
+def fitting(size: tuple[int, int], width: int, height: int) -> tuple[int, int]:
+    """Width and height of a picture of `size` that is made as large as fits into `width` by `height` pixels.
 
-    A small one grows by a whole factor so that its pixels show as pixels; others are resampled smoothly.
+    A small one grows by a whole factor, so that its pixels show as pixels.
     """
+    scale = min(width / size[0], height / size[1])
+    if scale >= PIXELS_SHOW:
+        return size[0] * int(scale), size[1] * int(scale)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def fitted(image: Image.Image, width: int, height: int) -> Image.Image:
+    """`image` as large as fits into `width` by `height` pixels, in its own proportions and colours; see `fitting`."""
+    return resized(image, fitting(image.size, width, height))
+
+
+def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """`image`, RGB, at a `size` (width, height) in its own proportions: pixel by pixel if far larger, else smoothly."""
     image = image if image.mode == "RGB" else image.convert("RGB")
-    scale = min(width / image.width, height / image.height)
-    if scale >= _PIXELS_SHOW:
-        size = image.width * int(scale), image.height * int(scale)
-        return image.resize(size, Image.Resampling.NEAREST)
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     if size == image.size:
         return image
-    reduce = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
-    return image.resize(size, reduce, reducing_gap=3.0 if scale < 1 else None)
+    if size[0] >= PIXELS_SHOW * image.width:
+        return image.resize(size, Image.Resampling.NEAREST)
+    smaller = size[0] < image.width
+    reduce = Image.Resampling.LANCZOS if smaller else Image.Resampling.BICUBIC
+    return image.resize(size, reduce, reducing_gap=3.0 if smaller else None)
 
 
-def blank(height: int, width: int = CONTENT) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    """An empty block of `width` by `height` pixels, and the pen that draws on it."""
-    block = Image.new("RGB", (width, height), PAPER)
-    return block, ImageDraw.Draw(block)
-
-
-def write(
-    pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: int, width: float, ink: str = INK,
-    anchor: str = "ls",
-) -> float:  # fmt: skip
-    """Writes `text`, elided to `width` pixels, `at` its baseline; `anchor` as in Pillow. Returns its length."""
-    text = elided(text, size, width)
-    pen.text(at, text, fill=ink, font=font(size), anchor=anchor)
-    return font(size).getlength(text)
-
-
-def put(block: Image.Image, image: Image.Image | None, left: int, top: int, width: int, height: int,
-        instead: str = "none", mat: str | tuple[int, int, int] = MAT) -> tuple[int, int, int, int]:  # fmt: skip
-    """Puts `image`, as large as fits, in the middle of a mat of `width` by `height`; or, without one, a word.
-
-    Returns left, top, right and bottom of the image within `block` (pixels, half-open).
-    """
-    pen = ImageDraw.Draw(block)
-    pen.rectangle((left, top, left + width - 1, top + height - 1), fill=mat)
-    if image is None:
-        write(pen, (left + width / 2, top + height / 2), instead, 14, width - 8, GREY, "mm")
-        return left, top, left, top
-    shown = fitted(image, width, height)
-    x, y = left + (width - shown.width) // 2, top + (height - shown.height) // 2
-    block.paste(shown, (x, y))
-    return x, y, x + shown.width, y + shown.height
+def blank(height: int, width: int = CONTENT) -> Drawing:
+    """An empty block of `width` by `height` pixels."""
+    return Drawing(width, height)
 
 
 def column(place: int, columns: int, cell: int) -> int:
@@ -167,24 +193,31 @@ def column(place: int, columns: int, cell: int) -> int:
     return place * (CONTENT - cell) // max(columns - 1, 1)
 
 
-def stacked(blocks: Iterable[Image.Image], gap: int) -> Image.Image:
+def stacked(blocks: Iterable[Drawing], gap: int) -> Drawing:
     """One sheet of blocks below each other, `gap` pixels between them and margins around."""
     blocks = list(blocks)
-    height = sum(block.height for block in blocks) + gap * (len(blocks) - 1) + 2 * MARGIN
-    sheet = Image.new("RGB", (WIDTH, height), PAPER)
+    sheet = Drawing(WIDTH, sum(block.height for block in blocks) + gap * (len(blocks) - 1) + 2 * MARGIN)
     top = MARGIN
     for block in blocks:
-        sheet.paste(block, (MARGIN, top))
+        sheet.place(block, MARGIN, top)
         top += block.height + gap
     return sheet
 
 
-def header(layer: str, title: str, about: Iterable[str]) -> Image.Image:
+def header(layer: str, title: str, about: Iterable[str]) -> Drawing:
     """The head of a sheet: the layer small, the title large, up to two quiet lines `about` the run at the right."""
-    block, pen = blank(96)
-    write(pen, (0, 18), layer, 20, CONTENT * 0.6, GREY)
-    write(pen, (-2, 72), title, 46, CONTENT * 0.6)
+    block = blank(96)
+    block.write(0, 18, layer, 20, CONTENT * 0.6, GREY)
+    block.write(-2, 72, title, 46, CONTENT * 0.6)
     for line, text in enumerate(about):
-        write(pen, (CONTENT, 16 + 22 * line), text, 15, CONTENT * 0.4, GREY, "rs")
-    pen.line((0, 95, CONTENT, 95), fill=FAINT)
+        block.write(CONTENT, 16 + 22 * line, text, 15, CONTENT * 0.4, GREY, "rs")
+    block.rule(0, 95, CONTENT)
+    return block
+
+
+def notes(lines: Sequence[str], size: int = 14) -> Drawing:
+    """A block of quiet lines below each other."""
+    block = blank(22 * len(lines) - 4)
+    for place, line in enumerate(lines):
+        block.write(0, 14 + 22 * place, line, size, CONTENT, GREY)
     return block

@@ -16,7 +16,7 @@ from pipeline.projection import METHODS
 from pipeline.run import Run, picture
 from pipeline.sheets.drawing import fitted
 from pipeline.sheets.region import BOX, Shown, region_picture
-from pipeline.sheets.unit_sheet import LARGE_CELL, WHOLE_HEIGHT, Whole
+from pipeline.sheets.unit_sheet import Whole
 from pipeline.tables import parquet_file
 from pipeline.view_tables import methods_of
 from schemas.exemplars import FOCUS
@@ -31,8 +31,9 @@ Cell = tuple[dict[str, Any], Image.Image | None]
 class Wholes:
     """Whole images reduced for sheets, the latest few hundred kept; remembers those that have gone."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, run: Run, width: int, height: int) -> None:
+        """`width` and `height` are what each is fitted into (pixels)."""
+        self._run, self._size = run, (width, height)
         self.gone: dict[int, str] = {}
         self.of = lru_cache(_KEPT)(self._read)
 
@@ -45,7 +46,7 @@ class Wholes:
         except (UserError, ImageError, OSError, KeyError) as error:
             self.gone[image_id] = str(error)
             return None
-        return Whole(fitted(image, LARGE_CELL, WHOLE_HEIGHT), *image.size)
+        return Whole(fitted(image, *self._size), *image.size)
 
 
 def about(run: Run, layer: str, shown: Shown | None) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.sheets.drawing import CONTENT, GREY, INK, blank, column, header, number, put, stacked, write
+from pipeline.sheets.drawing import CONTENT, GREY, INK, Drawing, blank, column, header, notes, number, stacked
 
 _FEW, _GAP, _CAPTION = 64, 14, 30
 _MOST_ROWS = 12
@@ -26,8 +26,8 @@ def page_sizes(units: int) -> list[int]:
 def overview_pages(
     layer: str, units: int, cells: Iterable[tuple[Mapping[str, Any], Image.Image | None]], what: str,
     about: Sequence[str],
-) -> Iterator[Image.Image]:  # fmt: skip
-    """The pages of one layer, RGB, 1400 pixels wide, each drawn when asked for.
+) -> Iterator[Drawing]:  # fmt: skip
+    """The pages of one layer, 1400 pixels wide, each drawn when asked for.
 
     `cells` are (row of the units table, picture) in order of units; `what` says what the pictures are.
     """
@@ -36,7 +36,7 @@ def overview_pages(
         title = f"{units:,} unit{'' if units == 1 else 's'}"
         if size < units:
             title = f"Units {first} to {first + size - 1} of {units:,}"
-        yield stacked([header(layer, title, about), _note(what), _grid(list(islice(cells, size)), columns)], 20)
+        yield stacked([header(layer, title, about), notes([what], 15), _grid(list(islice(cells, size)), columns)], 20)
         first += size
 
 
@@ -44,22 +44,16 @@ def _columns(units: int) -> int:
     return 8 if units <= _FEW else 12
 
 
-def _note(text: str) -> Image.Image:
-    block, pen = blank(18)
-    write(pen, (0, 14), text, 15, CONTENT, GREY)
-    return block
-
-
-def _grid(cells: Sequence[tuple[Mapping[str, Any], Image.Image | None]], columns: int) -> Image.Image:
+def _grid(cells: Sequence[tuple[Mapping[str, Any], Image.Image | None]], columns: int) -> Drawing:
     cell = (CONTENT - (columns - 1) * _GAP) // columns
     line = cell + _CAPTION
-    block, pen = blank(-(-len(cells) // columns) * line)
+    block = blank(-(-len(cells) // columns) * line)
     for place, (unit, image) in enumerate(cells):
         left, top = column(place % columns, columns, cell), place // columns * line
         strongest = unit["activation_max"]
         fires = strongest is not None and strongest > 0
-        put(block, image, left, top, cell, cell, "none" if fires else "never fires")
-        write(pen, (left, top + cell + 17), str(unit["unit"]), 15, cell * 0.5, INK if fires else GREY)
+        block.put(image, left, top, cell, cell, "none" if fires else "never fires")
+        block.write(left, top + cell + 17, str(unit["unit"]), 15, cell * 0.5, INK if fires else GREY)
         note = number(strongest) if fires else "never fires" if image else ""
-        write(pen, (left + cell, top + cell + 17), note, 13, cell * 0.75, GREY, "rs")
+        block.write(left + cell, top + cell + 17, note, 13, cell * 0.75, GREY, "rs")
     return block

@@ -2,47 +2,62 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
+from pipeline.errors import UserError
 from pipeline.run import picture
-from pipeline.sheets.drawing import (
-    ACCENT,
-    CONTENT,
-    FAINT,
-    GREY,
-    INK,
-    PAPER,
-    blank,
-    column,
-    header,
-    number,
-    percent,
-    put,
-    says_something,
-    stacked,
-    write,
-)
+from pipeline.sheets.drawing import ACCENT, CONTENT, GREY, PAPER, Drawing, blank, column, header, notes, number, stacked
 from pipeline.sheets.region import Shown, explanation, region, region_picture, view_picture
-
-LARGE, COLUMNS, MOST_CROPS = 5, 9, 50
-"""Exemplars shown large with their whole image; columns of the smaller ones; all crops of a sheet at most."""
+from pipeline.sheets.unit_summary import facet_of, silent_summary, summary, words_of
 
 _GAP, _LARGE_GAP = 16, 24
-_CELL = (CONTENT - (COLUMNS - 1) * _GAP) // COLUMNS
-LARGE_CELL = (CONTENT - (LARGE - 1) * _LARGE_GAP) // LARGE
-WHOLE_HEIGHT = 176
-"""Sides of the large crops, and height of the whole images below them (pixels)."""
-
-_PICTURE = 264
-_PLOT_GUTTER = 150
+_FEWEST, _LEAST_CELL = 3, 40
 _LEAST_BOX = 7
-_GREY_BAR, _DARK_BAR = "#cfcfc9", "#8b8b85"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How many exemplars a sheet shows: `large` ones with whole images, `columns` of smaller ones, `crops` in all.
+
+    Raises `UserError` for numbers that give cells too small to see, or no sheet.
+    """
+
+    large: int = 5
+    columns: int = 9
+    crops: int = 50
+
+    def __post_init__(self) -> None:
+        most = (CONTENT + _GAP) // (_LEAST_CELL + _GAP)
+        if not _FEWEST <= self.columns <= most:
+            raise UserError(f"--columns {self.columns} does not fit. Say a number from {_FEWEST} to {most}.")
+        if not 0 <= self.large <= 10:
+            raise UserError(f"--large {self.large} does not fit. Say a number from 0 to 10.")
+        if self.crops < 1:
+            raise UserError(f"--crops {self.crops} leaves nothing to show. Say 1 or more.")
+
+    @property
+    def cell(self) -> int:
+        """Side of the smaller crops (pixels)."""
+        return (CONTENT - (self.columns - 1) * _GAP) // self.columns
+
+    @property
+    def across(self) -> int:
+        """How many large crops would fill the sheet from margin to margin."""
+        return max(self.large, _FEWEST)
+
+    @property
+    def large_cell(self) -> int:
+        """Side of the large crops (pixels)."""
+        return (CONTENT - (self.across - 1) * _LARGE_GAP) // self.across
+
+    @property
+    def whole_height(self) -> int:
+        """Height of the whole images below them (pixels)."""
+        return round(0.73 * self.large_cell)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,146 +76,63 @@ def unit_sheet(
     about: Sequence[str],
     shown: Shown | None = Shown.box,
     method: str = "",
-) -> Image.Image:
-    """The sheet of one unit, RGB, 1400 pixels wide.
+    look: Look = Look(),
+) -> Drawing:
+    """The sheet of one unit, 1400 pixels wide.
 
     `unit` is its row of the units table, `exemplars` its rows of the exemplars table by rank, `wholes` the images of
     the first few of them (None: no longer there), `about` up to two lines on the run, `shown` which part of each
     (None: each is a whole image already). Exemplars with a `view`, made by `method`, show it below their crop.
     """
     firing = [row for row in exemplars if row["activation"] > 0]
+    if len(set(map(facet_of, firing))) == 1:
+        firing = [{**row, "facet": None} for row in firing]
     visualization = picture(unit["visualization"])
     blocks = [header(unit["layer"], f"Unit {unit['unit']}", about)]
     if not firing:
-        return stacked([*blocks, _silent(unit, visualization)], 28)
-    blocks.append(_summary(unit, firing, visualization))
-    blocks.append(_large(firing[:LARGE], wholes, shown))
-    if firing[LARGE:MOST_CROPS]:
-        blocks.append(_small(firing[LARGE:MOST_CROPS], shown))
-    blocks.append(_legend(exemplars, firing, wholes, shown, method))
+        return stacked([*blocks, silent_summary(unit, visualization)], 28)
+    large = firing[: min(look.large, look.crops)]
+    blocks.append(summary(unit, firing, visualization, len(large)))
+    if large:
+        blocks.append(_large(large, wholes, shown, look))
+    if small := firing[len(large) : look.crops]:
+        blocks.append(_small(small, shown, look))
+    blocks.append(notes(_legend(exemplars, firing, large, wholes, shown, method, look)))
     return stacked(blocks, 28)
 
 
-def _silent(unit: Mapping[str, Any], visualization: Image.Image | None) -> Image.Image:
-    block, pen = blank(_PICTURE + 48 if visualization else 96)
-    left = 0
-    if visualization:
-        _visualization(block, unit, visualization)
-        left = _PICTURE + 40
-    number_seen = f"{unit['images_seen']:,} image{'' if unit['images_seen'] == 1 else 's'}"
-    strongest = unit["activation_max"]
-    if strongest is None or strongest != strongest:
-        reason = "None of its activations is a number."
-    else:
-        reason = f"Its strongest activation among {number_seen} is {number(strongest)}: no region drives it."
-    write(pen, (left, 36), "never fires on this dataset", 30, CONTENT - left)
-    write(pen, (left, 72), reason, 17, CONTENT - left, GREY)
-    return block
-
-
-def _summary(
-    unit: Mapping[str, Any], firing: Sequence[Mapping[str, Any]], visualization: Image.Image | None
-) -> Image.Image:
-    block, pen = blank(_PICTURE + 44 if visualization else 236)
-    left = 0
-    if visualization:
-        _visualization(block, unit, visualization)
-        left = _PICTURE + 40
-    labels = _labels_of(firing)
-    top = _words(unit["top_label_name"], unit["top_label"], "")
-    facts = [
-        (number(unit["activation_max"]), "maximum"),
-        (number(unit["activation_mean"]), "mean over images"),
-        (number(unit["activation_std"]), "standard deviation"),
-        (percent(unit["firing_rate"]), "of images fire it"),
-        (percent(unit["label_purity"]), f"label purity, {top}" if labels[top] > 1 else "label purity"),
-    ]
-    step = (CONTENT - left) / len(facts)
-    for place, (value, name) in enumerate(facts):
-        write(pen, (left + place * step, 26), value, 30, step - 16)
-        write(pen, (left + place * step, 48), name, 14, step - 16, GREY)
-    write(pen, (left, 88), _sentence(labels, len(firing)), 17, CONTENT - left)
-    _bars(pen, unit, firing, left, 112, CONTENT - left, block.height - 112)
-    return block
-
-
-def _visualization(block: Image.Image, unit: Mapping[str, Any], visualization: Image.Image) -> None:
-    pen = ImageDraw.Draw(block)
-    put(block, visualization, 0, 0, _PICTURE, _PICTURE)
-    ratio = unit["visualization_ratio"]
-    reached = f"drives it to {number(unit['visualization_activation'])}"
-    if ratio is not None and ratio == ratio:
-        reached += f", {number(ratio)} x its maximum"
-    activation = unit["visualization_activation"]
-    found = activation is not None and activation > 0
-    title = "what the unit itself prefers" if found else "ascent found nothing that fires it"
-    write(pen, (0, _PICTURE + 20), title, 14, _PICTURE)
-    write(pen, (0, _PICTURE + 40), reached, 14, _PICTURE, GREY)
-
-
-def _bars(
-    pen: ImageDraw.ImageDraw, unit: Mapping[str, Any], firing: Sequence[Mapping[str, Any]],
-    left: int, top: int, width: int, height: int,
-) -> None:  # fmt: skip
-    """Activation by rank; the dataset's maximum and mean are named in the gutter at the right."""
-    values = [row["activation"] for row in firing]
-    peak = max((value for value in values if isfinite(value)), default=1.0)
-    room, base = width - _PLOT_GUTTER, top + height - 22
-    tall = base - top - 8
-    step = min(room / len(values), 44)
-    for place, value in enumerate(values):
-        x = left + place * step
-        y = base - tall * min(value / peak, 1)
-        shown = _DARK_BAR if place < LARGE else _GREY_BAR
-        pen.rectangle((x, min(y, base - 1), x + max(step * 0.78, 1) - 1, base), fill=shown)
-    pen.line((left, base, left + room, base), fill=FAINT)
-    top_y, mean = base - tall, unit["activation_mean"]
-    mean_y = base - tall * mean / peak if mean is not None and 0 < mean <= peak else None
-    write(pen, (left + room + 12, top_y), f"maximum {number(unit['activation_max'])}", 13, _PLOT_GUTTER - 12,
-          GREY, "lm")  # fmt: skip
-    if mean_y is not None:
-        for x in range(left, left + room, 8):
-            pen.line((x, mean_y, x + 3, mean_y), fill=INK)
-        write(pen, (left + room + 12, max(mean_y, top_y + 17)), f"mean {number(mean)}", 13, _PLOT_GUTTER - 12,
-              GREY, "lm")  # fmt: skip
-    first, last = firing[0]["rank"], firing[-1]["rank"]
-    write(pen, (left, base + 18), f"rank {first}", 13, 80, GREY)
-    if step * len(values) > 160:
-        write(pen, (left + step * len(values) - step * 0.22, base + 18), f"rank {last}", 13, 80, GREY, "rs")
-
-
-def _large(firing: Sequence[Mapping[str, Any]], wholes: Sequence[Whole | None], shown: Shown | None) -> Image.Image:
+def _large(
+    firing: Sequence[Mapping[str, Any]], wholes: Sequence[Whole | None], shown: Shown | None, look: Look
+) -> Drawing:
     """The first few: crop, view, rank, activation and label, and the whole image with what is shown of it."""
+    cell, height = look.large_cell, look.whole_height
     with_wholes = shown is not None and any(wholes[: len(firing)])
     views = [view_picture(row, shown) for row in firing]
-    below = LARGE_CELL + (LARGE_CELL + 6 if any(views) else 0)
-    block, pen = blank(below + 50 + (WHOLE_HEIGHT + 6 if with_wholes else 0))
+    below = cell + (cell + 6 if any(views) else 0)
+    block = blank(below + 50 + (height + 6 if with_wholes else 0))
     for place, (row, view) in enumerate(zip(firing, views, strict=True)):
-        left = column(place, LARGE, LARGE_CELL)
-        put(block, region_picture(row, shown), left, 0, LARGE_CELL, LARGE_CELL, "no crop")
+        left = column(place, look.across, cell)
+        block.put(region_picture(row, shown), left, 0, cell, cell, "no crop")
         if any(views):
-            put(block, view, left, LARGE_CELL + 6, LARGE_CELL, LARGE_CELL, "no view")
-        _caption(pen, row, left, below, LARGE_CELL, 17)
+            block.put(view, left, cell + 6, cell, cell, "no view")
+        _caption(block, row, left, below, cell, 17, "rank ")
         if with_wholes:
             whole = wholes[place] if place < len(wholes) else None
             top = below + 56
             image = whole.image if whole else None
-            within = put(block, image, left, top, LARGE_CELL, WHOLE_HEIGHT, "image not found")
+            within = block.put(image, left, top, cell, height, "image not found")
             if whole and shown:
-                mat = left, top, left + LARGE_CELL, top + WHOLE_HEIGHT
-                _outline(pen, region(row, shown), whole, within, mat)
+                _outline(block, region(row, shown), whole, within, (left, top, left + cell, top + height))
     return block
 
 
-def _outline(
-    pen: ImageDraw.ImageDraw, box: Sequence[int], whole: Whole, within: Sequence[int], mat: Sequence[int]
-) -> None:
+def _outline(block: Drawing, box: Sequence[int], whole: Whole, within: Sequence[int], mat: Sequence[int]) -> None:
     """A box of the original as an outline just outside it, on the mat; a tiny one is given room to be seen."""
     across, down = (within[2] - within[0]) / whole.width, (within[3] - within[1]) / whole.height
     left, right = _roomy(within[0] + box[0] * across, within[0] + box[2] * across, mat[0], mat[2])
     top, bottom = _roomy(within[1] + box[1] * down, within[1] + box[3] * down, mat[1], mat[3])
-    pen.rectangle((left - 3, top - 3, right + 2, bottom + 2), outline=PAPER, width=1)
-    pen.rectangle((left - 2, top - 2, right + 1, bottom + 1), outline=ACCENT, width=2)
+    block.frame(left - 3, top - 3, right + 3, bottom + 3, PAPER, 1)
+    block.frame(left - 2, top - 2, right + 2, bottom + 2, ACCENT, 2)
 
 
 def _roomy(low: float, high: float, first: int, last: int) -> tuple[int, int]:
@@ -212,72 +144,48 @@ def _roomy(low: float, high: float, first: int, last: int) -> tuple[int, int]:
     return (start, start + _LEAST_BOX) if start == first + 3 else (end - _LEAST_BOX, end)
 
 
-def _small(firing: Sequence[Mapping[str, Any]], shown: Shown | None) -> Image.Image:
-    line = _CELL + 56
-    block, pen = blank(-(-len(firing) // COLUMNS) * line - 8)
+def _small(firing: Sequence[Mapping[str, Any]], shown: Shown | None, look: Look) -> Drawing:
+    line = look.cell + 56
+    block = blank(-(-len(firing) // look.columns) * line - 8)
     for place, row in enumerate(firing):
-        left, top = column(place % COLUMNS, COLUMNS, _CELL), place // COLUMNS * line
-        put(block, region_picture(row, shown), left, top, _CELL, _CELL, "no crop")
-        _caption(pen, row, left, top + _CELL, _CELL, 14)
+        left, top = column(place % look.columns, look.columns, look.cell), place // look.columns * line
+        block.put(region_picture(row, shown), left, top, look.cell, look.cell, "no crop")
+        _caption(block, row, left, top + look.cell, look.cell, 14)
     return block
 
 
-def _caption(pen: ImageDraw.ImageDraw, row: Mapping[str, Any], left: int, top: int, width: int, size: int) -> None:
-    write(pen, (left, top + 7 + size), number(row["activation"]), size, width * 0.7)
-    rank = f"rank {row['rank']}" if width == LARGE_CELL else str(row["rank"])
-    write(pen, (left + width, top + 7 + size), rank, size - 1, width * 0.3, GREY, "rs")
-    write(pen, (left, top + 12 + 2 * size), _words(row["label_name"], row["label"], row["key"]), size, width, GREY)
-
-
-def _words(name: object, label: object, key: str) -> str:
-    """A label as people read it: its name, else its number, else the image's key."""
-    if isinstance(name, str) and says_something(name):
-        return name.replace("_", " ")
-    if label is not None and label == label:
-        return f"class {int(label)}"  # type: ignore[call-overload]
-    return key
-
-
-def _labels_of(firing: Sequence[Mapping[str, Any]]) -> Counter[str]:
-    names = (_words(row["label_name"], row["label"], "") for row in firing)
-    return Counter(name for name in names if name)
-
-
-def _sentence(labels: Counter[str], exemplars: int) -> str:
-    """The commonest labels among the exemplars in words."""
-    if exemplars == 1:
-        return "1 exemplar"
-    if not labels:
-        return f"{exemplars:,} exemplars without labels"
-    often = [(name, count) for name, count in labels.most_common(4) if count > 1]
-    if not often:
-        return f"{exemplars:,} exemplars, no label twice"
-    rest = exemplars - sum(count for _, count in often)
-    listed = ", ".join(f"{count} {name if len(name) < 60 else name[:40] + '…' + name[-15:]}" for name, count in often)
-    return f"{exemplars:,} exemplars: {listed}" + (f", {rest} other" if rest else "")
+def _caption(
+    block: Drawing, row: Mapping[str, Any], left: int, top: int, width: int, size: int, word: str = ""
+) -> None:
+    block.write(left, top + 7 + size, number(row["activation"]), size, width * 0.6)
+    rank, facet = f"{word}{row['rank']}", facet_of(row)
+    rank = f"{rank}, facet {facet}" if facet and word else f"{rank} {facet}".strip()
+    block.write(left + width, top + 7 + size, rank, size - 1, width * 0.55, GREY, "rs")
+    block.write(left, top + 12 + 2 * size, words_of(row["label_name"], row["label"], row["key"]), size, width, GREY)
 
 
 def _legend(
     exemplars: Sequence[Mapping[str, Any]],
     firing: Sequence[Mapping[str, Any]],
+    large: Sequence[Mapping[str, Any]],
     wholes: Sequence[Whole | None],
     shown: Shown | None,
     method: str,
-) -> Image.Image:
-    notes = explanation(firing[:MOST_CROPS], shown)
+    look: Look,
+) -> list[str]:
+    lines = explanation(firing[: look.crops], shown)
     if any(wholes) and shown:
-        notes[0] += " The outline is that crop in its image."
-    elif shown:
-        notes.append("Whole images are not shown: the dataset is no longer where it was mined.")
-    if any(row.get("view") for row in firing[:LARGE]):
-        notes.append(
+        lines[0] += " The outline is that crop in its image."
+    elif shown and large:
+        lines.append("Whole images are not shown: the dataset is no longer where it was mined.")
+    if any(row.get("view") for row in large):
+        lines.append(
             f"Below the large crops: what of them drives the unit ({method}), signed, grey where nothing does."
         )
-    if len(firing) > MOST_CROPS:
-        notes.append(f"The first {MOST_CROPS} of {len(firing):,} exemplars are shown.")
+    if any(map(facet_of, firing)):
+        lines.append("A letter behind the rank is the facet: exemplars that the network's last layer finds alike.")
+    if len(firing) > look.crops:
+        lines.append(f"The first {look.crops:,} of {len(firing):,} exemplars are shown.")
     if silent := len(exemplars) - len(firing):
-        notes.append(f"{silent:,} exemplar{'' if silent == 1 else 's'} at or below zero left out.")
-    block, pen = blank(22 * len(notes))
-    for line, note in enumerate(notes):
-        write(pen, (0, 14 + 22 * line), note, 14, CONTENT, GREY)
-    return block
+        lines.append(f"{silent:,} exemplar{'' if silent == 1 else 's'} at or below zero left out.")
+    return lines

@@ -8,10 +8,10 @@ from math import ceil
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from pipeline.projection import shown as coloured
-from pipeline.sheets.drawing import CONTENT, GREY, MAT, blank, column, header, number, put, stacked, write
+from pipeline.sheets.drawing import CONTENT, GREY, MAT, Drawing, blank, column, header, notes, number, stacked
 from pipeline.sheets.region import Shown, region_picture, view_picture
 
 SIDE = 3
@@ -31,8 +31,8 @@ Of = tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]
 
 def grid_pages(
     layer: str, units: int, each: Iterable[Of], method: str, about: Sequence[str], shown: Shown | None = Shown.box
-) -> Iterator[Image.Image]:
-    """The pages of `units` of a layer, RGB, 1400 pixels wide, each drawn when asked for: memory is that of one page.
+) -> Iterator[Drawing]:
+    """The pages of `units` of a layer, 1400 pixels wide, each drawn when asked for: memory is that of one page.
 
     `each` gives the units in order; `shown` says which part of each exemplar (None: patches are whole images).
     """
@@ -46,20 +46,14 @@ def grid_pages(
         if method == "deconvnet":
             note += ", as in Zeiler and Fergus (2014)"
         rows = [_row(some[at : at + _ACROSS], shown) for at in range(0, len(some), _ACROSS)]
-        yield stacked([header(layer, title, about), _note(note), *rows], 20)
+        yield stacked([header(layer, title, about), notes([note], 15), *rows], 20)
 
 
-def _note(text: str) -> Image.Image:
-    block, pen = blank(18)
-    write(pen, (0, 14), text, 15, CONTENT, GREY)
-    return block
-
-
-def _row(some: Sequence[Of], shown: Shown | None) -> Image.Image:
-    block, pen = blank(_TITLE + _GRID + _BELOW)
+def _row(some: Sequence[Of], shown: Shown | None) -> Drawing:
+    block = blank(_TITLE + _GRID + _BELOW)
     for place, (unit, exemplars) in enumerate(some):
         left = column(place, _ACROSS, _BLOCK)
-        _title(pen, unit, left)
+        _title(block, unit, left)
         right = left + _BLOCK - _GRID
         for at in range(SIDE * SIDE):
             x, y = at % SIDE * (_CELL + _GAP), _TITLE + at // SIDE * (_CELL + _GAP)
@@ -70,15 +64,15 @@ def _row(some: Sequence[Of], shown: Shown | None) -> Image.Image:
     return block
 
 
-def _title(pen: ImageDraw.ImageDraw, unit: Mapping[str, Any], left: int) -> None:
-    write(pen, (left, 22), f"Unit {unit['unit']}", 20, _GRID * 0.5)
+def _title(block: Drawing, unit: Mapping[str, Any], left: int) -> None:
+    block.write(left, 22, f"Unit {unit['unit']}", 20, _GRID * 0.5)
     strongest = unit["activation_max"]
     fires = strongest is not None and strongest > 0
     said = f"maximum {number(strongest)}" if fires else "never fires on this dataset"
     name = unit["top_label_name"]
     if fires and isinstance(name, str):
         said += f", often {name.replace('_', ' ')}" if (unit["label_purity"] or 0) >= 0.5 else ""
-    write(pen, (left + _BLOCK, 22), said, 15, _BLOCK * 0.7, GREY, "rs")
+    block.write(left + _BLOCK, 22, said, 15, _BLOCK * 0.7, GREY, "rs")
 
 
 def _filling(image: Image.Image) -> Image.Image:
@@ -98,6 +92,6 @@ def _lifted(view: Image.Image) -> Image.Image:
     return view if found is None or found[1] >= _ZERO[0] - 1 else Image.fromarray(found[0])
 
 
-def _put(block: Image.Image, image: Image.Image | None, left: int, top: int, mat: str | tuple[int, int, int]) -> None:
+def _put(block: Drawing, image: Image.Image | None, left: int, top: int, mat: str | tuple[int, int, int]) -> None:
     """A cell with a picture on its mat; without one, an empty cell."""
-    put(block, image, left, top, _CELL, _CELL, "", mat if image else MAT)
+    block.put(image, left, top, _CELL, _CELL, "", mat if image else MAT)

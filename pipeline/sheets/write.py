@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
 from pathlib import Path
-
-from PIL import Image
 
 from pipeline.cores import usable_cores
 from pipeline.errors import UserError
@@ -14,13 +13,26 @@ from pipeline.files import safe_name, written_aside
 from pipeline.progress import Progress, Silent
 from pipeline.run import Run
 from pipeline.sheets.choose import choose_layers, choose_units
+from pipeline.sheets.drawing import Drawing
 from pipeline.sheets.material import Wholes, about, best_crops, exemplars_with_views, method_of, visualizations
 from pipeline.sheets.overview import overview_pages
+from pipeline.sheets.raster import pixels
 from pipeline.sheets.region import Shown, what_is_shown
-from pipeline.sheets.unit_sheet import LARGE, unit_sheet
+from pipeline.sheets.unit_sheet import Look, unit_sheet
+from pipeline.sheets.vector import DENSITY, check_vector, write_vector
 from pipeline.sheets.view_grids import SIDE, Of, grid_pages
 
 _RLE = 3  # zlib's strategy that is both quickest and smallest on photographs beside plain paper
+
+
+class Format(StrEnum):
+    """What files sheets are: pixels for the screen, or pages for paper."""
+
+    png = "png"
+    pdf = "pdf"
+    svg = "svg"
+
+
 _HARDEST = {
     None: "the image that drives each unit hardest",
     Shown.box: "the image region that drives each unit hardest",
@@ -37,26 +49,34 @@ def write_sheets(
     shown: Shown = Shown.box,
     views: bool = True,
     method: str = "",
+    look: Look = Look(),
+    kind: Format = Format.png,
     progress: Progress = Silent(),
 ) -> list[Path]:
-    """Writes one contact sheet per unit, `RUN/sheets/LAYER/UNIT.png`, and returns the files.
+    """Writes one contact sheet per unit, `RUN/sheets/LAYER/UNIT.png` (or what `kind` says), and returns the files.
 
     `layers` are names or globs (empty: all), `units` numbers (None: all), `most` keeps only so many of each layer:
     those that fire and have the highest label purity, then activation. `shown` is what crops show: the whole receptive
-    field, or its focus where that was measured; `views` by `method` (empty: whichever there are) go below them. A sheet
-    whose original images have gone is drawn without them. Raises `UserError` for unknown layers and units and where
-    nothing can be written.
+    field, or its focus where that was measured; `views` by `method` (empty: whichever there are) go below them; `look`
+    says how many crops there are. A sheet whose original images have gone is drawn without them. Raises `UserError` for
+    unknown layers and units, for a kind of file that cannot be made here and where nothing can be written.
     """
+    _check(kind)
     chosen = choose_units(run, choose_layers(run, layers), units, most)
     tasks = [(layer, unit) for layer, its_units in chosen.items() for unit in its_units]
-    wholes, written, known = Wholes(run), [], what_is_shown(run, shown)
+    written, known = [], what_is_shown(run, shown)
+    dense = 1.0 if kind is Format.png else DENSITY
+    wholes = Wholes(run, round(look.large_cell * dense), round(look.whole_height * dense))
+    methods = {layer: method_of(run, layer, method) if views else "" for layer in chosen}
+
+    def draw(task: tuple[str, int]) -> Path:
+        layer, unit = task
+        return _write(_sheet(run, layer, unit, wholes, known, methods[layer], look), run, layer, str(unit), kind)
+
     # Decoding, resampling and encoding all let go of the interpreter, so threads are enough.
     with progress.stage("sheets", len(tasks), "sheets") as advance, ThreadPoolExecutor(usable_cores()) as pool:
         try:
-            methods = {layer: method_of(run, layer, method) if views else "" for layer in chosen}
-            for path in pool.map(
-                lambda task: _write_sheet(run, task[0], task[1], wholes, known, methods[task[0]]), tasks
-            ):
+            for path in pool.map(draw, tasks):
                 written.append(path)
                 advance(1)
         except BaseException:
@@ -69,14 +89,16 @@ def write_sheets(
 
 
 def write_overviews(
-    run: Run, layers: Sequence[str], *, shown: Shown = Shown.box, progress: Progress = Silent()
-) -> list[Path]:
+    run: Run, layers: Sequence[str], *, shown: Shown = Shown.box, kind: Format = Format.png,
+    progress: Progress = Silent(),
+) -> list[Path]:  # fmt: skip
     """Writes `RUN/sheets/LAYER/overview.png` of each layer, and `overview-2.png`, … of a large one; returns the files.
 
     `layers` are names or globs (empty: all). A layer without visualizations shows each unit's best crop instead, and
     of it what is `shown`.
-    Raises `UserError` for unknown layers and where nothing can be written.
+    Raises `UserError` for unknown layers, for a kind of file that cannot be made here and where nothing can be written.
     """
+    _check(kind)
     chosen, known = choose_layers(run, layers), what_is_shown(run, shown)
     written = []
     with progress.stage("overviews", len(chosen), "layers") as advance:
@@ -86,11 +108,10 @@ def write_overviews(
                 cells, what = best_crops(run, layer, known), _HARDEST[known]
             units = int(run.layers.set_index("layer").loc[layer, "units"])
             legend = f"{what}; number of the unit, its maximum activation"
-            for page, image in enumerate(
-                overview_pages(layer, units, cells, legend, about(run, layer, known)), start=1
-            ):
+            pages = overview_pages(layer, units, cells, legend, about(run, layer, known))
+            for page, drawing in enumerate(pages, start=1):
                 name = "overview" if page == 1 else f"overview-{page}"
-                written.append(_write_png(image, run, layer, name))
+                written.append(_write(drawing, run, layer, name, kind))
             advance(1, layer)
     return written
 
@@ -103,13 +124,16 @@ def write_grids(
     most: int | None = None,
     shown: Shown = Shown.box,
     method: str = "",
+    kind: Format = Format.png,
     progress: Progress = Silent(),
 ) -> list[Path]:
     """Writes `RUN/sheets/LAYER/views.png`, and `views-2.png`, …: views of units beside patches; returns the files.
 
     `layers`, `units`, `most` and `shown` as in `write_sheets`. Layers without views by `method` (empty: by any) are
-    left out. Raises `UserError` where none has any, for unknown layers and units and where nothing can be written.
+    left out. Raises `UserError` where none has any, for unknown layers and units, for a kind of file that cannot be
+    made here and where nothing can be written.
     """
+    _check(kind)
     chosen, known = choose_units(run, choose_layers(run, layers), units, most), what_is_shown(run, shown)
     methods = {layer: found for layer in chosen if (found := method_of(run, layer, method))}
     if not methods:
@@ -126,22 +150,31 @@ def write_grids(
                     advance(1, layer)
 
             pages = grid_pages(layer, len(chosen[layer]), each(), its, about(run, layer, known), known)
-            for page, image in enumerate(pages, start=1):
-                written.append(_write_png(image, run, layer, "views" if page == 1 else f"views-{page}"))
+            for page, drawing in enumerate(pages, start=1):
+                written.append(_write(drawing, run, layer, "views" if page == 1 else f"views-{page}", kind))
     return written
 
 
-def _write_sheet(run: Run, layer: str, unit: int, wholes: Wholes, shown: Shown | None, method: str) -> Path:
+def _check(kind: Format) -> None:
+    if kind is not Format.png:
+        check_vector(kind)
+
+
+def _sheet(
+    run: Run, layer: str, unit: int, wholes: Wholes, shown: Shown | None, method: str, look: Look
+) -> Drawing:  # fmt: skip
     row = run.units(layer, unit).iloc[0].to_dict()
     exemplars = exemplars_with_views(run, layer, unit, method)
-    firing = [exemplar["image_id"] for exemplar in exemplars[:LARGE] if exemplar["activation"] > 0]
+    firing = [exemplar["image_id"] for exemplar in exemplars[: look.large] if exemplar["activation"] > 0]
     whole = [wholes.of(image) for image in firing]
-    sheet = unit_sheet(row, exemplars, whole, about(run, layer, shown), shown, method)
-    return _write_png(sheet, run, layer, str(unit))
+    return unit_sheet(row, exemplars, whole, about(run, layer, shown), shown, method, look)
 
 
-def _write_png(image: Image.Image, run: Run, layer: str, name: str) -> Path:
-    path = run.path / "sheets" / safe_name(layer) / f"{name}.png"
+def _write(drawing: Drawing, run: Run, layer: str, name: str, kind: Format) -> Path:
+    path = run.path / "sheets" / safe_name(layer) / f"{name}.{kind}"
     with written_aside(path) as aside:
-        image.save(aside, "PNG", compress_type=_RLE)
+        if kind is Format.png:
+            pixels(drawing).save(aside, "PNG", compress_type=_RLE)
+        else:
+            write_vector(drawing, aside, kind)
     return path

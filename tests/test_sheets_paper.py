@@ -1,0 +1,172 @@
+"""Sheets for paper: PDF and SVG show what the PNG shows, keep text and pixels, and hold as many crops as asked."""
+
+from __future__ import annotations
+
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pypdfium2
+import pypdfium2.raw as pdfium
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from jobs.__main__ import application
+from pipeline.errors import UserError
+from pipeline.run import Run
+from pipeline.sheets.drawing import Drawing, Picture, Text
+from pipeline.sheets.unit_sheet import Look, unit_sheet
+from pipeline.sheets.vector import DENSITY
+from pipeline.sheets.write import Format, write_overviews, write_sheets
+from tests.test_sheets import exemplar, make_run, unit_row
+
+SVG = "{http://www.w3.org/2000/svg}"
+LINK = "{http://www.w3.org/1999/xlink}href"
+
+
+def checkered(side: int, first: tuple[int, int, int], second: tuple[int, int, int]) -> Image.Image:
+    """Quarters in two colours, so that a picture upside down or mirrored differs."""
+    image = Image.new("RGB", (side, side), first)
+    image.paste(second, (0, 0, side // 2, side // 3))
+    return image
+
+
+def some_run(root: Path, crops: int = 8) -> Run:
+    colours = [(20 * rank, 255 - 20 * rank, 90) for rank in range(crops)]
+    rows = [
+        exemplar(rank, 10.0 - rank, checkered(160, colour, (250, 210, 40)), label_name="Löwenzahn кот")
+        for rank, colour in enumerate(colours)
+    ]
+    return make_run(root, {"a.conv": ([unit_row()], rows)}, checkered(300, (10, 120, 130), (240, 240, 0)))
+
+
+def drawn(path: Path, scale: float = 1.0) -> Image.Image:
+    document = pypdfium2.PdfDocument(path)
+    assert len(document) == 1
+    return document[0].render(scale=scale).to_pil().convert("RGB")
+
+
+def apart(first: Image.Image, second: Image.Image) -> np.ndarray:
+    assert first.size == second.size
+    return np.abs(np.asarray(first, np.float32) - np.asarray(second, np.float32)).max(-1)
+
+
+def words(drawing: Drawing) -> list[str]:
+    return [mark.text for mark in drawing.marks if isinstance(mark, Text)]
+
+
+def pictures(drawing: Drawing) -> list[Picture]:
+    return [mark for mark in drawing.marks if isinstance(mark, Picture)]
+
+
+def sheet(exemplars: Sequence[dict[str, Any]], look: Look = Look(), **unit: Any) -> Drawing:
+    return unit_sheet(unit_row(**unit), exemplars, [], ["net on photos", ""], look=look)
+
+
+def test_a_pdf_page_looks_like_the_png(tmp_path):
+    run = some_run(tmp_path / "run")
+    (png,), (pdf,) = write_sheets(run, []), write_sheets(run, [], kind=Format.pdf)
+    assert pdf == png.with_suffix(".pdf")
+    difference = apart(drawn(pdf), Image.open(png))
+    assert difference.mean() < 2.5
+    assert (difference > 60).mean() < 0.02  # the edges of letters
+
+
+def test_a_pdf_holds_its_text_as_text(tmp_path):
+    run = some_run(tmp_path / "run")
+    (path,) = write_sheets(run, [], kind=Format.pdf)
+    text = pypdfium2.PdfDocument(path)[0].get_textpage().get_text_range()
+    for word in ("a.conv", "Unit 0", "standard deviation", "rank 4", "net on photos"):
+        assert word in text
+
+
+def test_pictures_in_a_pdf_have_more_pixels_than_the_screen_shows_and_no_more_than_paper_needs(tmp_path):
+    large, small = checkered(2000, (1, 2, 3), (4, 5, 6)), checkered(190, (1, 2, 3), (4, 5, 6))
+    rows = [exemplar(rank, 10.0 - rank, large if rank % 2 else small) for rank in range(8)]
+    run = make_run(tmp_path / "run", {"a": ([unit_row()], rows)})
+    (path,) = write_sheets(run, [], kind=Format.pdf)
+    page = pypdfium2.PdfDocument(path)[0]
+    sides = sorted({item.get_px_size()[0] for item in page.get_objects(filter=[pdfium.FPDF_PAGEOBJ_IMAGE])})
+    look = Look()
+    assert sides == [190, round(look.cell * DENSITY), round(look.large_cell * DENSITY)]
+
+
+def test_an_svg_holds_everything_itself_and_every_picture(tmp_path):
+    run = some_run(tmp_path / "run")
+    (path,) = write_sheets(run, [], kind=Format.svg)
+    tree = ET.parse(path).getroot()
+    images = list(tree.iter(f"{SVG}image"))
+    assert len(images) == 8 + 5  # crops, and the whole image below the large ones
+    assert all(image.get(LINK, "").startswith("data:image/png;base64,") for image in images)
+    assert all(use.get(LINK, "").startswith("#") for use in tree.iter(f"{SVG}use"))
+    assert not list(tree.iter(f"{SVG}text"))  # outlines need no font where it is opened
+    assert not list(tree.iter(f"{SVG}script"))
+
+
+@pytest.mark.parametrize("kind", [Format.pdf, Format.svg])
+def test_the_same_sheet_gives_the_same_bytes(tmp_path, kind):
+    run = some_run(tmp_path / "run", 3)
+    (path,) = write_sheets(run, [], kind=kind)
+    first = path.read_bytes()
+    write_sheets(run, [], kind=kind)
+    assert path.read_bytes() == first
+
+
+def test_overviews_have_a_file_for_each_page(tmp_path):
+    units = [unit_row(unit) for unit in range(300)]
+    run = make_run(tmp_path / "run", {"a": (units, [exemplar(unit=unit) for unit in range(300)])})
+    pages = write_overviews(run, [], kind=Format.pdf)
+    assert [path.name for path in pages] == ["overview.pdf", "overview-2.pdf", "overview-3.pdf"]
+    (first, *_) = write_overviews(run, [])
+    assert apart(drawn(pages[0]), Image.open(first)).mean() < 2.5
+
+
+def test_a_sheet_has_as_many_crops_and_columns_as_asked():
+    rows = [exemplar(rank, 50.0 - rank) for rank in range(40)]
+    assert len(pictures(sheet(rows))) == 40
+    some = sheet(rows, Look(large=2, columns=4, crops=12))
+    assert len(pictures(some)) == 12
+    lefts = sorted({mark.left for mark in pictures(some)[2:]})
+    assert len(lefts) == 4
+    assert "The first 12 of 40 exemplars are shown." in words(some)
+    none_large = sheet(rows, Look(large=0, columns=10, crops=20))
+    assert len({mark.right - mark.left for mark in pictures(none_large)}) == 1
+    assert len(pictures(sheet(rows, Look(large=5, crops=3)))) == 3
+
+
+@pytest.mark.parametrize("look", [{"columns": 2}, {"columns": 25}, {"large": 11}, {"large": -1}, {"crops": 0}])
+def test_a_look_that_cannot_be_drawn_is_refused(look):
+    with pytest.raises(UserError, match="Say"):
+        Look(**look)
+
+
+def test_facets_are_letters_behind_the_ranks():
+    rows = [exemplar(rank, 10.0 - rank, facet=rank % 2) for rank in range(7)]
+    said = words(sheet(rows))
+    assert "rank 0, facet a" in said and "rank 1, facet b" in said and "5 b" in said and "6 a" in said
+    assert any("2 facets: 4 a, 3 b" in text for text in said)
+    assert any(text.startswith("A letter behind the rank is the facet") for text in said)
+    for alone in (float("nan"), None, 0):
+        without = words(sheet([exemplar(rank, 10.0 - rank, facet=alone) for rank in range(7)]))
+        assert "rank 0" in without and not any("facet" in text for text in without)
+
+
+def test_the_command_writes_the_kind_of_file_it_is_asked_for(tmp_path):
+    run = some_run(tmp_path / "run", 3)
+    app, command = application(["sheets"]), ["sheets", "--run", str(run.path), "--quiet"]
+    done = CliRunner().invoke(app, [*command, "--format", "pdf", "--columns", "4", "--crops", "2", "--large", "1"])
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in (run.path / "sheets" / "a.conv").iterdir()) == ["0.pdf", "overview.pdf"]
+    assert CliRunner().invoke(app, [*command, "--format", "gif"]).exit_code == 2
+    assert CliRunner().invoke(app, [*command, "--columns", "1"]).exit_code == 1
+
+
+def test_without_matplotlib_it_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    run = some_run(tmp_path / "run", 1)
+    with pytest.raises(UserError, match=r"FORMAT=svg needs matplotlib\. pip install 'actmine\[paper\]'"):
+        write_sheets(run, [], kind=Format.svg)
