@@ -16,6 +16,7 @@ DIRECTION ?= max
 BANDS ?=
 KEEP_MAXIMA ?= auto
 UNIQUE ?= 0
+POSITIONS ?= none
 RUN ?=
 DEVICE ?= auto
 ENGINE ?= local
@@ -55,6 +56,7 @@ $(READY): pyproject.toml constraints.txt
 mine: $(READY) ## mine DATASET with MODEL: tables, visualizations, sheets (the embedded demo if nothing is said)
 	@$(JOBS) mine --dataset '$(DATASET)' --model '$(MODEL)' --weights '$(WEIGHTS)' --layers '$(LAYERS)' --topk $(TOPK) \
 	  --direction '$(DIRECTION)' --bands '$(BANDS)' --keep-maxima '$(KEEP_MAXIMA)' $(if $(filter 1,$(UNIQUE)),--unique) \
+	  --positions '$(POSITIONS)' \
 	  --run '$(RUN)' --device '$(DEVICE)' --engine '$(ENGINE)' --preset '$(PRESET)' \
 	  --precision '$(PRECISION)' --compile '$(COMPILE)' \
 	  $(if $(filter 0,$(VISUALIZE)),--no-visualize,--visualize) $(ARGS)

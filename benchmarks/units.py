@@ -25,8 +25,9 @@ from pipeline.allocator import keep_freed_memory
 from pipeline.compute import Compute, Runner, default_batch_size
 from pipeline.cores import usable_cores
 from pipeline.keep import Keep
+from pipeline.positions import draws
 from pipeline.seen import Seen, identity
-from pipeline.taps import Readings, TappedNetwork, unit_offsets
+from pipeline.taps import SAMPLED, Readings, TappedNetwork, unit_offsets
 
 CPU = torch.device("cpu")
 PLAIN = ("statistics", "topk")
@@ -38,6 +39,8 @@ KINDS = {
     "all by default": ((), Keep()),
     "DIRECTION=both": ((*PLAIN, "lowest"), Keep(direction="both")),
     "BANDS=50": ((*PLAIN, "sample"), Keep(bands=(50.0,))),
+    "POSITIONS=sample": ((*PLAIN, "positions"), Keep(positions="sample")),
+    "POSITIONS=all": ((*PLAIN, "positions"), Keep(positions="all")),
 }
 BAR = 1.05
 
@@ -63,17 +66,18 @@ def main() -> None:
 def mining(kind: str, images: int) -> Callable[[], None]:
     """A scan from 8-bit pixels in memory to the state of a block."""
     names, keep = KINDS[kind]
-    tapped = TappedNetwork(*layers_of(network()), keep.minima)
+    tapped = TappedNetwork(*layers_of(network()), keep.minima, keep.positions)
     size = default_batch_size(CPU)
     runner = Runner(tapped, PREPROCESSING, Compute(CPU, "fp32", False, size), usable_cores())
     memory = pixels(images)
     seen = seen_of(images)
     starts = range(0, images, size)
+    drawn = (lambda start: draws(seen.identities[start : start + size])) if keep.positions == SAMPLED else None
 
     def run() -> None:
         accumulators = new_accumulators(runner.units, keep, CPU)
         feed = Feed({name: accumulators[name] for name in names or accumulators})
-        for start, readings in runner.map(starts, lambda start: (start, memory[start : start + size])):
+        for start, readings in runner.map(starts, lambda start: (start, memory[start : start + size]), drawn):
             assert readings is not None
             end = start + size
             feed(readings, Seen(seen.numbers[start:end], seen.identities[start:end], seen.labels[start:end]))
@@ -90,8 +94,8 @@ def feeds(rounds: int) -> None:
     units = unit_offsets(layers_of(network())[1])[-1]
     values = torch.randn(256, units).relu_()
     places = torch.zeros(256, units, dtype=torch.int32)
-    readings, seen = Readings(values, places, -values, places), seen_of(256)
-    accumulators = new_accumulators(units, Keep(direction="both", bands=(50.0,)), CPU)
+    readings, seen = Readings(values, places, -values, places, values), seen_of(256)
+    accumulators = new_accumulators(units, Keep(direction="both", bands=(50.0,), positions=SAMPLED), CPU)
     calls = {name: lambda each=each: each.update(readings, seen) for name, each in accumulators.items()}
     with torch.inference_mode():
         timings = interleaved(calls, rounds, warmup=2)

@@ -12,11 +12,12 @@ from pipeline.histograms import Histograms
 from pipeline.keep import Keep
 from pipeline.labels import Labels
 from pipeline.lowest import Lowest
+from pipeline.positions import Positions
 from pipeline.samples import Sample
 from pipeline.seen import Seen, together
 from pipeline.sketches import Sketches
 from pipeline.statistics import Statistics
-from pipeline.taps import Readings
+from pipeline.taps import NO_POSITIONS, Readings
 from pipeline.topk import TopK
 
 _TOGETHER = 256  # images fed at once: what one feeding costs apart from them is shared by many
@@ -53,6 +54,7 @@ ACCUMULATORS: dict[str, type[Accumulator]] = {
     "lowest": Lowest,
     "sample": Sample,
     "sketches": Sketches,
+    "positions": Positions,
 }
 
 
@@ -71,6 +73,8 @@ def new_accumulators(units: int, keep: Keep, device: torch.device) -> dict[str, 
         made["sample"] = Sample(units, device=device)
     if keep.sketch and Sketches.fit(units):
         made["sketches"] = Sketches(units, keep.sketch, device)
+    if keep.positions != NO_POSITIONS:
+        made["positions"] = Positions(units, device)
     return made
 
 
@@ -80,6 +84,7 @@ def state_bytes(units: int, keep: Keep) -> int:
     parts += [Labels.BYTES_A_UNIT] if keep.labels else []
     parts += [4 * keep.sketch] if Sketches.fit(units) else []
     parts += [Sample.BYTES_A_UNIT] if keep.bands else []
+    parts += [Positions.BYTES_A_UNIT] if keep.positions != NO_POSITIONS else []
     return units * sum(parts)
 
 
@@ -104,7 +109,10 @@ class Feed:
         self._images = 0
 
     def __call__(self, readings: Readings, seen: Seen) -> None:
-        """Takes in one batch."""
+        """Takes in one batch; counts of all positions at once, which are as large for one image as for many."""
+        positions = self.accumulators.get("positions")
+        if readings.counted is not None and isinstance(positions, Positions):
+            positions.add(readings.counted)
         self._waiting.append((readings.compact(), seen))
         self._images += len(readings.maximum)
         if self._images >= _TOGETHER:

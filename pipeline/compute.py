@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pipeline.batches import map_in_order
 from pipeline.errors import UserError, first_line
 from pipeline.images import Normalize, Preprocessing
-from pipeline.taps import Readings, TappedNetwork, unit_offsets
+from pipeline.taps import EVERY, Readings, TappedNetwork, unit_offsets
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Runner:
     """
 
     def __init__(self, network: TappedNetwork, preprocessing: Preprocessing, how: Compute, threads: int = 1) -> None:
-        self.how, self.threads = how, threads
+        self.how, self.threads, self.tapped = how, threads, network
         self.units = unit_offsets(network.layers)[-1]
         most = threads // _THREADS_COMPILED if how.compiled else threads
         self.lanes = max(1, min(most, MOST_LANES)) if how.device.type == "cpu" else 1
@@ -61,35 +61,43 @@ class Runner:
         self._shape = (how.batch_size, *preprocessing.size, preprocessing.channels)
         self._dtype = preprocessing.dtype
         whole = _Whole(network, Normalize(preprocessing, how.device), PRECISIONS[how.precision])
-        self._network: Callable[[Tensor], tuple[Tensor, ...]] = whole.to(how.device)
+        self._network: Callable[..., tuple[Tensor, ...]] = whole.to(how.device)
         if how.compiled:
             self._compile(whole)
         elif how.precision != "fp32":
             self._try(f"PRECISION={how.precision} cannot be computed on {how.device.type}", "Use PRECISION=fp32.")
 
-    def __call__(self, pixels: np.ndarray | Tensor) -> Readings:
-        """The readings of up to one batch of network pixels, `[B, H, W, C]`."""
+    def __call__(self, pixels: np.ndarray | Tensor, draws: Tensor | None = None) -> Readings:
+        """The readings of up to one batch of network pixels, `[B, H, W, C]`.
+
+        `draws`, int64 `[B]`, are what the position of each image is drawn by, where one of each map is read.
+        """
         batch = torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
         images = len(batch)
-        if self.how.compiled and images < self.how.batch_size:
-            batch = torch.cat([batch, batch.new_zeros(self.how.batch_size - images, *batch.shape[1:])])
+        left_out = self.how.batch_size - images if self.how.compiled else 0
+        marks = self._marks(images, left_out, draws)
+        if left_out > 0:
+            batch = torch.cat([batch, batch.new_zeros(left_out, *batch.shape[1:])])
         with torch.inference_mode():
             if self.how.device.type == "cuda" and batch.device.type == "cpu":
                 batch = batch.pin_memory().to(self.how.device, non_blocking=True)
-            readings = self._network(batch.to(self.how.device))
-        return Readings(*(part[:images] for part in readings))
+            parts = self._network(batch.to(self.how.device), *(mark.to(self.how.device) for mark in marks))
+        return self.tapped.readings(parts, images)
 
     def map(
-        self, batches: Iterable[T], opened: Callable[[T], tuple[T, np.ndarray | Tensor]]
+        self,
+        batches: Iterable[T],
+        opened: Callable[[T], tuple[T, np.ndarray | Tensor]],
+        draws: Callable[[T], Tensor] | None = None,
     ) -> Iterator[tuple[T, Readings | None]]:
         """Each batch, as it is when `opened` to its pixels, with its readings (None where it holds no image).
 
-        In order, while all lanes work at once.
+        In order, while all lanes work at once. `draws` says what the positions of a batch that is opened are drawn by.
         """
 
         def compute(batch: T) -> tuple[T, Readings | None]:
             batch, pixels = opened(batch)
-            return batch, self(pixels) if len(pixels) else None
+            return batch, self(pixels, draws(batch) if draws else None) if len(pixels) else None
 
         threads = torch.get_num_threads()
         torch.set_num_threads(self._threads)  # whoever takes the readings must not make the lanes wait either
@@ -101,6 +109,14 @@ class Runner:
                     yield from map_in_order(compute, batches, pool, self.lanes + 1)
         finally:
             torch.set_num_threads(threads)
+
+    def _marks(self, images: int, left_out: int, draws: Tensor | None) -> list[Tensor]:
+        """The marks of a batch, as the tapped network takes them, if it does."""
+        if not self.tapped.marked:
+            return []
+        first = torch.zeros(images, dtype=torch.int64) if draws is None else draws
+        filler = torch.full((max(left_out, 0),), int(self.tapped.positions == EVERY))
+        return [torch.cat([first, filler])]
 
     def _lanes(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.lanes, "compute", torch.set_num_threads, (self._threads,))
@@ -133,7 +149,7 @@ class _Whole(nn.Module):
         self.network = part.to(memory_format=torch.channels_last)
         self.normalize, self.precision = normalize, precision
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Maxima and positions, perhaps minima and theirs, `[B, U]` of network pixels `[B, H, W, C]`."""
-        readings: tuple[Tensor, ...] = self.network(self.normalize(pixels).to(self.precision))
+    def forward(self, pixels: Tensor, *marks: Tensor) -> tuple[Tensor, ...]:
+        """What taps read (see `Readings`) of network pixels `[B, H, W, C]`, perhaps with their marks `[B]`."""
+        readings: tuple[Tensor, ...] = self.network(self.normalize(pixels).to(self.precision), *marks)
         return readings

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +11,12 @@ import pyarrow as pa
 
 from pipeline import record
 from pipeline.added_columns import add_columns, has_columns
-from pipeline.ascent.facets import MOST_FACETS, check_installed, find_facets
-from pipeline.embedding import (
-    EMBEDDED,
-    EmbeddingPart,
-    Embeddings,
-    EmbeddingWork,
-    Features,
-    embedded_rows,
-    embedding_parts,
-    scanned_pictures,
-)
+from pipeline.ascent.facets import MOST_FACETS, check_installed
+from pipeline.embedding import EmbeddingPart, Embeddings, EmbeddingWork, Features, embedding_parts, scanned_pictures
+from pipeline.embedding_stage import EmbeddingStage
 from pipeline.engines.engine import Engine
-from pipeline.exemplar_columns import exemplar_columns
-from pipeline.exemplar_stage import Done, ExemplarStage
+from pipeline.exemplar_stage import Done, Step
+from pipeline.facet_work import FOUND, FacetPart, FacetTask, FacetWork, facet_parts, facet_rows
 from pipeline.files import table_file
 from pipeline.keep import TOP
 from pipeline.layers import Layer, Traced
@@ -72,19 +62,7 @@ def late_layer(traced: Traced, names: Sequence[str]) -> Layer:
     return next((layer for layer in reversed(layers) if layer.height is not None), layers[-1])
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """A unit's exemplars: `rows` in the table of its layer, `images` by number, best first."""
-
-    unit: int
-    rows: tuple[int, ...]
-    images: tuple[int, ...]
-
-
-class _Faceting(ExemplarStage[EmbeddingPart, np.ndarray]):
-    kept = EMBEDDED
-    title = "Embedding", "pictures"
-
+class _Faceting(EmbeddingStage[list[int], FacetTask]):
     def __init__(
         self, run: Run, subject: Subject, engine: Engine, progress: Progress, units: Mapping[str, Sequence[int]],
         shards: Mapping[int, Shard],
@@ -94,32 +72,14 @@ class _Faceting(ExemplarStage[EmbeddingPart, np.ndarray]):
         self.units, self.shards, self.band, self.by = units, shards, run.bands[0], late.name
         self.work = EmbeddingWork(Subject(subject.network, subject.traced, [late]), Features, _OTHERWISE)
 
-    def in_place(self, about: dict[str, Any]) -> bool:
-        return not any(self._missing(layer) for layer in self.layers)
-
-    def _missing(self, layer: Layer) -> list[int]:
+    def missing(self, layer: Layer) -> list[int]:
         counts = _column(self._units(layer), COUNT)
         return [unit for unit in self.units[layer.name] if counts[unit] is None]
 
-    @cached_property
-    def todo(self) -> dict[int, list[_Task]]:
-        """What was missing when the work began, by the number of the layer."""
-        found = {number: self._tasks(layer, self._missing(layer)) for number, layer in enumerate(self.layers)}
-        return {number: tasks for number, tasks in found.items() if tasks}
-
-    def _tasks(self, layer: Layer, units: Sequence[int]) -> list[_Task]:
-        if not units:
-            return []
-        rows = exemplar_columns(self.run, layer.name, ["unit", "band", "activation", "image_id"])
-        unit, activation, image = (rows[name].to_numpy() for name in ("unit", "activation", "image_id"))
-        fires = activation > 0 if self.band == TOP else activation < 0
-        fires &= np.array(rows["band"].to_pylist()) == self.band
-        tasks = []
-        for number in units:
-            begin, end = np.searchsorted(unit, [number, number + 1]).tolist()
-            its = begin + np.flatnonzero(fires[begin:end])
-            tasks.append(_Task(number, tuple(its.tolist()), tuple(image[its].tolist())))
-        return tasks
+    def task(self, unit: int, missing: list[int], rows: Mapping[str, np.ndarray], first: int) -> FacetTask:
+        fires = rows["activation"] > 0 if self.band == TOP else rows["activation"] < 0
+        its = np.flatnonzero(fires & (rows["band"] == self.band))
+        return FacetTask(unit, tuple((first + its).tolist()), tuple(rows["image_id"][its].tolist()))
 
     def total(self) -> int:
         return len({image for tasks in self.todo.values() for task in tasks for image in task.images})
@@ -133,31 +93,36 @@ class _Faceting(ExemplarStage[EmbeddingPart, np.ndarray]):
             seen |= new
             yield from embedding_parts(number, list(scanned_pictures(new, images, self.shards)))
 
-    def rows(self, part: EmbeddingPart, found: np.ndarray) -> list[dict[str, Any]]:
-        return embedded_rows(part, found)
-
     def write(self, done: Done) -> dict[str, Any]:
-        embeddings = Embeddings()
-        with self.progress.stage("Finding facets", sum(map(len, self.todo.values())), "units") as advance:
-            for number, tasks in self.todo.items():
-                layer = self.layers[number]
-                embeddings.add(done(layer))
-                facet, count = _column(self._exemplars(layer), COLUMN), _column(self._units(layer), COUNT)
-                for task in tasks:
-                    found = find_facets(embeddings.of(task.images).numpy()) if task.images else []
-                    count[task.unit] = len(found)
-                    for which, group in enumerate(found):
-                        for member in group.members:
-                            facet[task.rows[member]] = which
-                    advance(1, note=layer.name)
-                _replace(self._exemplars(layer), EXEMPLARS, COLUMN, facet)
-                _replace(self._units(layer), UNITS, COUNT, count)  # last: what says that the layer is done
+        work = FacetWork([layer.name for layer in self.layers])
+        count = sum(map(len, self.todo.values()))
+        found = self.take(Step("found", FOUND, ("Finding facets", "units"), count, work, self._found(done), facet_rows))
+        for number, tasks in self.todo.items():
+            self._write_layer(self.layers[number], tasks, found(self.layers[number]))
         names = record.read_record(self.run)["layers"]
         counts = [count for name in names for count in _column(table_file(self.run, "units", name), COUNT)]
         known = [count for count in counts if count]
         return {
             "by": self.by, "most": MOST_FACETS, "units": len(known), "several": sum(count > 1 for count in known),
         }  # fmt: skip
+
+    def _found(self, done: Done) -> Iterator[FacetPart]:
+        """Units of a layer once its images are embedded."""
+        embeddings = Embeddings()
+        for number, tasks in self.todo.items():
+            embeddings.add(done(self.layers[number]))
+            yield from facet_parts(number, tasks, embeddings)
+
+    def _write_layer(self, layer: Layer, tasks: Sequence[FacetTask], found: pa.Table) -> None:
+        facet, count = _column(self._exemplars(layer), COLUMN), _column(self._units(layer), COUNT)
+        facets_of = dict(zip(found["unit"].to_pylist(), found["facets"].to_pylist(), strict=True))
+        for task in tasks:
+            facets = facets_of[task.unit]
+            count[task.unit] = max(facets, default=-1) + 1
+            for row, its in zip(task.rows, facets, strict=True):
+                facet[row] = its
+        _replace(self._exemplars(layer), EXEMPLARS, COLUMN, facet)
+        _replace(self._units(layer), UNITS, COUNT, count)  # last: what says that the layer is done
 
     def _exemplars(self, layer: Layer) -> Path:
         return table_file(self.run, "exemplars", layer.name)

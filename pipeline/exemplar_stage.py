@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -44,10 +45,28 @@ Done = Callable[[Layer], pa.Table]
 """What the parts of a layer came to: rows of the stage's `kept`, none where there was nothing to do."""
 
 
+@dataclass(frozen=True, slots=True)
+class Step(Generic[P, F]):
+    """Work on `parts`, which come layer by layer, and how its results become `rows` of `kept`.
+
+    `title` is what is being done and what it counts, `total` of them in all. `name` tells a further step of a stage
+    from the first, which has none.
+    """
+
+    name: str
+    kept: pa.Schema
+    title: tuple[str, str]
+    total: int
+    work: Work[P, F]
+    parts: Iterator[P]
+    rows: Callable[[P, F], list[dict[str, Any]]]
+
+
 class ExemplarStage(ABC, Generic[P, F]):
     """One call of a stage: what is fixed from the start, and the order of things that all stages share.
 
-    A stage says what its parts are, which rows a part's results become, and how rows become tables. What is recorded
+    A stage says what its parts are, which rows a part's results become, and how rows become tables; where these need
+    further work first, `write` may `take` another step, made of what the first came to. What is recorded
     of it in `run.json` lies at `place`, and holds the fingerprint of what the results depend on: `known`, the mined
     run and the kind of device.
     """
@@ -118,8 +137,8 @@ class ExemplarStage(ABC, Generic[P, F]):
         written = record.read_record(self.run)
         if _at(written, self.place[:-1]).pop(self.place[-1], None):
             record.write_record(self.run, written)  # from here on the tables hold some of each
-        name = f"{self._state}-{fingerprint(self.known | {'memory': self.engine.memory})}"
-        found = self.write(self._done(StageStore(self.run / "state" / name, self.kept)))
+        step = Step("", self.kept, self.title, self.total(), self.work, self.parts(), self.rows)
+        found = self.write(self.take(step))
         within = written
         for word in self.place[:-1]:
             within = within.setdefault(word, {})
@@ -129,20 +148,22 @@ class ExemplarStage(ABC, Generic[P, F]):
         record.write_record(self.run, written)
         self._forget()
 
-    def _done(self, store: StageStore) -> Done:
-        """Does what is not in the store; then gives the rows of each layer."""
+    def take(self, step: Step[Any, Any]) -> Done:
+        """Does what is not yet kept of a step; then gives the rows of each layer."""
+        whole = fingerprint(self.known | {"memory": self.engine.memory})
+        store = StageStore(self.run / "state" / "-".join(filter(None, [self._state, step.name, whole])), step.kept)
         names: dict[Layer, list[str]] = {}
-        if total := self.total():
-            self._do(store, total, names)
+        if step.total:
+            self._fill(store, step, names)
         return lambda layer: store.rows(names.get(layer, ()))
 
-    def _do(self, store: StageStore, total: int, names: dict[Layer, list[str]]) -> None:
+    def _fill(self, store: StageStore, step: Step[Any, Any], names: dict[Layer, list[str]]) -> None:
         """Fills the store, and `names` with what it calls the parts of each layer."""
         before = store.parts()
-        with self.progress.stage(self.title[0], total, self.title[1]) as advance:
+        with self.progress.stage(step.title[0], step.total, step.title[1]) as advance:
 
-            def todo() -> Iterator[P]:
-                for part in self.parts():
+            def todo() -> Iterator[Any]:
+                for part in step.parts:
                     name = self._name(part)
                     names.setdefault(self.layers[part.layer], []).append(name)
                     if name in before:
@@ -150,10 +171,10 @@ class ExemplarStage(ABC, Generic[P, F]):
                     else:
                         yield part
 
-            for part, found in self.engine.map(self.work, todo(), lambda tally: advance(tally.done)):
-                store.commit(self._name(part), self.rows(part, found))
+            for part, found in self.engine.map(step.work, todo(), lambda tally: advance(tally.done)):
+                store.commit(self._name(part), step.rows(part, found))
 
-    def _name(self, part: P) -> str:
+    def _name(self, part: Part) -> str:
         return f"{safe_name(self.layers[part.layer].name)}-{part.number:06d}"
 
     @property

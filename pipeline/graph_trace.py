@@ -82,19 +82,24 @@ class GraphTrace:
 
         Watched(self.module, graph=self.graph).run(images)
 
-    def reading(self, nodes: Sequence[str], read: Sequence[Read], join: Callable[[list[Any]], Any]) -> fx.GraphModule:
+    def reading(
+        self, nodes: Sequence[str], read: Sequence[Read], join: Callable[[list[Any]], Any], marked: bool = False
+    ) -> fx.GraphModule:
         """The part of the network that `nodes` need: images to `join` of what each of `read` makes of its node.
 
-        The readings are nodes of the graph, right behind what they read.
+        The readings are nodes right behind what they read. A network of `marked` images takes marks `[B]`, for `read`.
         """
         graph = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {}
         graph.graph_copy(self.graph, copies)
-        readings = []
+        marks, readings = [], []
+        if marked:
+            with graph.inserting_after(copies[next(iter(self.graph.nodes))]):
+                marks.append(graph.placeholder("marks_of_images"))
         for name, reader in zip(nodes, read, strict=True):
             node = copies[self.node(name)]
             with graph.inserting_after(node):
-                readings.append(graph.call_function(reader.function, (node, *reader.arguments)))
+                readings.append(graph.call_function(reader.function, (node, *marks, *reader.arguments)))
         graph.output(graph.call_function(join, (readings,)))
         module = fx.GraphModule(self.module, graph)
         module.graph.eliminate_dead_code()

@@ -1,58 +1,25 @@
 """Histograms of every unit's image activations, in buckets by the bits of a float, and quantiles from them.
 
-A float32 without its last 18 bits, its sign, exponent and first 5 bits of the mantissa, is its bucket: 32 to an octave,
-so that any value in a bucket is within 1.6% of its middle. Counts add up in any order to the same.
+Counts add up in any order to the same.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.buckets import BUCKETS, RELATIVE_ERROR, bucket, edges, middles
 from pipeline.seen import Seen
 from pipeline.taps import Readings
 
-_SHIFT = 18  # 23 bits of mantissa, 5 of them kept
-_AN_OCTAVE = 1 << (23 - _SHIFT)
-_LEAST, _OCTAVES = -12, 25  # from 2**-12 up to 2**13
-_SIDE = _AN_OCTAVE * _OCTAVES
-_FIRST = (127 + _LEAST) << (23 - _SHIFT)  # what is left of the bits of 2**-12
-BUCKETS = 2 * _SIDE + 1
+__all__ = ["BUCKETS", "PROBABILITIES", "RELATIVE_ERROR", "Histograms", "bucket", "edges", "quantiles", "ranked"]
+
 _UNITS_TOGETHER = 256  # what is made of them on the way stays in the caches
 PROBABILITIES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 """Those whose quantiles the units table holds."""
-RELATIVE_ERROR = 1 / (2 * _AN_OCTAVE)
-"""How far, at most, the quantiles below are from those of the activations themselves, relative to the latter; between
--2**-12 and 2**-12 it is 2**-12 absolute, and beyond 2**13 (either sign) all that is known is the extreme."""
-
-
-def edges() -> np.ndarray:
-    """Where buckets begin and end, ascending, `[BUCKETS + 1]`.
-
-    Bucket b holds lower edge <= |activation| < upper edge on the positive side, mirrored on the negative; the one in
-    the middle what is nearer to zero than 2**-12. The first and the last have no end.
-    """
-    octave, step = np.divmod(np.arange(_SIDE), _AN_OCTAVE)
-    positive = np.ldexp(1 + step / _AN_OCTAVE, octave + _LEAST)
-    return np.concatenate([[-np.inf], -positive[:0:-1], [-positive[0], positive[0]], positive[1:], [np.inf]])
-
-
-def bucket(activations: Tensor) -> Tensor:
-    """The bucket of each float32, int32 of the same shape; of NaN some bucket."""
-    upper = activations.reshape(-1).contiguous().view(torch.int16)[1::2]  # sign, exponent, 7 bits of the mantissa
-    return _table(activations.device)[upper.to(torch.int64)].reshape(activations.shape)
-
-
-@cache
-def _table(device: torch.device) -> Tensor:
-    """The bucket by the upper 16 bits of a float, read as a signed number: the negative ones count from the end."""
-    upper = torch.arange(1 << 16, dtype=torch.int32)
-    size = (((upper & 0x7FFF) >> (_SHIFT - 16)) - (_FIRST - 1)).clamp(0, _SIDE)  # 0 is the middle
-    return torch.where(upper >= 1 << 15, _SIDE - size, _SIDE + size).to(device)
 
 
 class Histograms:
@@ -60,6 +27,7 @@ class Histograms:
 
     BYTES_A_UNIT = 2048  # of a block's state: those buckets only that any image fell into
     MOST_UNITS = 1 << 18  # 1.6 GB
+    KIND: ClassVar[torch.dtype] = torch.int32
 
     @classmethod
     def fit(cls, units: int) -> bool:
@@ -67,18 +35,11 @@ class Histograms:
         return units <= cls.MOST_UNITS
 
     def __init__(self, units: int, device: torch.device | str = "cpu") -> None:
-        self.counts = torch.zeros((units, BUCKETS), dtype=torch.int32, device=device)
+        self.counts = torch.zeros((units, BUCKETS), dtype=self.KIND, device=device)
 
     def update(self, readings: Readings, seen: Seen) -> None:
         """Takes in one batch: `readings` `[B, U]`."""
-        complete, units = readings.complete, len(self.counts)
-        step = _UNITS_TOGETHER if self.counts.device.type == "cpu" else units
-        for begin in range(0, units, max(step, 1)):
-            part = readings.maximum[:, begin : begin + step].t().contiguous()
-            ones = torch.ones_like(part, dtype=torch.int32)
-            if not complete:
-                ones.masked_fill_(part.isnan(), 0)
-            self.counts[begin : begin + step].scatter_add_(1, bucket(part).to(torch.int64), ones)
+        self._count(readings.maximum, readings.complete)
 
     def merge(self, other: Self) -> None:
         """Takes in what another saw of other images."""
@@ -106,6 +67,17 @@ class Histograms:
         self.counts[unit, state["buckets"].to(torch.int64)] = state["counts"]
         return self
 
+    def _count(self, activations: Tensor, complete: bool) -> None:
+        """Counts what is a number of `[B, U]`; all are where they are `complete`."""
+        units = len(self.counts)
+        step = _UNITS_TOGETHER if self.counts.device.type == "cpu" else units
+        for begin in range(0, units, max(step, 1)):
+            part = activations[:, begin : begin + step].t().contiguous()
+            ones = torch.ones_like(part, dtype=self.KIND)
+            if not complete:
+                ones.masked_fill_(part.isnan(), 0)
+            self.counts[begin : begin + step].scatter_add_(1, bucket(part).to(torch.int64), ones)
+
 
 def quantiles(
     counts: np.ndarray, least: np.ndarray, most: np.ndarray, probabilities: tuple[float, ...] = PROBABILITIES
@@ -117,7 +89,7 @@ def quantiles(
     the extremes, which are exact. Error: `RELATIVE_ERROR`.
     """
     places, images = ranked(counts, probabilities)
-    values = np.clip(_middles()[places], least[:, None], most[:, None])
+    values = np.clip(middles()[places], least[:, None], most[:, None])
     values[images == 0] = np.nan
     return values.astype(np.float32)
 
@@ -129,10 +101,3 @@ def ranked(counts: np.ndarray, probabilities: tuple[float, ...]) -> tuple[np.nda
     ranks = np.ceil(images[:, None] * np.array(probabilities)).clip(1, np.maximum(images, 1)[:, None])
     places = [np.searchsorted(row, wanted) for row, wanted in zip(below, ranks, strict=True)]
     return np.minimum(np.array(places).reshape(len(counts), len(probabilities)), BUCKETS - 1), images
-
-
-def _middles() -> np.ndarray:
-    at = edges()
-    at[[0, -1]] = 2 * at[1] - at[2], 2 * at[-2] - at[-3]
-    middles: np.ndarray = (at[:-1] + at[1:]) / 2
-    return middles

@@ -7,9 +7,11 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.sketches import LENGTH, MOST_LENGTH, WORD
+from pipeline.taps import EVERY, NO_POSITIONS, SAMPLED
 
 DIRECTIONS = ("max", "min", "both")
 MAXIMA = ("auto", "none", "passing", "float16", "float32")
+POSITIONS = (NO_POSITIONS, SAMPLED, EVERY)
 TOP, BOTTOM = "top", "bottom"
 
 
@@ -22,7 +24,8 @@ class Keep:
     each are drawn at random as well. `labels`: sums by label. `maxima`, one of `MAXIMA`: whether all image activations
     are kept, in which precision; auto is passing, for the run's own tables, where that is small. `sketch`: how long
     each unit's sketch is, by which units alike are found; 0 for none. `unique`: of images that are nearly the same, one
-    alone is an exemplar of a unit.
+    alone is an exemplar of a unit. `positions`, one of `POSITIONS`: at which positions of a map activations are counted
+    into a histogram, beside that of the maxima: nowhere, at one drawn at random, or everywhere.
     """
 
     topk: int = 50
@@ -33,12 +36,15 @@ class Keep:
     maxima: str = "auto"
     sketch: int = LENGTH
     unique: bool = False
+    positions: str = NO_POSITIONS
 
     def __post_init__(self) -> None:
         if self.direction not in DIRECTIONS:
             raise UserError(f"DIRECTION={self.direction} is none of {', '.join(DIRECTIONS)}.")
         if self.maxima not in MAXIMA:
             raise UserError(f"KEEP_MAXIMA={self.maxima} is none of auto, 0, 1, float16 and float32.")
+        if self.positions not in POSITIONS:
+            raise UserError(f"POSITIONS={self.positions} is none of {', '.join(POSITIONS)}.")
         if self.sketch % WORD or not 0 <= self.sketch <= MOST_LENGTH:
             raise UserError(
                 f"--sketch {self.sketch} is no length of sketches. Say a multiple of {WORD} up to {MOST_LENGTH:,}, "
@@ -68,12 +74,13 @@ class Keep:
         return self.maxima in ("float16", "float32")
 
     def described(self) -> dict[str, Any]:
-        """For the record of a run, by name, in values of JSON."""
-        return {
+        """For the record of a run, by name, in values of JSON; `positions` only where there are any."""
+        known = {
             "topk": self.topk, "direction": self.direction, "bands": list(self.bands),
             "band_images": self.band_images if self.bands else 0, "labels": self.labels, "maxima": self.maxima,
             "sketch": self.sketch, "unique": self.unique,
         }  # fmt: skip
+        return known if self.positions == NO_POSITIONS else known | {"positions": self.positions}
 
 
 def parse_bands(text: str) -> tuple[float, ...]:

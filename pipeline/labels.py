@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -162,18 +161,3 @@ def selectivity(mean: np.ndarray) -> np.ndarray:
         found: np.ndarray = (most - rest) / (most + rest)
     found[(count < 2) | (values.min(0, initial=0.0) < 0)] = np.nan
     return found
-
-
-def chance_purity(seen: np.ndarray, counts: Sequence[int], draws: int = 400) -> dict[int, float]:
-    """For each number of images in `counts`: the mean share of the commonest label among so many drawn at random.
-
-    From a dataset that has `seen` `[P]` images of each label, without replacement; the mean of `draws` draws, the same
-    every time.
-    """
-    whole = int(seen.sum())
-    chances: dict[int, float] = {}
-    for count in sorted({min(count, whole) for count in counts if count > 0}):
-        random = np.random.default_rng(count)
-        drawn = random.multivariate_hypergeometric(seen, count, size=draws, method="marginals")
-        chances[count] = float(drawn.max(1).mean() / count)
-    return {count: chances[min(count, whole)] for count in counts if count > 0 and whole}

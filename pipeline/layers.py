@@ -87,9 +87,14 @@ class Traced:
         """
         self.trace.run(images, see)
 
-    def reading(self, layers: Sequence[Layer], read: Sequence[Read], join: Callable[[list[Any]], Any]) -> nn.Module:
-        """The part of the network that `layers` need: images to `join` of what each of `read` makes of its layer."""
-        return self.trace.reading([layer.node for layer in layers], read, join)
+    def reading(
+        self, layers: Sequence[Layer], read: Sequence[Read], join: Callable[[list[Any]], Any], marked: bool = False
+    ) -> nn.Module:
+        """The part of the network that `layers` need: images to `join` of what each of `read` makes of its layer.
+
+        Where images are `marked`, it takes a second argument, marks `[B]`, and hands it to each of `read`.
+        """
+        return self.trace.reading([layer.node for layer in layers], read, join, marked)
 
     def choose(self, patterns: str) -> list[Layer]:
         """The layers that comma-separated `patterns` select, in running order; all unit-bearing ones if empty.

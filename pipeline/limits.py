@@ -9,9 +9,11 @@ from pipeline.errors import UserError
 from pipeline.histograms import Histograms
 from pipeline.keep import Keep
 from pipeline.maxima import SMALL_BYTES
+from pipeline.positions import Positions
 from pipeline.progress import Progress
 from pipeline.sketches import Sketches
 from pipeline.sources import MOST_BLOCKS
+from pipeline.taps import NO_POSITIONS
 
 STATE_BYTES = 32 << 30
 """About how much the states of all blocks may take together; a run of very many units gets fewer blocks for it."""
@@ -43,6 +45,11 @@ def check_fits(units: int, keep: Keep, progress: Progress) -> None:
     """Says what is left out of a run of so many units. Raises `UserError` where that was asked for."""
     if keep.sketch and not Sketches.fit(units):
         progress.say(f"No sketches, so no units alike: they are kept of up to {Sketches.MOST_UNITS:,} units.")
+    if keep.positions != NO_POSITIONS and units > (most := Positions.most_units(keep.positions)):
+        raise UserError(
+            f"POSITIONS={keep.positions} is kept of up to {most:,} units; these are {units:,}. "
+            "Choose fewer LAYERS, or leave POSITIONS out."
+        )
     if Histograms.fit(units):
         return
     if keep.bands:

@@ -88,7 +88,7 @@ def mine(
     settings = replace(settings, keep=settled(settings.keep, units, dataset.about, is_local(run)))
     check_fits(units, settings.keep, progress)
     say_size(settings.keep, units, dataset.about, progress)
-    tapped = TappedNetwork(traced, layers, settings.keep.minima)
+    tapped = TappedNetwork(traced, layers, settings.keep.minima, settings.keep.positions)
     _check_weights(network, tapped)
     how = Compute(device, settings.precision, False, settings.batch_size or default_batch_size(device))
     here = isinstance(engine, LocalEngine)

@@ -18,6 +18,7 @@ from pipeline.layer_table import layer_rows
 from pipeline.layers import Layer
 from pipeline.maxima import Matrix
 from pipeline.merge import Merged
+from pipeline.positions import Positions
 from pipeline.receptive_field import Field
 from pipeline.sketch_tables import write_sketches
 from pipeline.sketches import Sketches
@@ -61,6 +62,8 @@ class MinedTables:
         self.summary = {name: values.cpu().numpy() for name, values in statistics.summary().items()}
         histograms = merged.accumulators.get("histograms")
         self.counts = histograms.counts.cpu().numpy() if isinstance(histograms, Histograms) else None
+        positions = merged.accumulators.get("positions")
+        self.positions = positions.counts.cpu().numpy() if isinstance(positions, Positions) else None
         by_label = merged.accumulators.get("labels")
         self.seen = by_label.seen.numpy() if isinstance(by_label, Labels) else None
         self.by_label = LabelTable(by_label, self._words(words or ()), matrix) if isinstance(by_label, Labels) else None
@@ -94,7 +97,10 @@ class MinedTables:
             rows = self.by_label.rows(layer, first)
             parts = (rows.slice(at, _LABELS_A_GROUP) for at in range(0, max(len(rows), 1), _LABELS_A_GROUP))
             write_table(table_file(self.run, "labels", layer.name), LABELS, parts)
-        table = unit_table(layer, summary, counts, self.rows, part, first, self.labels, self.names, self.seen, further)
+        positions = None if self.positions is None else self.positions[first : first + layer.units]
+        table = unit_table(
+            layer, summary, counts, self.rows, part, first, self.labels, self.names, self.seen, further, positions
+        )
         write_table(table_file(self.run, "units", layer.name), UNITS, [table])
         if self.sketches is not None:
             write_sketches(self.run, layer.name, self.sketches, slice(first, first + layer.units), summary)

@@ -84,8 +84,13 @@ class ModuleTrace:
         with _hooked(self.module, set(self._by_node)), _frame(_Frame(see)):
             self.module(images)
 
-    def reading(self, nodes: Sequence[str], read: Sequence[Read], join: Callable[[list[Any]], Any]) -> nn.Module:
-        """Runs the network as far as `nodes` need: images to `join` of what each of `read` makes of its node."""
+    def reading(
+        self, nodes: Sequence[str], read: Sequence[Read], join: Callable[[list[Any]], Any], marked: bool = False
+    ) -> nn.Module:
+        """Runs the network as far as `nodes` need: images to `join` of what each of `read` makes of its node.
+
+        Where images are `marked`, it takes a second argument, marks `[B]`, and hands it to each of `read`.
+        """
         return Hooked(self.module, nodes, read, join, self._needed(nodes)).eval()
 
     def _needed(self, nodes: Sequence[str]) -> set[str]:
@@ -136,14 +141,14 @@ class Hooked(nn.Module):
         self.nodes, self.read, self.join = list(nodes), list(read), join
         _hook(self.network, set(self.nodes))
 
-    def forward(self, images: Tensor) -> Any:
-        """What `join` makes of all readings of `images` `[B, C, H, W]`."""
+    def forward(self, images: Tensor, *marks: Tensor) -> Any:
+        """What `join` makes of all readings of `images` `[B, C, H, W]`; each of `read` gets their `marks` `[B]` too."""
         found: dict[str, Any] = {}
         readers = dict(zip(self.nodes, self.read, strict=True))
 
         def see(node: str, tensor: Tensor) -> None:
             if node in readers:
-                found[node] = readers[node](tensor)
+                found[node] = readers[node](tensor, *marks)
                 if len(found) == len(readers):
                     raise _Enough
 

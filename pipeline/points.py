@@ -34,14 +34,14 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A function of a tensor with further constant arguments."""
+    """A function of a tensor, perhaps of a mark of each image (see `Trace.reading`), and of further constants."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
 
-    def __call__(self, tensor: Tensor) -> Any:
+    def __call__(self, tensor: Tensor, *marks: Tensor) -> Any:
         """What the function makes of a tensor."""
-        return self.function(tensor, *self.arguments)
+        return self.function(tensor, *marks, *self.arguments)
 
 
 def default_unit_dim(shape: tuple[int, ...] | None, known: int | None) -> int:
@@ -70,5 +70,10 @@ class Trace(Protocol):
     def run(self, images: Tensor, see: See) -> None:
         """Runs the whole network on images `[B, C, H, W]` and shows every point."""
 
-    def reading(self, nodes: Sequence[str], read: Sequence[Read], join: Callable[[list[Any]], Any]) -> nn.Module:
-        """The part of the network that `nodes` need: images to `join` of what each of `read` makes of its node."""
+    def reading(
+        self, nodes: Sequence[str], read: Sequence[Read], join: Callable[[list[Any]], Any], marked: bool = False
+    ) -> nn.Module:
+        """The part of the network that `nodes` need: images to `join` of what each of `read` makes of its node.
+
+        Where images are `marked`, it takes a second argument, marks `[B]`, and hands it to each of `read`.
+        """

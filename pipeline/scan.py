@@ -19,10 +19,11 @@ from pipeline.device_decode import DeviceDecoder
 from pipeline.images import Preprocessing
 from pipeline.keep import Keep
 from pipeline.maxima import Collected, Maxima, Stored
+from pipeline.positions import draws
 from pipeline.seen import NO_LABEL, Seen, identity
 from pipeline.shards import Shard
 from pipeline.sources import Block
-from pipeline.taps import Readings
+from pipeline.taps import SAMPLED, Readings
 from schemas.fields import field, table
 from schemas.shards import SHARDS
 from schemas.skipped import SKIPPED
@@ -113,7 +114,8 @@ def scan(
         pixels, lost = decoder(batch.encoded)
         return batch.without(lost), pixels
 
-    for batch, readings in runner.map(_in_turn(batches, turn), opened):
+    drawn = _drawn if settings.keep.positions == SAMPLED else None
+    for batch, readings in runner.map(_in_turn(batches, turn), opened, drawn):
         block = block_of[batch.shard.number]
         if current is None:
             current = _Block(block, runner.units, settings.keep, runner.how.device)
@@ -124,6 +126,16 @@ def scan(
         if batch.last and batch.shard is block.shards[-1]:
             yield current.finish()
             current = None
+
+
+def _drawn(batch: Batch) -> Tensor:
+    """What the position of each image of a batch is drawn by."""
+    return draws(identity(batch.shard.number, _positions(batch)))
+
+
+def _positions(batch: Batch) -> Tensor:
+    """Where in the shard each image of a batch is, int64 `[B]`."""
+    return torch.tensor([member.position for member in batch.members])
 
 
 def _in_turn(batches: Iterator[Batch], turn: AbstractContextManager[Any]) -> Iterator[Batch]:
@@ -153,7 +165,7 @@ class _Block:
 
     def read(self, readings: Readings, batch: Batch) -> None:
         """Feeds the readings of the members of a batch to every accumulator."""
-        positions = torch.tensor([member.position for member in batch.members])
+        positions = _positions(batch)
         labels = torch.tensor([NO_LABEL if member.label is None else member.label for member in batch.members])
         numbers, identities = (
             values.to(self.device, non_blocking=True)

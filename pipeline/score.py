@@ -10,24 +10,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline import record, score_tables
 from pipeline.ascent.matching import stages
-from pipeline.embedding import (
-    EMBEDDED,
-    EmbeddingPart,
-    Embeddings,
-    EmbeddingWork,
-    Picture,
-    embedded_rows,
-    embedding_parts,
-    scanned_pictures,
-)
+from pipeline.embedding import EmbeddingPart, Embeddings, EmbeddingWork, Picture, embedding_parts, scanned_pictures
+from pipeline.embedding_stage import EmbeddingStage
 from pipeline.engines.engine import Engine
 from pipeline.errors import UserError
-from pipeline.exemplar_columns import exemplar_columns
-from pipeline.exemplar_stage import Done, ExemplarStage
+from pipeline.exemplar_stage import Done
 from pipeline.files import table_file
 from pipeline.interpretability import (
     ENOUGH,
@@ -116,10 +106,7 @@ class _Task:
         return len(plan[0].queries) if plan else 0
 
 
-class _Scoring(ExemplarStage[EmbeddingPart, np.ndarray]):
-    kept = EMBEDDED
-    title = "Embedding", "pictures"
-
+class _Scoring(EmbeddingStage[dict[int, bool], _Task]):
     def __init__(
         self, run: Run, subject: Subject, engine: Engine, progress: Progress, similarity: str,
         units: Mapping[str, Sequence[int]],
@@ -132,10 +119,7 @@ class _Scoring(ExemplarStage[EmbeddingPart, np.ndarray]):
         self.judges = stages(traced, traced.choose(run.record["layers"][-1])[0], own_size=True)
         self.work = EmbeddingWork(Subject(subject.network, traced, self.judges), embedder(similarity), _OTHERWISE)
 
-    def in_place(self, about: dict[str, Any]) -> bool:
-        return not any(self._missing(layer) for layer in self.layers)
-
-    def _missing(self, layer: Layer) -> dict[int, bool]:
+    def missing(self, layer: Layer) -> dict[int, bool]:
         """The units that lack a score by this similarity, or that of a picture; and whether they have a picture."""
         missing = {}
         columns = unit_columns(self.run, layer.name, [*INTERPRETABILITY, "visualization_preset"])
@@ -147,24 +131,10 @@ class _Scoring(ExemplarStage[EmbeddingPart, np.ndarray]):
                 missing[unit] = drawn
         return missing
 
-    @cached_property
-    def todo(self) -> dict[int, list[_Task]]:
-        """What was missing when the work began, by the number of the layer."""
-        found = {number: self._tasks(layer, self._missing(layer)) for number, layer in enumerate(self.layers)}
-        return {number: tasks for number, tasks in found.items() if tasks}
-
-    def _tasks(self, layer: Layer, missing: Mapping[int, bool]) -> list[_Task]:
-        if not missing:
-            return []
-        rows = exemplar_columns(self.run, layer.name, ["unit", "band", "activation", "image_id"])
-        unit, activation, image = (rows[name].to_numpy() for name in ("unit", "activation", "image_id"))
-        sides = [pc.is_in(rows["band"], pa.array(names)).to_numpy() for names in ([TOP], self.weak)]
-        tasks = []
-        for number, drawn in missing.items():
-            here = slice(*np.searchsorted(unit, [number, number + 1]).tolist())
-            its = [(activation[here][side[here]], image[here][side[here]]) for side in sides]
-            tasks.append(_Task(number, *_told_apart(*its), drawn))
-        return tasks
+    def task(self, unit: int, missing: dict[int, bool], rows: Mapping[str, np.ndarray], first: int) -> _Task:
+        sides = [np.isin(rows["band"], names) for names in ([TOP], self.weak)]
+        its = [(rows["activation"][side], rows["image_id"][side]) for side in sides]
+        return _Task(unit, *_told_apart(*its), missing[unit])
 
     @cached_property
     def images(self) -> pa.Table:
@@ -208,9 +178,6 @@ class _Scoring(ExemplarStage[EmbeddingPart, np.ndarray]):
     def _picture_number(self, number: int, unit: int) -> int:
         """What a unit's picture is known by: below all numbers of images."""
         return -1 - (int(self.first_unit[number]) + unit)
-
-    def rows(self, part: EmbeddingPart, found: np.ndarray) -> list[dict[str, Any]]:
-        return embedded_rows(part, found)
 
     def write(self, done: Done) -> dict[str, Any]:
         names = record.read_record(self.run)["layers"]

@@ -97,11 +97,16 @@ def _has_images(schema: pa.Schema) -> bool:
     return any(column.type == IMAGE for column in schema)
 
 
+def _leaves(column: pa.Field) -> list[str]:
+    """What Parquet calls the columns that it stores one as."""
+    if column.type == IMAGE:
+        return [f"{column.name}.bytes", f"{column.name}.path"]
+    lists = pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)
+    return [f"{column.name}.list.element" if lists else column.name]
+
+
 def _layout(schema: pa.Schema) -> dict[str, object]:
-    leaves = [
-        leaf for column in schema
-        for leaf in ([f"{column.name}.bytes", f"{column.name}.path"] if column.type == IMAGE else [column.name])
-    ]  # fmt: skip
+    leaves = [leaf for column in schema for leaf in _leaves(column)]
     pictures = [leaf for leaf in leaves if leaf.endswith(".bytes")]
     return {
         "compression": {leaf: "none" if leaf in pictures else "zstd" for leaf in leaves},

@@ -9,16 +9,20 @@ are forward hooks, and it stops behind the last.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.buckets import count_positions
 from pipeline.layers import Layer, Traced
 from pipeline.layouts import FEATURES, as_map
 from pipeline.module_trace import Hooked
 from pipeline.points import Read
+
+NO_POSITIONS, SAMPLED, EVERY = "none", "sample", "all"
+"""At which positions of a map activations are read beside its extremes: nowhere, at one that is drawn, at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +31,17 @@ class Readings:
 
     `maximum`: image activations, float32 `[B, U]`, NaN where a map held one. `position`: where in its map each
     was, row by row, the first if several tie, an integer `[B, U]`; 0 for layers without positions. `minimum` and
-    `lowest` are the same of the smallest activation, where they are asked for.
+    `lowest` are the same of the smallest activation, where they are asked for. So are `sampled`, float32 `[B, U]`, the
+    activations at one position of each map, and `counted`, int32 `[U, BUCKETS]`, how many positions of all images
+    fell into each bucket.
     """
 
     maximum: Tensor
     position: Tensor
     minimum: Tensor | None = None
     lowest: Tensor | None = None
+    sampled: Tensor | None = None
+    counted: Tensor | None = None
 
     @property
     def complete(self) -> bool:
@@ -41,35 +49,51 @@ class Readings:
         return self.maximum.device.type == "cpu" and not bool(self.maximum.sum().isnan())
 
     def compact(self) -> Readings:
-        """The same with positions as int32."""
+        """The same with positions as int32, without what is `counted`."""
         lowest = None if self.lowest is None else self.lowest.to(torch.int32)
-        return Readings(self.maximum, self.position.to(torch.int32), self.minimum, lowest)
+        return replace(self, position=self.position.to(torch.int32), lowest=lowest, counted=None)
 
     @classmethod
     def together(cls, batches: Sequence[Readings]) -> Readings:
-        """Those of several batches as of one."""
-        most = torch.cat([batch.maximum for batch in batches]), torch.cat([batch.position for batch in batches])
-        minima = [batch.minimum for batch in batches if batch.minimum is not None]
-        lowest = [batch.lowest for batch in batches if batch.lowest is not None]
-        return cls(*most, torch.cat(minima), torch.cat(lowest)) if minima else cls(*most)
+        """Those of several batches as of one; all but what is `counted`."""
+        names = [each.name for each in fields(cls) if each.name != "counted"]
+        there = [name for name in names if getattr(batches[0], name) is not None]
+        return cls(**{name: torch.cat([getattr(batch, name) for batch in batches]) for name in there})
 
 
 class TappedNetwork(nn.Module):
     """The part of a network that `layers` need, returning `Readings` of images `[B, C, H, W]`.
 
-    `minima`: of each unit's smallest activation as well.
+    `minima`: of each unit's smallest activation as well. `positions`, one of the three above: of one position of each
+    map too, or the counts of all. Images are then `marked` by a number each, int64: what their position is drawn by
+    (`pipeline.positions.draws`), or for counts whether they are left out (0: no).
     """
 
-    def __init__(self, traced: Traced, layers: Sequence[Layer], minima: bool = False) -> None:
+    def __init__(
+        self, traced: Traced, layers: Sequence[Layer], minima: bool = False, positions: str = NO_POSITIONS
+    ) -> None:
         super().__init__()
-        self.layers = tuple(layers)
+        self.layers, self.positions, self.marked = tuple(layers), positions, positions != NO_POSITIONS
         function = read_both_ends if minima else read_layer
         read = [Read(function, (layer.layout, layer.height, layer.width)) for layer in layers]
-        self.network = traced.reading(layers, read, side_by_side)
+        if self.marked:
+            read = [Read(read_marked, (minima, positions, *each.arguments)) for each in read]
+        join = side_by_side_and_counts if positions == EVERY else side_by_side
+        self.network = traced.reading(layers, read, join, self.marked)
+        self._names = ["maximum", "position", *(("minimum", "lowest") if minima else ())]
+        self._names += {SAMPLED: ["sampled"], EVERY: ["counted"]}.get(positions, [])
 
-    def forward(self, images: Tensor) -> Readings:
-        """Runs the network on `images` `[B, C, H, W]`."""
-        return Readings(*self.network(images))
+    def forward(self, images: Tensor, marks: Tensor | None = None) -> Readings:
+        """Runs the network on `images` `[B, C, H, W]`; without `marks` each image has a 0."""
+        if not self.marked:
+            return self.readings(self.network(images))
+        nothing = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        return self.readings(self.network(images, nothing if marks is None else marks))
+
+    def readings(self, parts: Sequence[Tensor], images: int | None = None) -> Readings:
+        """What the network returned, by name; of the first `images` alone, where the others are left out."""
+        named = dict(zip(self._names, parts, strict=True))
+        return Readings(**{name: part if name == "counted" else part[:images] for name, part in named.items()})
 
     def parameter_names(self) -> set[str]:
         """Names of the tensors of the network's state that the chosen layers depend on."""
@@ -88,6 +112,34 @@ def read_both_ends(
     maximum, position = read_layer(activations, layout, height, width)
     turned, lowest = read_layer(-activations, layout, height, width)
     return maximum, position, -turned, lowest
+
+
+def read_marked(
+    activations: Tensor, marks: Tensor, minima: bool, positions: str, layout: str, height: int | None, width: int | None
+) -> tuple[Tensor, ...]:
+    """What `read_layer` or `read_both_ends` returns, then `read_drawn` or `read_counts`, which know `marks` `[B]`."""
+    read, beside = read_both_ends if minima else read_layer, read_drawn if positions == SAMPLED else read_counts
+    return *read(activations, layout, height, width), beside(activations, marks, layout, height, width)
+
+
+def read_drawn(activations: Tensor, marks: Tensor, layout: str, height: int | None, width: int | None) -> Tensor:
+    """Activations `[B, U]` at one position of each image's map, the same for all units: the mark modulo their number.
+
+    Positions count row by row. Features, which have none, are what they are.
+    """
+    if layout == FEATURES:
+        return activations.float()
+    maps = as_map(activations, layout, height, width)
+    rows, columns = maps.shape[2:]
+    place = marks % (rows * columns)
+    images = torch.arange(maps.shape[0], device=maps.device)
+    return maps[images, :, place // columns, place % columns].float()
+
+
+def read_counts(activations: Tensor, marks: Tensor, layout: str, height: int | None, width: int | None) -> Tensor:
+    """How many positions of all images fall into each bucket, int32 `[U, BUCKETS]`; without images that are marked."""
+    maps = activations[:, :, None, None] if layout == FEATURES else as_map(activations, layout, height, width)
+    return count_positions(maps, marks)
 
 
 def read_map(activations: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,6 +182,11 @@ def read_features(activations: Tensor) -> tuple[Tensor, Tensor]:
 def side_by_side(readings: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     """Joins the layers' readings along the units."""
     return tuple(torch.cat(parts, 1) for parts in zip(*readings, strict=True))
+
+
+def side_by_side_and_counts(readings: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """The same, where the last of each layer's readings are counts `[U, BUCKETS]`."""
+    return *side_by_side([parts[:-1] for parts in readings]), torch.cat([parts[-1] for parts in readings])
 
 
 def unit_offsets(layers: Sequence[Layer]) -> list[int]:

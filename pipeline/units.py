@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
+from pipeline.buckets import MIDDLE
+from pipeline.chance import chance_purity
 from pipeline.exemplars import Rows
 from pipeline.histograms import quantiles
-from pipeline.labels import chance_purity
 from pipeline.layers import Layer
 from schemas.units import UNITS
 
@@ -25,12 +26,14 @@ def unit_table(
     names: Sequence[str | None],
     seen: np.ndarray | None,
     further: Mapping[str, pa.Array],
+    positions: np.ndarray | None = None,
 ) -> pa.Table:
     """One layer's units, without visualizations.
 
     `summary` holds the layer's part of `Statistics.summary`, `counts` `[U, BUCKETS]` its histograms, if any; `part` its
     exemplar rows, whose units count from `first`. `labels` (-1 for none) and `names` belong to the images that
     `rows.image` numbers. `seen` counts the dataset's images by label, if known; `further` are columns made elsewhere.
+    `positions` `[U, BUCKETS]` are histograms of positions, if any.
     """
     units = layer.units
     label, name, purity, known = _shared_labels(rows, part, first, units, labels, names)
@@ -55,8 +58,24 @@ def unit_table(
         values = quantiles(counts, summary["activation_min"], summary["activation_max"])
         columns["activation_quantiles"] = _lists(values, summary["images_seen"] == 0)
         columns["activation_histogram"] = _lists(counts, np.zeros(units, bool))
+    if positions is not None:
+        columns |= _of_positions(positions, summary)
     missing = {field.name: pa.nulls(units, field.type) for field in UNITS if field.name not in columns}
     return pa.table([columns.get(name, missing.get(name)) for name in UNITS.names], schema=UNITS)
+
+
+def _of_positions(counts: np.ndarray, summary: dict[str, np.ndarray]) -> dict[str, pa.Array]:
+    """The columns of histograms of positions `[U, BUCKETS]`."""
+    whole = counts.sum(1)
+    # No position is above the strongest image, unless there were images with a NaN, which had no activation.
+    most = np.where(summary["nan_count"] == 0, summary["activation_max"], np.inf)
+    values = quantiles(counts, np.full(len(counts), -np.inf), most)
+    rate = counts[:, MIDDLE + 1 :].sum(1) / np.maximum(whole, 1)
+    return {
+        "position_quantiles": _lists(values, whole == 0),
+        "position_histogram": _lists(counts, np.zeros(len(counts), bool)),
+        "position_firing_rate": pa.array(rate, mask=whole == 0),
+    }
 
 
 def _lists(values: np.ndarray, none: np.ndarray) -> pa.Array:

@@ -44,7 +44,8 @@ class ScanWork:
 
     def open(self, at: Workplace) -> Callable[[Iterable[Block], Tell], Iterator[BlockState]]:
         """Taps the network and moves it to the device."""
-        tapped = TappedNetwork(self.subject.traced, self.subject.layers, self.settings.keep.minima)
+        keep = self.settings.keep
+        tapped = TappedNetwork(self.subject.traced, self.subject.layers, keep.minima, keep.positions)
         how = replace(self.settings.compute, device=at.device)
         runner = Runner(tapped, self.settings.preprocessing, how, at.cores)
 
@@ -223,6 +224,7 @@ class AscentWork:
             for batch in batches:
                 with at.turn:
                     climb = self._climb(batch.layer, at.device)
+                    climb.on_step = lambda: tell(Tally(0))  # a batch takes minutes: each step is a sign of getting on
                     found = draw(climb, list(batch.units), batch.size, self.seed, batch.exemplars)
                 tell(Tally(len(batch.units)))
                 yield found

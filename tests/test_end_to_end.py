@@ -51,6 +51,8 @@ def test_make_sheets_draws_the_units_it_is_asked_for(tmp_path):
     make("sheets", f"RUN={tmp_path / 'run'}", "LAYERS=classifier", "UNITS=3,7-8")
     drawn = {path.stem for path in (tmp_path / "run" / "sheets" / "classifier").glob("*.png")}
     assert {"3", "7", "8"} <= drawn
+    make("sheets", f"RUN={tmp_path / 'run'}", "LAYERS=classifier", "UNITS=3", "FORMAT=svg", "ARGS=--columns 7")
+    assert (tmp_path / "run" / "sheets" / "classifier" / "3.svg").is_file()
 
 
 def test_photographs_and_a_network_trained_on_imagenet(photographs, squeezenet_weights, tmp_path):

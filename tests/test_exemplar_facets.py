@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from typer.testing import CliRunner
 
 from jobs.__main__ import application
 from pipeline.ascent.facets import find_facets
+from pipeline.engines.engine import Workplace
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
 from pipeline.exemplar_facets import facet_run, late_layer
@@ -95,13 +98,29 @@ def run(small_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(small_run, tmp_path / "run"))
 
 
-def faceted(run: Path, layers: str = "second", units: list[int] | None = None) -> pd.DataFrame:
+class Elsewhere(LocalEngine):
+    """Work that went through a pickle, part by part, last part first, as a cluster may do it."""
+
+    def __init__(self) -> None:
+        super().__init__(CPU, 1)
+
+    def map(self, work, items, tell):
+        waiting = [pickle.dumps((work, item)) for item in items]
+        for sent in reversed(waiting):
+            there, item = pickle.loads(sent)
+            (result,) = there.open(Workplace(CPU, 1, nullcontext()))([item], tell)
+            yield item, pickle.loads(pickle.dumps(result))
+
+
+def faceted(
+    run: Path, layers: str = "second", units: list[int] | None = None, engine: LocalEngine | None = None
+) -> pd.DataFrame:
     """The exemplars of all layers."""
     subject = network()
     traced = Traced(subject.module, subject.input_shape)
     at = traced.choose(layers)
     chosen = None if units is None else {layer.name: units for layer in at}
-    facet_run(open_run(run), subject, traced, at, LocalEngine(CPU, 1), units=chosen)
+    facet_run(open_run(run), subject, traced, at, engine or LocalEngine(CPU, 1), units=chosen)
     return pd.read_parquet(run / "exemplars")
 
 
@@ -168,9 +187,10 @@ def test_an_interrupted_call_goes_on_and_no_image_is_embedded_twice(run, monkeyp
 
     def killed(self, name, rows):
         commit(self, name, rows)
-        parts.append([row["number"] for row in rows])
-        if len(parts) == 1:
-            raise KeyboardInterrupt
+        if "number" in rows[0]:
+            parts.append([row["number"] for row in rows])
+            if len(parts) == 1:
+                raise KeyboardInterrupt
 
     monkeypatch.setattr(StageStore, "commit", killed)
     monkeypatch.setattr("pipeline.embedding._PART", 40)
@@ -180,6 +200,39 @@ def test_an_interrupted_call_goes_on_and_no_image_is_embedded_twice(run, monkeyp
     assert faceted(run, "first,second").equals(expected)
     assert len(parts) > 1 and len({number for part in parts for number in part}) == sum(map(len, parts))
     assert not list((run / "state").glob("facets-*"))
+
+
+def test_an_interrupted_call_finds_no_facets_twice(run, monkeypatch):
+    expected = faceted(Path(shutil.copytree(run, run.with_name("whole"))), "first,second")
+    commit, found = StageStore.commit, []
+
+    def killed(self, name, rows):
+        commit(self, name, rows)
+        if "unit" in rows[0]:
+            found.append((name.rpartition("-")[0], [row["unit"] for row in rows]))
+            if len(found) == 1:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(StageStore, "commit", killed)
+    monkeypatch.setattr("pipeline.facet_work._PART", 3)
+    with pytest.raises(KeyboardInterrupt):
+        faceted(run, "first,second")
+    assert counts(run).isna().all()  # tables come last
+    assert faceted(run, "first,second").equals(expected)
+    assert sorted(found) == [("first", [0, 1]), ("second", [0, 1, 2]), ("second", [3])]
+    assert not list((run / "state").glob("facets-*"))
+
+
+def test_processes_and_workers_elsewhere_give_the_bytes_of_this_process(run, monkeypatch):
+    monkeypatch.setattr("pipeline.facet_work._PART", 3)
+    copies = [Path(shutil.copytree(run, run.with_name(name))) for name in ("two", "elsewhere")]
+    faceted(run, "first,second")
+    monkeypatch.setattr("pipeline.facet_work._FEW", 1)
+    faceted(copies[0], "first,second", engine=LocalEngine(CPU, 2))
+    faceted(copies[1], "first,second", engine=Elsewhere())
+    for path in sorted(run.rglob("*.parquet")):
+        for copy in copies:
+            assert (copy / path.relative_to(run)).read_bytes() == path.read_bytes(), path
 
 
 def test_of_a_run_of_the_lowest_its_first_band_has_the_facets(pictures, tmp_path):

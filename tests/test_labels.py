@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.labels import Labels, best_labels, chance_purity, means, selectivity
+from pipeline.chance import chance_purity
+from pipeline.labels import Labels, best_labels, means, selectivity
 from pipeline.maxima import area_under_curve
 from pipeline.seen import NO_LABEL, Seen
 from pipeline.taps import Readings
@@ -121,3 +122,27 @@ def test_the_chance_of_purity_is_what_random_draws_reach():
     pool = np.repeat([0, 1, 2], 30)
     tried = [np.bincount(random.choice(pool, 10, replace=False)).max() / 10 for _ in range(2000)]
     assert found[10] == pytest.approx(np.mean(tried), abs=0.02)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(any))
+def test_the_chance_of_purity_is_the_mean_over_all_draws_there_are(seen):
+    pool = np.repeat(np.arange(len(seen)), seen)
+    found = chance_purity(np.array(seen), range(len(pool) + 2))
+    for count in range(1, len(pool) + 1):
+        draws = itertools.combinations(pool.tolist(), count)
+        shares = [np.bincount(draw).max() / count for draw in draws]
+        assert found[count] == pytest.approx(np.mean(shares), rel=1e-9)
+    assert found[len(pool) + 1] == found[len(pool)] and 0 not in found
+
+
+@pytest.mark.parametrize("seen", [[50] * 1000, [1300] * 900 + list(range(732, 832)), [5, 70, 40_000], [1] * 30])
+def test_the_chance_of_purity_of_many_images_and_labels_is_between_what_it_must_be(seen):
+    counts = [1, 2, 7, 50, 400]
+    found = chance_purity(np.array(seen), counts)
+    assert found[1] == pytest.approx(1.0)
+    for count in counts:
+        drawn = min(count, sum(seen))
+        assert max(1 / drawn, max(seen) / sum(seen)) - 1e-9 <= found[count] <= 1 + 1e-9
+    pairs = sum(each * (each - 1) for each in seen) / (sum(seen) * (sum(seen) - 1))
+    assert found[2] == pytest.approx((1 + pairs) / 2)

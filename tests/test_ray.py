@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from pipeline.ascent.presets import find_preset
 from pipeline.engines.engine import Tally, Tell, Workplace
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
+from pipeline.exemplar_facets import facet_run
 from pipeline.focus import focus_run
 from pipeline.keep import Keep
 from pipeline.layers import Traced
@@ -26,6 +27,7 @@ from pipeline.ledger import Ledger
 from pipeline.mine import MineSettings, mine
 from pipeline.models import load_network
 from pipeline.neighbors import find_neighbors
+from pipeline.run import open_run
 from pipeline.scan import BlockState
 from pipeline.sources import Block, find_dataset
 from pipeline.visualize import visualize_run
@@ -269,6 +271,33 @@ def test_effective_fields_measured_on_a_cluster_have_the_bytes_of_this_process(e
     record = focus_run(tmp_path / "there", dataset, network, traced, layers, engine, most=3)
     assert record["focus"]["measured"] == 3 * (80 + 32)
     assert tables_of(tmp_path / "there") == tables_of(tmp_path / "here")
+
+
+@pytest.mark.parametrize("name", ["mean-image", "vital", "maco"])
+def test_recipes_that_need_the_data_draw_the_same_on_a_cluster(name, engine, tars, tmp_path):
+    network, preset = load_network("demo"), find_preset(name)
+    traced = Traced(network.module, network.input_shape)
+    layers = traced.choose("block1.relu")
+    mine(find_dataset(tars), network, traced, layers, tmp_path / "here", CPU, MineSettings(Keep(topk=7)))
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    preset = replace(preset, stages=tuple(replace(stage, steps=2) for stage in preset.stages))
+    for place, crew in (("here", None), ("there", engine)):
+        visualize_run(tmp_path / place, network, traced, layers, preset, CPU, engine=crew)
+    assert tables_of(tmp_path / "there") == tables_of(tmp_path / "here")
+    assert f"visualizations/block1.relu.{name}.parquet" in tables_of(tmp_path / "here")
+
+
+def test_facets_found_on_a_cluster_have_the_bytes_of_this_process(engine, tars, tmp_path, monkeypatch):
+    network = load_network("demo")
+    traced = Traced(network.module, network.input_shape)
+    layers = traced.choose("block1.relu")
+    mine(find_dataset(tars), network, traced, layers, tmp_path / "here", CPU, MineSettings(Keep(topk=20)))
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    monkeypatch.setattr("pipeline.facet_work._PART", 4)
+    for place, crew in (("here", LocalEngine(CPU, 1)), ("there", engine)):
+        facet_run(open_run(tmp_path / place), network, traced, layers, crew, units={"block1.relu": list(range(12))})
+    assert tables_of(tmp_path / "there") == tables_of(tmp_path / "here")
+    assert open_run(tmp_path / "here").units("block1.relu")["facets"].notna().sum() == 12
 
 
 def test_a_damaged_shard_is_the_same_sentence_as_here(engine, tmp_path):

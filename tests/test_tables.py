@@ -51,7 +51,7 @@ def example(schema: pa.Schema, count: int) -> pa.Table:
             return image_column(
                 [b"\x89PNG" + bytes([i % 256]) if i % 2 or not column.nullable else None for i in range(count)]
             )
-        lists = {pa.list_(pa.int32()): [3, 1], pa.list_(pa.float32()): [3.5, 1.0]}
+        lists = {pa.list_(kind): [3, 1] for kind in (pa.int32(), pa.int64(), pa.float32())}
         made = ({pa.string(): "words", pa.bool_(): True} | lists).get(column.type, 3)
         return pa.array([made] * count, column.type)
 
@@ -68,6 +68,15 @@ def test_what_is_written_is_what_is_read(name, tmp_path):
     for column in back.schema:
         assert column.metadata[b"description"] == SCHEMAS[name].field(column.name).metadata[b"description"]
     assert len(pd.read_parquet(tmp_path / "t.parquet")) == 1000
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_everything_but_pictures_is_compressed_lists_too(name, tmp_path):
+    write_table(tmp_path / "t.parquet", SCHEMAS[name], [example(SCHEMAS[name], 100)])
+    group = pq.ParquetFile(tmp_path / "t.parquet").metadata.row_group(0)
+    for column in map(group.column, range(group.num_columns)):
+        picture = column.path_in_schema.endswith(".bytes")
+        assert column.compression == ("UNCOMPRESSED" if picture else "ZSTD"), column.path_in_schema
 
 
 def test_pictures_are_stored_as_they_are_and_named_for_hugging_face(tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +15,15 @@ import torch
 
 import pipeline.ascent.ascend
 from pipeline.ascent.presets import find_preset
+from pipeline.engines.engine import Tally, Workplace
 from pipeline.layers import Traced
 from pipeline.models import load_network
+from pipeline.receptive_field import receptive_fields
 from pipeline.run import picture
 from pipeline.stage_store import StageStore
+from pipeline.subject import Subject
 from pipeline.visualize import visualize_run
+from pipeline.work import AscentBatch, AscentWork
 
 CPU = torch.device("cpu")
 LAYERS = "stem.*,block1.*"
@@ -89,6 +95,53 @@ def test_an_interrupted_drawing_keeps_its_batches_and_ends_with_the_same_bytes(m
     for name in ("stem.relu", "block1.relu"):
         assert (broken / "units" / f"{name}.parquet").read_bytes() == (whole / "units" / f"{name}.parquet").read_bytes()
     assert not list((broken / "state").glob("ascent-*"))
+
+
+@pytest.mark.parametrize("name", ["mean-image", "vital", "maco"])
+def test_recipes_that_need_the_data_go_on_where_they_were_interrupted(mined, tmp_path, monkeypatch, name):
+    network, preset = load_network("demo"), find_preset(name)
+    traced = Traced(network.module, network.input_shape)
+    preset = replace(preset, stages=tuple(replace(stage, steps=2) for stage in preset.stages))
+    whole, broken = copied(mined, tmp_path / "whole"), copied(mined, tmp_path / "broken")
+    monkeypatch.setattr(pipeline.ascent.ascend, "_MOST_TOGETHER", 4)
+
+    def visualized(run: Path) -> None:
+        units = {"block1.relu": range(6)}
+        visualize_run(run, network, traced, traced.choose("block1.relu"), preset, CPU, units=units)
+
+    visualized(whole)
+    commit = StageStore.commit
+    commits: list[str] = []
+
+    def dies_at_the_second(self, name, rows):
+        if commits:
+            raise KeyboardInterrupt
+        commits.append(name)
+        commit(self, name, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StageStore, "commit", dies_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            visualized(broken)
+    assert list((broken / "state").glob("ascent-*"))
+    visualized(broken)
+    made = [path.relative_to(whole) for path in whole.rglob("*.parquet")]
+    assert any(name in str(path) for path in made)
+    for path in made:
+        assert (broken / path).read_bytes() == (whole / path).read_bytes(), path
+
+
+def test_a_batch_gives_a_sign_of_getting_on_at_every_step():
+    network, preset = load_network("demo"), find_preset("default")
+    traced = Traced(network.module, network.input_shape)
+    layers = traced.choose("stem.relu")
+    work = AscentWork(Subject(network, traced, layers), receptive_fields(traced, layers), preset, 0)
+    told: list[Tally] = []
+    for _ in work.open(Workplace(CPU, 1, nullcontext()))(iter([AscentBatch(0, (0, 1), 2)]), told.append):
+        pass
+    steps = sum(stage.steps for stage in preset.stages)
+    assert told[:-1] == [Tally(0)] * steps
+    assert told[-1] == Tally(2)
 
 
 def test_another_seed_draws_other_pictures_and_the_record_says_which(mined, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -42,6 +42,7 @@ class Climb:
         spectrum: Tensor | None = None,
     ) -> None:
         self.traced, self.layer, self.field, self.preset, self.device = traced, layer, field, preset, device
+        self.on_step: Callable[[], None] = lambda: None
         self.look = Look(preprocessing.mean, preprocessing.std, spectrum)
         self.normalized = Normalized.of(preprocessing, device)
         self.plain = subnetwork(traced, layer).to(device)
@@ -175,6 +176,7 @@ class Climb:
         strength = self.preset.strength(min(size))
         stepper = stage.optimizer.begin(parameters)
         for done in range(stage.steps):
+            self.on_step()
             leak = slope * stage.leak if done >= stage.redirect else REDIRECTED
             now = Moment(done / max(stage.steps - 1, 1), done, strength, shared, self.look)
             held = parameters.detach().requires_grad_()

@@ -7,14 +7,18 @@ kinds of images, and that an ascent from the mean image of one kind shows that k
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from pipeline.errors import UserError
+
+if TYPE_CHECKING:  # processes that find facets need no torch
+    from torch import Tensor
 
 MOST_FACETS = 4
 _LEAST_GAIN = 0.02  # of the silhouette over that of any cloud: below it, groups are no more than cuts through one
@@ -46,9 +50,15 @@ def find_facets(features: np.ndarray, most: int = MOST_FACETS) -> list[Facet]:
     statistic of Tibshirani, Walther and Hastie 2001 compares likewise); where none is, there is one group. The same
     features give the same groups. Raises `UserError` without scikit-learn.
     """
-    count = len(features)
-    if not count:
+    if not len(features):
         return []
+    check_installed()
+    with _one_thread():
+        return _found(features, most)
+
+
+def _found(features: np.ndarray, most: int) -> list[Facet]:
+    count = len(features)
     points = _components(features)
     found: float | None = None
     labels = np.zeros(count, np.int64)
@@ -72,6 +82,21 @@ def check_installed() -> None:
         ) from error
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """So few points are no work for several threads, whose number would have a say in the last bits."""
+    with _threads().limit(limits=1):
+        yield
+
+
+@cache
+def _threads() -> Any:
+    import sklearn.cluster  # noqa: F401  # whose threads are to be found as well
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
 def _facet(points: np.ndarray, members: np.ndarray, silhouette: float | None) -> Facet:
     distances = np.square(points[members] - points[members].mean(0)).sum(1)
     nearest = members[np.argsort(distances, kind="stable")][:_NEAREST]
@@ -90,13 +115,11 @@ def _components(features: np.ndarray) -> np.ndarray:
 
 
 def _grouped(points: np.ndarray, k: int) -> tuple[np.ndarray, float]:
-    check_installed()
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.metrics import silhouette_score
-    from threadpoolctl import threadpool_limits
 
-    with warnings.catch_warnings(), threadpool_limits(1):  # so few points are no work for several threads
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer than k different exemplars
         labels = KMeans(k, n_init=_TRIES, random_state=0).fit_predict(points)
     if len(np.unique(labels)) < k:
@@ -116,6 +139,8 @@ def embedded(readings: Sequence[Tensor]) -> Tensor:
 
     Each unit's mean over positions; every layer has the same mean square, however many units it has.
     """
+    import torch
+
     pooled = [reading.flatten(2).mean(2) if reading.dim() == 4 else reading for reading in readings]
     sizes = [values.double().square().sum().sqrt().clamp_min(torch.finfo(torch.float64).tiny) for values in pooled]
     parts = [values.double() / size for values, size in zip(pooled, sizes, strict=True)]
