@@ -1,7 +1,8 @@
 """How long does a page of the atlas take? `python -m benchmarks.atlas`.
 
-Pages over HTTP from a run of 26,000 units with 50 exemplars each. Cold: the first page after a start, of a layer that
-was not opened before; warm: units that were not asked for before, layers open; again: those units once more.
+Pages over HTTP from a run of 26,000 units with 50 exemplars each, and one more layer of 26,000 units. Cold: the first
+page after a start, of a layer that was not opened before; warm: units that were not asked for before, layers open;
+again: those units once more.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pipeline.atlas.server import HOST, application, listening
 from pipeline.cores import usable_cores
 from pipeline.files import table_file
 from pipeline.tables import MOST_ROWS_A_GROUP, image_column, write_rows, write_table
+from schemas.exemplars import EXEMPLARS
 from schemas.images import IMAGES
 from schemas.layers import LAYERS as LAYERS_TABLE
 from schemas.shards import SHARDS
@@ -33,6 +35,7 @@ from schemas.units import UNITS as UNITS_TABLE
 
 BAR_MS = 100
 COLD, WARM = 8, 100
+WIDE = 26_000
 _PICTURE_BYTES = 30_000
 
 
@@ -57,6 +60,9 @@ def main() -> None:
             crops = [path.replace("/layer/", "/picture/") + "/crop/7" for path in asked]
             told("crop of such a unit", [seconds(port, path) for path in crops])
             told("layer of 1,000 units", [seconds(port, f"/layer/layer{layer}") for layer in range(9)])
+            wide = [f"/layer/wide{asked}" for asked in ("", "?page=30", "?sort=label_purity&page=9", "?label=class+3")]
+            told(f"layer of {WIDE:,}, the first", [seconds(port, wide[0])], BAR_MS)
+            told(f"layer of {WIDE:,} units", [seconds(port, path) for path in wide * 5], BAR_MS)
             told("image, the first", [seconds(port, "/image/3")])
             told("image, warm", [seconds(port, f"/image/{image}") for image in range(4, 12)])
             told("search, warm", [seconds(port, "/search?q=class+1") for _ in range(9)])
@@ -66,18 +72,23 @@ def write_run(run: Path) -> Path:
     """A run with the tables that mining writes, pictures of random bytes."""
     exemplar_tables(run)
     random = np.random.default_rng(0)
-    names = [f"layer{number}" for number in range(LAYERS)]
-    for name in names:
+    widths = {f"layer{number}": UNITS for number in range(LAYERS)} | {"wide": WIDE}
+    write_table(table_file(run, "exemplars", "wide"), EXEMPLARS, [])
+    for name, width in widths.items():
         groups = (
-            _units(random, name, range(first, min(first + MOST_ROWS_A_GROUP, UNITS)))
-            for first in range(0, UNITS, MOST_ROWS_A_GROUP)
+            _units(random, name, range(first, min(first + MOST_ROWS_A_GROUP, width)))
+            for first in range(0, width, MOST_ROWS_A_GROUP)
         )
         write_table(table_file(run, "units", name), UNITS_TABLE, groups)
     layer = dict.fromkeys(LAYERS_TABLE.names) | {
         "kind": "conv2d + relu", "units": UNITS, "height": 14, "width": 14, "layout": "maps", "rf_height": 99,
         "rf_width": 99, "rf_global": False,
     }  # fmt: skip
-    write_rows(run / "layers.parquet", LAYERS_TABLE, [layer | {"layer": name} for name in names])
+    write_rows(
+        run / "layers.parquet",
+        LAYERS_TABLE,
+        [layer | {"layer": name, "units": width} for name, width in widths.items()],
+    )
     images = (
         {"image_id": number, "key": f"n{number:08d}", "shard": 0, "path": f"n{number:08d}.jpg", "offset": 0,
          "nbytes": 1, "width": 500, "height": 375, "label": number % 9, "label_name": f"class {number % 9}"}

@@ -17,6 +17,7 @@ def atlas(
     run: FinishedRun,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; if it is taken, the next free.")] = PORT,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say only the address.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts: say only the address, as JSON.")] = False,
 ) -> None:
     """Shows a run in the browser: its layers, units, images; sorted, filtered and searched.
 
@@ -27,10 +28,13 @@ def atlas(
     """
     with atlas_extra():
         from pipeline.atlas.server import serve
-    display = Display(quiet)
+    display = Display(quiet or as_json)
 
     def say(address: str) -> None:
-        print(address, flush=True)
+        if as_json:
+            display.answer(run=run, address=address)
+        else:
+            print(address, flush=True)
         display.say("Open it in a browser; Ctrl-C ends.")
 
     try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from jobs.console import Display
-from jobs.options import FinishedRun, Layers, Quiet
+from jobs.options import FinishedRun, Json, Layers, Quiet
 from pipeline.atlas.extra import atlas_extra
 from pipeline.run import open_run
 
@@ -17,6 +18,7 @@ def atlas_export(
     out: Annotated[str, typer.Option(help="Folder for the pages: new, empty, or of an export before.")],
     layers: Layers = "",
     quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Writes the atlas as plain files, which open from the folder or from any web host.
 
@@ -27,7 +29,10 @@ def atlas_export(
     """
     with atlas_extra():
         from pipeline.atlas.export import export
-    display = Display(quiet)
+    display = Display(quiet or as_json)
     wanted = [name.strip() for name in layers.split(",") if name.strip()]
-    first = export(open_run(run), out, wanted, display)
-    display.say(f"Open {first}")
+    opened = open_run(run)
+    written = export(opened, out, wanted, display)
+    display.say(f"Open {written.page}")
+    if as_json:
+        display.answer(run=opened.path, **asdict(written))

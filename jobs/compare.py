@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from jobs.console import Display
-from jobs.options import Device, FinishedRun, Quiet
+from jobs.options import Device, FinishedRun, Json, Quiet
 from pipeline.compare import MOST, Best, best_pairs, compare_runs
 from pipeline.devices import compute_exactly, pick_device
 from pipeline.errors import UserError
@@ -31,6 +31,7 @@ def compare(
     ] = EXACT,
     device: Device = "auto",
     quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Finds for each unit of RUN the units of OTHER that respond to the same images.
 
@@ -42,7 +43,7 @@ def compare(
 
     compare --run runs/photos-resnet50 --other runs/photos-vgg16 --layers 'layer4.*' --most 1
     """
-    display = Display(quiet)
+    display = Display(quiet or as_json)
     if not other.strip():
         raise UserError("OTHER is empty: say which run to compare RUN with.")
     compute_exactly()
@@ -54,6 +55,9 @@ def compare(
     best = best_pairs(path, units)
     _show(best, two.path.name, display)
     display.say(f"{path} has the {most} best matches of {len(best.pairs):,} units of {len(names)} layers.")
+    if as_json:
+        about = open_run(run).record["matches"][path.stem]
+        display.answer(run=one.path, table=path, units=units, without_variance=best.silent, **about)
 
 
 def _show(best: Best, other: str, display: Display) -> None:

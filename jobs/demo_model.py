@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import torch
 import typer
 
 from jobs.console import Display
+from jobs.options import Json, Quiet
 from pipeline.demo.network import WEIGHTS_FILE
 from pipeline.demo.train import train
 
@@ -23,17 +25,22 @@ def demo_model(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the train split.")] = 20,
     seed: Annotated[int, typer.Option(help="Of initialization, order and augmentation.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads and rendering processes.")] = 2,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Trains the demo network on its own split of rendered images and measures it on the mined demo.
 
     Replaces the shipped weights unless --out says otherwise. About eight minutes on two cores.
     """
     torch.set_num_threads(threads)
-    result = train(directory, out, epochs=epochs, seed=seed, workers=threads, progress=Display())
-    typer.echo(
+    display = Display(quiet or as_json)
+    result = train(directory, out, epochs=epochs, seed=seed, workers=threads, progress=display)
+    display.say(
         f"{result.accuracy:.2%} of {result.held_out_images:,} held-out images named rightly, after "
         f"{result.epochs} epochs of {result.train_images:,} others in {result.seconds:,.0f} s."
     )
     dead = ", ".join(f"{name} {count} of {result.units[name]}" for name, count in result.dead_units.items())
-    typer.echo(f"Dead units: {dead}.")
-    typer.echo(f"Wrote {out} ({out.stat().st_size / 1e6:.2f} MB).")
+    display.say(f"Dead units: {dead}.")
+    display.say(f"Wrote {out} ({out.stat().st_size / 1e6:.2f} MB).")
+    if as_json:
+        display.answer(out=out, **asdict(result))

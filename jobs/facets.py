@@ -10,6 +10,7 @@ from jobs.options import (
     Engine,
     EngineName,
     FinishedRun,
+    Json,
     Layers,
     MovedWeights,
     Quiet,
@@ -32,6 +33,7 @@ def facets(
     worker_cores: WorkerCores = 0,
     block_seconds: BlockSeconds = BLOCK_SECONDS,
     quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Sorts each unit's exemplars into facets: the kinds of images that it answers to.
 
@@ -46,7 +48,7 @@ def facets(
 
     facets --run runs/photos-resnet50 --layers 'layer4.*' --units 0-99
     """
-    display = Display(quiet)
+    display = Display(quiet or as_json)
     check_installed()
     place = prepared(engine, device)
     opened = open_run(run)
@@ -59,3 +61,5 @@ def facets(
         f"{about['several']:,} of {about['units']:,} units that fire have two facets or more, by {about['by']}: "
         f"columns facets of {opened.path / 'units'} and facet of {opened.path / 'exemplars'}."
     )
+    if as_json:
+        display.answer(run=opened.path, **about)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from jobs.console import Display
-from jobs.options import MODEL_HELP, WEIGHTS_HELP, Layers, Quiet
+from jobs.options import MODEL_HELP, WEIGHTS_HELP, Json, Layers, Quiet
 from pipeline.devices import compute_exactly
 from pipeline.errors import UserError
 from pipeline.files import safe_name
@@ -39,6 +39,7 @@ def inspect(
     ] = "",
     out: Annotated[str, typer.Option(help="Folder to write to. Default: inspections/IMAGE-MODEL.")] = "",
     quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Shows a picture to a network, and what every layer makes of it: the units that stand out, lit where they fire.
 
@@ -52,7 +53,7 @@ def inspect(
 
     inspect --image dog.jpg --model resnet50 --class 'golden retriever'
     """
-    display = Display(quiet)
+    display = Display(quiet or as_json)
     compute_exactly()
     opened = open_run(run) if run else None
     if opened is not None and model:
@@ -79,6 +80,10 @@ def inspect(
             advance(1)
     page = write_page(folder, shown, sheets, about)
     display.say(f"{len(sheets)} pictures and the page {page}.")
+    if as_json:
+        display.answer(
+            page=page, pictures=[sheet.path for sheet in sheets], layers=[layer.name for layer in chosen], about=about
+        )
 
 
 def _attention(

@@ -16,6 +16,7 @@ from jobs.options import (
     Engine,
     EngineName,
     FinishedRun,
+    Json,
     Layers,
     MovedWeights,
     Quiet,
@@ -42,6 +43,7 @@ def score(
     worker_cores: WorkerCores = 0,
     block_seconds: BlockSeconds = BLOCK_SECONDS,
     quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Scores how well units can be understood from their exemplars, and from their visualizations.
 
@@ -57,7 +59,7 @@ def score(
 
     score --run runs/photos-resnet50 --layers 'layer4.*' --similarity dreamsim
     """
-    display = Display(quiet)
+    display = Display(quiet or as_json)
     check_similarity(similarity)
     place = prepared(engine, device)
     opened = open_run(run)
@@ -74,6 +76,8 @@ def score(
     _show(record["interpretability"]["layers"], display)
     if not any(opened.units(layer.name)["visualization_preset"].notna().any() for layer in its.layers):
         display.say(f"No unit of them is drawn: `make visualize RUN={opened.path}`, then score again.")
+    if as_json:
+        display.answer(run=opened.path, **record["interpretability"])
 
 
 def _show(layers: dict[str, dict[str, Any]], display: Display) -> None:

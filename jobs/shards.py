@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from jobs.console import Display
-from jobs.options import Quiet
+from jobs.options import Json, Quiet
 from pipeline.shard_writer import out_folder, write_shards
 from pipeline.sources import find_dataset
 
@@ -25,6 +26,7 @@ def shards(
     ] = 0,
     data: Annotated[Path, typer.Option(help="Where named datasets live.")] = Path("data"),
     quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Writes any dataset as WebDataset shards, image bytes untouched.
 
@@ -43,7 +45,7 @@ def shards(
 
     then: mine --dataset 's3://bucket/imagenet-train' --model resnet50
     """
-    display = Display(quiet)
+    display = Display(quiet or as_json)
     folder = out_folder(out)
     dataset = find_dataset(source, data, display)
     written = write_shards(dataset, folder, samples_per_shard, name, workers, display)
@@ -55,3 +57,5 @@ def shards(
     if written.renamed:
         display.say(f"{written.renamed:,} images have another key than before; the indices keep the old one.")
     display.say(f"Mine them:  make mine DATASET='{written.folder}'")
+    if as_json:
+        display.answer(**asdict(written))

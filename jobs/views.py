@@ -8,7 +8,18 @@ import typer
 
 from jobs.console import Display
 from jobs.finished import asked, prepared, workforce
-from jobs.options import BlockSeconds, Device, Engine, EngineName, FinishedRun, Layers, MovedWeights, Quiet, WorkerCores
+from jobs.options import (
+    BlockSeconds,
+    Device,
+    Engine,
+    EngineName,
+    FinishedRun,
+    Json,
+    Layers,
+    MovedWeights,
+    Quiet,
+    WorkerCores,
+)
 from pipeline.engines.ray import BLOCK_SECONDS
 from pipeline.projection import METHODS
 from pipeline.run import open_run
@@ -26,6 +37,7 @@ def views(
     worker_cores: WorkerCores = 0,
     block_seconds: BlockSeconds = BLOCK_SECONDS,
     quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Shows what of each exemplar drives its unit: the activation projected back to pixels.
 
@@ -42,7 +54,7 @@ def views(
 
     views --run runs/photos-resnet50 --layers 'layer4.*' --method guided --most 5
     """
-    display = Display(quiet)
+    display = Display(quiet or as_json)
     check_method(method)
     place = prepared(engine, device)
     opened = open_run(run)
@@ -67,3 +79,5 @@ def views(
     about = record["views"][method]
     display.say(f"{opened.path / 'views'} has {about['views']:,} views of {about['layers']} layers by {method}.")
     display.say(f"Look at them: make sheets RUN={opened.path} LAYERS='{its.layers[-1].name}' ARGS='--grids'")
+    if as_json:
+        display.answer(run=opened.path, method=method, **about)

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
+from pipeline.checked_record import parsed
 from pipeline.compute import Compute
+from pipeline.errors import UserError
 from pipeline.files import write_bytes
 from pipeline.keep import Keep
 from pipeline.layers import Layer
@@ -83,11 +85,11 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 def read_record(run: Path) -> dict[str, Any]:
     """`run.json`, or nothing where a run has not come that far."""
+    file = run / "run.json"
     try:
-        record = json.loads((run / "run.json").read_bytes())
-    except (OSError, ValueError):
-        return {}  # not there, or not ours: whatever is in the way shows when it is written
-    return record if isinstance(record, dict) else {}
+        return parsed(file.read_bytes(), file)
+    except (OSError, UserError):
+        return parsed(b"{}", file)  # not there, or not ours: whatever is in the way shows when it is written
 
 
 def write_record(run: Path, record: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.errors import UserError, near_matches
+from pipeline.checked_record import Record, checked, parsed
+from pipeline.errors import UserError, first_line, near_matches
 from pipeline.files import is_local, local_copy, run_folder, safe_name, table_file
 from pipeline.images import decode
 from pipeline.keep import BOTTOM, TOP, band_name
@@ -23,7 +23,9 @@ from schemas.views import VIEWS
 
 
 def open_run(path: str | Path) -> Run:
-    """The run in the folder `path`, which may be `s3://bucket/prefix`. Raises `UserError` if there is none.
+    """The run in the folder `path`, which may be `s3://bucket/prefix`.
+
+    Raises `UserError` if there is none, or if its run.json is damaged.
 
     >>> run = open_run("runs/demo-demo")                                              # doctest: +SKIP
     >>> run.exemplars("block5.relu", 7).crop.map(picture)[0].show()                   # doctest: +SKIP
@@ -36,7 +38,9 @@ def open_run(path: str | Path) -> Run:
     if not (run / "run.json").is_file():
         beside = [entry.parent.name for entry in run.parent.glob("*/run.json")] if is_local(run) else []
         raise UserError(f"There is no finished run in {run}.{near_matches(run.name, beside)} `make mine` makes one.")
-    return Run(run)
+    opened = Run(run)
+    checked(opened.record)
+    return opened
 
 
 def picture(cell: dict[str, Any] | None) -> Image.Image | None:
@@ -53,25 +57,28 @@ class Run:
         self.path = path
 
     @cached_property
-    def record(self) -> dict[str, Any]:
-        """`run.json`: what was mined, from what, with which settings."""
-        record: dict[str, Any] = json.loads((self.path / "run.json").read_bytes())
-        return record
+    def record(self) -> Record:
+        """`run.json`: what was mined, from what, with which settings. Raises `UserError` where it cannot be read."""
+        file = self.path / "run.json"
+        try:
+            return parsed(file.read_bytes(), file)
+        except OSError as error:
+            raise UserError(f"{file} cannot be read ({error.strerror or first_line(error)}).") from error
 
     @cached_property
     def layers(self) -> pd.DataFrame:
         """`layers.parquet`, in the order in which the network runs them."""
-        return read_rows(self.path / "layers.parquet").to_pandas()
+        return self._whole("layers").to_pandas()
 
     @cached_property
     def images(self) -> pd.DataFrame:
         """`images.parquet`, indexed by image_id."""
-        return read_rows(self.path / "images.parquet").to_pandas().set_index("image_id", drop=False)
+        return self._whole("images").to_pandas().set_index("image_id", drop=False)
 
     @cached_property
     def shards(self) -> pd.DataFrame:
         """`shards.parquet`, indexed by shard."""
-        return read_rows(self.path / "shards.parquet").to_pandas().set_index("shard", drop=False)
+        return self._whole("shards").to_pandas().set_index("shard", drop=False)
 
     def exemplars(self, layer: str, unit: int | None = None, band: str = "") -> pd.DataFrame:
         """The exemplars of one unit (or of a whole layer), best first.
@@ -156,9 +163,18 @@ class Run:
             wanted = pa.compute.and_(wanted, pa.compute.equal(rows["unit"], unit))
         return rows.filter(wanted).to_pandas()
 
+    def _whole(self, table: str) -> pa.Table:
+        path = self.path / f"{table}.parquet"
+        try:
+            return read_rows(path)
+        except FileNotFoundError as error:
+            raise UserError(missing(path)) from error
+
     def _rows(self, table: str, layer: str, unit: int | None) -> pd.DataFrame:
         path = table_file(self.path, table, layer)
         if not path.is_file():
+            if layer in set(self.layers["layer"]):
+                raise UserError(missing(path))
             raise UserError(f"{self.path} has no layer {layer!r}.{near_matches(layer, self.layers['layer'])}")
         with parquet_file(path) as file:
             if unit is None:
@@ -204,3 +220,8 @@ class RunMaxima:
             with local_copy(self.folder / file) as path:
                 parts.append(np.asarray(np.load(path, mmap_mode="r")[:, begin:end], np.float32))
         return np.concatenate(parts)
+
+
+def missing(path: Path) -> str:
+    """Says that a table that every run has is not there."""
+    return f"The table {path} is missing. Delete the run.json of its run and mine it again."

@@ -12,7 +12,7 @@ import pyarrow as pa
 from PIL import Image
 
 from pipeline.files import table_file
-from pipeline.histograms import edges
+from pipeline.histograms import PROBABILITIES, edges
 from pipeline.tables import image_column, write_rows, write_table
 from schemas.exemplars import EXEMPLARS
 from schemas.facets import FACETS
@@ -54,10 +54,20 @@ def activation_of(unit: int, rank: int) -> float:
     return 0.0 if unit in (4, 9) else round(40.0 - 3 * ((unit * 5) % WIDTH) - rank * 1.25, 3)
 
 
+def activations(most: float) -> np.ndarray:
+    """A thousand image activations, the largest of which is `most`."""
+    values = np.random.default_rng(0).gamma(2, most / 8, 999).clip(-1, most).astype(np.float32)
+    return np.append(values, np.float32(most))
+
+
 def histogram(most: float) -> list[int]:
-    """Counts of a thousand image activations, the largest of which is `most`."""
-    values = np.random.default_rng(0).gamma(2, most / 8, 1000).clip(-1, most).astype(np.float32)
-    return [int(count) for count in np.histogram(np.append(values, most), edges())[0]]
+    """Counts of the activations in buckets."""
+    return [int(count) for count in np.histogram(activations(most), edges())[0]]
+
+
+def quantiles(most: float) -> list[float]:
+    """Of the activations, as the units table has them."""
+    return np.quantile(activations(most), PROBABILITIES, method="inverted_cdf").tolist()
 
 
 def falling(unit: int, rank: int) -> float:
@@ -65,10 +75,10 @@ def falling(unit: int, rank: int) -> float:
     return -float(rank) if unit in (4, 9) else activation_of(unit, rank)
 
 
-def write_run(root: Path, extra: bool = False) -> Path:
-    """A run in the folder `root/run` of the images in `root/photos`; `extra` adds tables that few runs have."""
-    photos, run = root / "photos", root / "run"
-    photos.mkdir(parents=True)
+def write_run(root: Path, extra: bool = False, name: str = "run", fingerprint: str = "0123") -> Path:
+    """A run in the folder `root/NAME` of the images in `root/photos`; `extra` adds tables that few runs have."""
+    photos, run = root / "photos", root / name
+    photos.mkdir(parents=True, exist_ok=True)
     run.mkdir()
     images = []
     for number, key in enumerate(KEYS):
@@ -94,12 +104,13 @@ def write_run(root: Path, extra: bool = False) -> Path:
         groups = (_exemplars(name, range(first, first + 3)) for first in range(0, WIDTH, 3))
         write_table(table_file(run, "exemplars", name), EXEMPLARS, groups)
     record: dict[str, Any] = {
-        "fingerprint": "0123", "model": "net", "dataset": f"pictures {SCRIPT}", "weights": "random", "topk": TOPK,
+        "fingerprint": fingerprint, "model": "net", "dataset": f"pictures {SCRIPT}", "weights": "random", "topk": TOPK,
         "preprocessing": {"size": [64, 64]}, "boxes": "original image", "device": "cpu", "precision": "fp32",
         "counts": {"samples": 7, "seen": 6, "skipped": 1},
     }  # fmt: skip
     if extra:
         record["views"] = {"deconvnet": {"most": 9}}
+        record["matches"] = {"other-run": {"other": "nowhere/other-run", "other_fingerprint": "4567"}}
         record["visualizations"] = {"default": {"units": WIDTH}, "maco": {"units": WIDTH}}
         _write_extra(run)
     (run / "run.json").write_text(json.dumps(record))
@@ -115,6 +126,7 @@ def _units(layer: str) -> pa.Table:
             "layer": layer, "unit": unit, "images_seen": 6, "nan_count": 0, "activation_max": most,
             "activation_mean": most / 2, "activation_std": 1.0, "firing_rate": 1 / (unit + 1) if most else 0.0,
             "activation_min": -1.0, "activation_histogram": histogram(most) if most else None, "top_label_name": label,
+            "activation_quantiles": quantiles(most) if most else None,
             "label_purity": None if label is None else (unit % 5) / 4, "class_selectivity": 0.5,
             "best_label_auc": 0.875, "best_label_name": label,
             "interpretability_exemplars": 0.8125, "label_purity_chance": 0.25,
@@ -168,7 +180,10 @@ def _write_extra(run: Path) -> None:
         for row in common
     ]  # type: ignore[operator]
     write_rows(run / "neighbors.parquet", NEIGHBORS, alike)
-    others = [row | {"rank": 0, "other_layer": SCRIPT, "other_unit": 77, "similarity": 0.625} for row in common]
+    others = [
+        row | {"rank": 0, "other_layer": WILD, "other_unit": (row["unit"] + 1) % WIDTH, "similarity": 0.625}
+        for row in common
+    ]  # type: ignore[operator]
     write_rows(run / "matches" / "other-run.parquet", MATCHES, others)
     labels = [row | {"label": 2, "label_name": HEBREW, "images": 3, "mean": 1.5, "maximum": 9.0} for row in common]
     write_rows(table_file(run, "labels", PLAIN), LABELS_TABLE, labels)

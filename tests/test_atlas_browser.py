@@ -11,6 +11,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 import uvicorn
 
 from pipeline.atlas.export import export
+from pipeline.atlas.layer_pages import ON_ONE_PAGE, UNITS_A_PAGE
 from pipeline.atlas.links import segments
 from pipeline.atlas.server import HOST, application, listening
 from pipeline.files import table_file
@@ -49,16 +51,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def base(root: Path) -> Iterator[str]:
-    with listening(0) as there:
-        config = uvicorn.Config(application(root / "run"), log_level="error", access_log=False, lifespan="off")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [there]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://{HOST}:{there.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(10)
+    with served(root / "run") as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +105,10 @@ def until(page: Any, expression: str) -> None:
 
 
 def shown_units(page: Any) -> list[int]:
-    return [int(tile.get_attribute("data-unit")) for tile in page.locator("#units .tile:not([hidden])").all()]
+    found: list[int] = page.locator("#units .tile:not([hidden])").evaluate_all(
+        "tiles => tiles.map(tile => Number(tile.dataset.unit))"
+    )
+    return found
 
 
 def test_a_walk_from_the_run_to_a_layer_a_unit_an_image_and_back(base, opened):
@@ -309,37 +306,119 @@ def test_pictures_that_arrive_late_move_nothing(base, opened):
     assert page.evaluate(moved) < 0.02
 
 
-def test_thousands_of_units_are_there_but_only_pictures_in_sight_are_asked_for(tmp_path, browser, opened):
-    count = 4000
-    run = write_run(tmp_path)
+@contextmanager
+def served(run: Path) -> Iterator[str]:
+    """The address of the atlas of a run, under way."""
+    with listening(0) as there:
+        config = uvicorn.Config(application(run), log_level="critical", access_log=False, lifespan="off")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [there]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield f"http://{HOST}:{there.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(10)
+
+
+def with_units(run: Path, count: int) -> Path:
+    """The run with so many units in its last layer, unit u with a maximum of u % 97 + 1; they have no exemplars."""
     row = dict.fromkeys(UNITS.names) | {"layer": "dead", "images_seen": 6, "nan_count": 0}
     rows = [row | {"unit": unit, "activation_max": float(unit % 97) + 1, "firing_rate": 0.5} for unit in range(count)]
     write_table(table_file(run, "units", "dead"), UNITS, [pa.Table.from_pylist(rows, UNITS)])
     layers = read_rows(run / "layers.parquet").to_pylist()
     layers[2]["units"] = count
     write_table(run / "layers.parquet", LAYERS, [pa.Table.from_pylist(layers, LAYERS)])
-    with listening(0) as there:
-        server = uvicorn.Server(
-            uvicorn.Config(application(run), log_level="critical", access_log=False, lifespan="off")
-        )
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [there]}, daemon=True)
-        thread.start()
+    return run
+
+
+def test_thousands_of_units_are_there_but_only_pictures_in_sight_are_asked_for(tmp_path, browser):
+    with served(with_units(write_run(tmp_path), ON_ONE_PAGE)) as base:
         page = browser.new_context(viewport=DESK).new_page()
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
-        page.goto(f"http://{HOST}:{there.getsockname()[1]}/layer/dead")
+        page.goto(f"{base}/layer/dead")
         page.wait_for_load_state("networkidle")
-        assert page.locator("#units .tile").count() == count
+        assert page.locator("#units .tile").count() == ON_ONE_PAGE
         assert len([url for url in asked if "/picture/" in url]) < 400
-        page.get_by_label("Only").fill("3990-3999")
-        assert shown_units(page) == list(range(3990, 4000))
+        page.get_by_label("Only").fill("1990-1999")
+        assert shown_units(page) == list(range(1990, 2000))
         page.context.close()
-        server.should_exit = True
-        thread.join(10)
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_a_wide_layer_is_sorted_filtered_and_turned_by_its_addresses(tmp_path, browser, script):
+    count = 6000
+    with served(with_units(write_run(tmp_path), count)) as base:
+        page = browser.new_context(viewport=DESK, java_script_enabled=script).new_page()
+        page.goto(f"{base}/layer/dead")
+        assert shown_units(page) == list(range(UNITS_A_PAGE))
+        page.locator(".pager").first.get_by_label("the next page").click()
+        page.wait_for_url("**page=2")
+        assert shown_units(page) == list(range(UNITS_A_PAGE, 2 * UNITS_A_PAGE))
+        page.get_by_label("Sort by").select_option("activation_max")
+        if not script:
+            page.get_by_role("button", name="Show").click()
+        page.wait_for_url("**sort=activation_max*")
+        order = sorted(range(count), key=lambda unit: (-(unit % 97), unit))
+        assert shown_units(page) == order[:UNITS_A_PAGE]
+        page.get_by_label("Only").fill("100-4000")
+        page.get_by_label("Only").press("Enter")
+        page.wait_for_url("**label=100-4000*")
+        chosen = [unit for unit in order if 100 <= unit <= 4000]
+        assert shown_units(page) == chosen[:UNITS_A_PAGE]
+        if script:
+            page.locator("h1").click()
+            page.keyboard.press("Shift+ArrowRight")
+            page.wait_for_url("**page=2")
+            assert shown_units(page) == chosen[UNITS_A_PAGE : 2 * UNITS_A_PAGE]
+            kept(page, "wide")
+            page.keyboard.press("Shift+ArrowLeft")
+            page.wait_for_url(re.compile("label=100-4000$"))
+            page.keyboard.press("ArrowLeft")
+            page.wait_for_url(f"**/layer/{ADDRESSES[PLAIN]}")
+        page.context.close()
+
+
+def test_the_pages_of_a_wide_layer_fit_a_phone(tmp_path, opened):
+    with served(with_units(write_run(tmp_path), 60_000)) as base:
+        page = opened(viewport=PHONE, has_touch=True, is_mobile=True, color_scheme="dark")
+        page.route("**/picture/**", lambda route: route.fulfill(body="<svg/>", content_type="image/svg+xml"))
+        page.goto(f"{base}/layer/dead?page=60")
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        turns = page.locator(".pager").first.locator("a, b").all()
+        boxes = [box for turn in turns if (box := turn.bounding_box())]
+        assert len({box["y"] for box in boxes}) == 1 and all(min(box["height"], box["width"]) >= 39.5 for box in boxes)
+        kept(page, "phone-wide")
+
+
+def test_an_exported_wide_layer_is_sorted_turned_and_searched(root, tmp_path, opened, monkeypatch):
+    for name in ("ON_ONE_PAGE", "UNITS_A_PAGE"):
+        monkeypatch.setattr(f"pipeline.atlas.layer_pages.{name}", 5)
+    site = export(open_run(root / "run"), str(tmp_path / "site"), []).page.parent
+    page = opened()
+    page.goto((site / "layer" / f"{ADDRESSES[PLAIN]}.html").as_uri())
+    page.get_by_role("link", name="maximum", exact=True).click()
+    page.wait_for_url("**/by-activation_max-1.html")
+    order = sorted(range(WIDTH), key=lambda unit: (-activation_of(unit, 0), unit))
+    assert shown_units(page) == order[:5]
+    page.keyboard.press("Shift+ArrowRight")
+    page.wait_for_url("**/by-activation_max-2.html")
+    assert shown_units(page) == order[5:10]
+    kept(page, "export-wide")
+    page.get_by_label("Only").fill("2, 4-6")
+    page.get_by_label("Only").press("Enter")
+    page.wait_for_url("**/search.html?*")
+    found = [link.inner_text() for link in page.locator("[data-found] a").all()]
+    assert found == [f"{PLAIN} {unit}" for unit in (2, 4, 5, 6)]
+    page.goto(f"{page.url.split('?')[0]}?in={PLAIN}&q=tabby")
+    units = [unit for unit in order if activation_of(unit, 0) > 0 and label_of(number_of(unit, 0)) == "tabby cat"]
+    found = [link.inner_text() for link in page.locator("[data-found] a").all()]
+    assert sorted(found) == sorted(f"{PLAIN} {unit}" for unit in units)
 
 
 def test_exported_pages_open_from_a_folder_and_can_be_searched(root, tmp_path, opened):
-    first = export(open_run(root / "run"), str(tmp_path / "site"), [])
+    first = export(open_run(root / "run"), str(tmp_path / "site"), []).page
     page = opened()
     page.goto(first.as_uri())
     page.get_by_role("link", name=PLAIN, exact=True).click()

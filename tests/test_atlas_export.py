@@ -68,7 +68,7 @@ def test_names_become_files_that_stay_where_they_belong(root):
 
 
 def test_only_the_chosen_layers_are_written_and_nothing_leads_to_others(root, tmp_path):
-    first = export(open_run(root / "run"), str(tmp_path / "site"), ["block.*"])
+    first = export(open_run(root / "run"), str(tmp_path / "site"), ["block.*"]).page
     text = first.read_text(encoding="utf-8")
     assert "1 of the run's 3 layers" in " ".join(text.split())
     files = [path.name for path in (tmp_path / "site" / "layer").iterdir()]

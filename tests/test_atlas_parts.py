@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 from PIL import Image
 
 from pipeline.atlas import charts
+from pipeline.atlas.catalogue import Catalogue
+from pipeline.atlas.figures import percent
+from pipeline.atlas.layer_pages import near
 from pipeline.atlas.links import Paths, segment, segments
-from pipeline.atlas.pages import Choice, arranged, environment, matching, percent
 from pipeline.atlas.pictures import WHOLE_SIDE, encoded
-from pipeline.atlas.records import Unit
-from pipeline.histograms import edges
-from tests.atlas_tables import (
-    large,
-)  # fmt: skip
+from pipeline.atlas.rendering import environment
+from pipeline.histograms import PROBABILITIES, edges
+from schemas.units import UNITS
+from tests.atlas_tables import large
 from tests.making import picture
 
 
@@ -71,6 +74,18 @@ def test_a_distribution_is_that_of_the_activations():
     assert np.abs(shown[many] / exact[many] - 1).max() < 0.15
 
 
+def test_quantiles_are_drawn_where_they_are_on_the_axis():
+    counts = np.zeros(len(edges()) - 1, int)
+    counts[len(counts) // 2 :][:400] = 3
+    values = tuple(float(number) for number in range(len(PROBABILITIES)))
+    chart = charts.distribution(counts, 0.0, 20.0, [], values)
+    places = dict(zip(PROBABILITIES, values, strict=True))
+    assert chart.spread == tuple(pytest.approx(places[share] / 20 * charts.WIDTH, abs=0.01) for share in charts.SPREAD)
+    for unknown in ((), values[:-1], (float("nan"), *values[1:])):
+        assert charts.distribution(counts, 0.0, 20.0, [], unknown).spread == ()
+    assert charts.said(values) == list(zip(PROBABILITIES, values, strict=True))
+
+
 def test_shares_are_written_in_the_digits_that_tell_something():
     assert [percent(share) for share in (0, 1, 0.123, 0.0123, 0.00012, 0.0996, None)] == [
         "0%", "100%", "12%", "1.2%", "0.012%", "10%", "-",
@@ -82,20 +97,67 @@ def test_templates_escape_whatever_they_are_given():
     assert all("|safe" not in path.read_text() for path in Path(environment().loader.searchpath[0]).glob("*.html"))
 
 
+def catalogue(rows: list[dict[str, object]]) -> Catalogue:
+    """A layer of units with these numbers, 0, 1, 2, …, and nothing else known of them."""
+    rows = [dict.fromkeys(UNITS.names) | {"layer": "a", "unit": unit} | row for unit, row in enumerate(rows)]
+    return Catalogue("a", pa.Table.from_pylist(rows, UNITS))
+
+
 def test_units_without_a_value_come_last_either_way_round():
-    units = [
-        Unit("a", 0, ratio=None),
-        Unit("a", 1, ratio=1.0),
-        Unit("a", 2, ratio=float("nan")),
-        Unit("a", 3, ratio=2.0),
-    ]
-    for reverse, order in ((False, [3, 1, 0, 2]), (True, [1, 3, 0, 2])):
-        assert [unit.unit for unit in arranged(units, Choice("visualization_ratio", reverse))] == order
+    units = catalogue([{"visualization_ratio": ratio} for ratio in (None, 1.0, float("nan"), 2.0)])
+    assert units.order("visualization_ratio").tolist() == [3, 1, 0, 2]
+    assert units.order("visualization_ratio", reverse=True).tolist() == [1, 3, 0, 2]
 
 
 def test_a_label_that_is_a_number_is_found_beside_the_unit_of_that_number():
-    units = [Unit("a", 0, label="label 3"), Unit("a", 3), Unit("a", 4)]
-    assert matching(units, "3") == {0, 3}
+    units = catalogue([{"top_label": 3, "top_label_name": ""}, *[{}] * 3, {"top_label": 3}, {}])
+    assert np.flatnonzero(units.matching("3")).tolist() == [0, 3, 4]
+    assert units.records([0])[0].label == "label 3"
+
+
+names = some.sampled_from([None, "cat", "Tabby CAT", "dog", "Straße", ""])
+values = some.sampled_from([None, float("nan"), -1.5, 0.0, 0.25, 2.0])
+
+
+@given(some.lists(some.tuples(names, values, values), min_size=1, max_size=30), some.booleans())
+def test_units_as_columns_are_ordered_narrowed_and_chosen_as_one_by_one(given_, reverse):
+    rows = [{"top_label_name": name, "label_purity": purity, "activation_max": most} for name, purity, most in given_]
+    units = catalogue(rows)
+
+    def known(value: float | None) -> bool:
+        return value is not None and value == value
+
+    def order(unit: int) -> tuple[bool, float, int]:
+        value = rows[unit]["label_purity"]
+        return not known(value), (value if reverse else -value) if known(value) else 0.0, unit
+
+    assert units.order("label_purity", reverse).tolist() == sorted(range(len(rows)), key=order)
+    for text in ("CAT", "strasse", "zzz", "", "0-2, 5"):
+        wanted = [
+            unit for unit, row in enumerate(rows)
+            if not text or text.casefold() in (row["top_label_name"] or "\n").casefold()
+            or (text[0] == "0" and unit in (0, 1, 2, 5))
+        ]  # fmt: skip
+        assert np.flatnonzero(units.matching(text)).tolist() == wanted
+    records = units.records(range(len(rows)))
+    assert [record.label for record in records] == [row["top_label_name"] or None for row in rows]
+    firing = [unit for unit, row in enumerate(rows) if known(row["activation_max"]) and row["activation_max"] > 0]
+    purity = [record.purity if known(record.purity) else 0.0 for record in records]
+    firing.sort(key=lambda unit: (-purity[unit], -records[unit].maximum, unit))
+    labels = [records[unit].label for unit in firing]
+    turns = [labels[:at].count(label) for at, label in enumerate(labels)]
+    wanted = [unit for _, unit in sorted(zip(turns, firing, strict=True), key=lambda each: each[0])][:4]
+    assert [unit.unit for unit in units.standing_for(4)] == wanted
+
+
+@given(some.integers(1, 400), some.data())
+def test_the_pages_that_a_page_names_lead_everywhere(pages, data):
+    page = data.draw(some.integers(1, pages))
+    named = near(page, pages)
+    assert {1, page, pages} <= set(named) and len(named) <= 7
+    assert [each for each in named if each] == sorted({each for each in named if each})
+    for before, after in itertools.pairwise(named):
+        assert (after == before + 1) if before and after else (before or after)
 
 
 def test_large_images_are_reduced_in_proportion_and_small_ones_kept():

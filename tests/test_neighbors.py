@@ -126,7 +126,8 @@ def bare_run(path: Path, vectors: dict[str, list[list[float] | None]], length: i
         )
     layers = [{**known, "layer": name, "units": len(rows)} for name, rows in vectors.items()]
     write_rows(path / "layers.parquet", LAYERS, layers)
-    record.write_record(path, {"fingerprint": "f", "layers": list(vectors), "sketch": length, "units": 9})
+    about = {"model": "net", "dataset": "photos", "fingerprint": "f", "layers": list(vectors), "sketch": length}
+    record.write_record(path, about | {"units": 9})
     return path
 
 

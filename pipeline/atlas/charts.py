@@ -8,29 +8,35 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.histograms import edges
+from pipeline.histograms import PROBABILITIES, edges
 
 WIDTH, HEIGHT, BINS = 720, 150, 72
 """Of the drawing of a distribution, in its own pixels, and into how many bars it is gathered."""
 
+SPREAD = (0.01, 0.25, 0.5, 0.75, 0.99)
+"""The shares of images whose quantiles are drawn: a line, a bar within it, and the median."""
+
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """Bars (left, top, width, height), marks (the place of each exemplar), ticks along the bottom (place, value)."""
+    """Bars (left, top, width, height), marks (the place of each exemplar), ticks along the bottom (place, value),
+    lines across (place, images), and the places of the quantiles that `SPREAD` names, if they are known."""
 
     bars: tuple[tuple[float, float, float, float], ...]
     marks: tuple[float, ...]
     ticks: tuple[tuple[float, float], ...]
     lines: tuple[tuple[float, int], ...]
     images: int
+    spread: tuple[float, ...] = ()
 
 
 def distribution(
-    counts: Sequence[int], least: float | None, most: float | None, activations: Sequence[float]
-) -> Distribution | None:
+    counts: Sequence[int], least: float | None, most: float | None, activations: Sequence[float],
+    quantiles: Sequence[float] = (),
+) -> Distribution | None:  # fmt: skip
     """How a unit's image activations are distributed, heights by the logarithm of images; None without a spread.
 
-    `counts` are those of `pipeline.histograms`; a bucket that two bars share is divided by its width.
+    `counts` and `quantiles` are those of `pipeline.histograms`; a bucket that two bars share is divided by its width.
     """
     tall = np.asarray(counts, np.float64)
     at = edges()
@@ -57,8 +63,14 @@ def distribution(
         bars, tuple(place(value) for value in activations if least <= value <= most),
         tuple((place(value), value) for value in _round_values(least, most)),
         tuple((round(HEIGHT - math.log1p(power) * scale, 2), power) for power in powers if power > 1),
-        int(tall.sum()),
+        int(tall.sum()), tuple(place(value) for share, value in said(quantiles) if share in SPREAD),
     )  # fmt: skip
+
+
+def said(quantiles: Sequence[float]) -> list[tuple[float, float]]:
+    """Quantiles with the share of images that do not exceed each; none where they are not those that runs keep."""
+    known = len(quantiles) == len(PROBABILITIES) and all(map(math.isfinite, quantiles))
+    return list(zip(PROBABILITIES, quantiles, strict=True)) if known else []
 
 
 def _ascending(places: np.ndarray, below: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.atlas import pages
 from pipeline.atlas.images import topping
-from pipeline.atlas.links import Picture, segment, segments
+from pipeline.atlas.layer_pages import choices
+from pipeline.atlas.links import BY_NUMBER, Choice, Picture, segment, segments
+from pipeline.atlas.matches import Matches
 from pipeline.atlas.pictures import Wholes, absence, kind_of, stored_picture
 from pipeline.atlas.queries import Queries
 from pipeline.errors import UserError, first_line
@@ -26,7 +29,7 @@ class Files:
     """Addresses of exported pages, relative to a page so many folders down; writes every picture that is asked for."""
 
     def __init__(self, out: Path, queries: Queries, wholes: Wholes) -> None:
-        self.out, self.queries, self.wholes = out, queries, wholes
+        self.out, self.queries, self.wholes, self.matches = out, queries, wholes, Matches(queries)
         self.layers = segments(queries.layers)
         self.images: dict[int, None] = {}
         self.depth = 0
@@ -36,9 +39,9 @@ class Files:
         """The run's page."""
         return self._to("index.html")
 
-    def layer(self, layer: str) -> str:
+    def layer(self, layer: str, choice: Choice = BY_NUMBER) -> str:
         """A layer's page; none for a layer that is not exported."""
-        return self._to(f"layer/{self.layers[layer]}.html") if layer in self.layers else ""
+        return self._to(layer_file(self.layers[layer], choice)) if layer in self.layers else ""
 
     def unit(self, layer: str, unit: int) -> str:
         """A unit's page; none where its layer is not exported."""
@@ -56,7 +59,7 @@ class Files:
     def picture(self, picture: Picture) -> str:
         """A picture, written if it was not before."""
         if picture not in self._written:
-            data = stored_picture(self.queries, picture) or absence((1, 1))
+            data = stored_picture(self.queries, picture, self.matches) or absence((1, 1))
             name = "/".join((self.layers[picture.layer], str(picture.unit), picture.kind, *map(segment, picture.marks)))
             self._written[picture] = self.write(f"picture/{name}.{kind_of(data)}", data)
         return self._to(self._written[picture])
@@ -90,16 +93,32 @@ class Files:
         return "../" * self.depth + name
 
 
+def layer_file(address: str, choice: Choice) -> str:
+    """The file of a layer's page, as its units are chosen there; of labels there is none."""
+    if choice == BY_NUMBER:
+        return f"layer/{address}.html"
+    return f"layer/{address}/by-{choice.sort}{'-reversed' if choice.reverse else ''}-{choice.page}.html"
+
+
 def image_file(image_id: int, page: int) -> str:
     """The file of an image's page."""
     return f"image/{image_id}{f'-{page}' if page > 1 else ''}.html"
 
 
-def export(run: Run, out: str, layers: Sequence[str], progress: Progress | None = None) -> Path:
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written: the page to open, and how many layers, units and images have pages."""
+
+    page: Path
+    layers: int
+    units: int
+    images: int
+
+
+def export(run: Run, out: str, layers: Sequence[str], progress: Progress | None = None) -> Exported:
     """Writes the pages of the layers that the names and globs select (all: none) into the folder `out`.
 
-    Returns the page to open. Raises `UserError` where `out` holds something else, cannot be written, or a name selects
-    no layer.
+    Raises `UserError` where `out` holds something else, cannot be written, or a name selects no layer.
     """
     folder = _folder(out)
     queries = Queries(run, choose_layers(run, layers))
@@ -112,12 +131,13 @@ def export(run: Run, out: str, layers: Sequence[str], progress: Progress | None 
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror or first_line(error)}). Free the disk, make it "
                         "writable, or choose another OUT.") from error  # fmt: skip
-    return folder / "index.html"
+    units = sum(layer.units for layer in queries.layers.values())
+    return Exported(folder / "index.html", len(queries.layers), units, len(files.images))
 
 
 def _write(files: Files, progress: Progress) -> None:
     queries = files.queries
-    atlas = pages.Atlas(queries, files.wholes, files, exported=True)
+    atlas = pages.Atlas(queries, files.wholes, files.matches, files, exported=True)
     for name in pages.STATIC:
         files.write(f"static/{name}", (pages.HERE / "static" / name).read_bytes())
     files.page("index.html", lambda: pages.run_page(atlas))
@@ -125,14 +145,18 @@ def _write(files: Files, progress: Progress) -> None:
     total = sum(layer.units for layer in queries.layers.values())
     with progress.stage("Writing pages of units", total, "units") as advance:
         for layer, address in files.layers.items():
-            files.page(f"layer/{address}.html", lambda layer=layer: pages.layer_page(atlas, layer, pages.Choice()))  # type: ignore[misc]
-            for unit in queries.units(layer):
+            for choice in choices(queries.units(layer)):
                 files.page(
-                    f"layer/{address}/{unit.unit}.html",
-                    lambda layer=layer, number=unit.unit: pages.unit_page(atlas, layer, number),  # type: ignore[misc]
+                    layer_file(address, choice),
+                    lambda layer=layer, choice=choice: pages.layer_page(atlas, layer, choice),  # type: ignore[misc]
+                )
+            for unit in queries.units(layer).unit.tolist():
+                files.page(
+                    f"layer/{address}/{unit}.html",
+                    lambda layer=layer, unit=unit: pages.unit_page(atlas, layer, unit),  # type: ignore[misc]
                 )
                 advance(1)
-    who = topping(queries.run.path, queries.reading, queries.layers, queries.end)
+    who = topping(queries.run.path, queries.reading, list(queries.layers), queries.end)
     with progress.stage("Writing pages of images", len(files.images), "images") as advance:
         for image_id in list(files.images):
             for page in range(1, pages.pages_of(who, image_id) + 1):
@@ -149,9 +173,11 @@ def _index(files: Files) -> dict[str, object]:
     queries = files.queries
     labels: dict[str, list[tuple[int, int]]] = {}
     for number, layer in enumerate(files.layers):
-        for unit in sorted(queries.units(layer), key=lambda unit: -(unit.purity or 0)):
-            if unit.label:
-                labels.setdefault(unit.label, []).append((number, unit.unit))
+        units = queries.units(layer)
+        words, codes = units.labels
+        for row in units.order("label_purity"):
+            if codes[row] >= 0:
+                labels.setdefault(words[codes[row]], []).append((number, int(units.unit[row])))
     return {
         "layers": [
             {"name": layer, "file": address, "units": queries.layers[layer].units}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,23 +13,30 @@ import pyarrow.compute as pc
 
 from pipeline.atlas.reading import Reading
 from pipeline.atlas.records import Image
+from pipeline.errors import UserError
 from pipeline.files import table_file
 from pipeline.keep import TOP
+from pipeline.run import missing
 
 
 class Images:
-    """`images.parquet` of the run in a folder; the columns stay in memory."""
+    """`images.parquet` of the run in a folder; the columns stay in memory.
+
+    Raises `UserError` where it, or `shards.parquet`, is missing or cannot be read.
+    """
 
     def __init__(self, run: Path, reading: Reading) -> None:
         columns = ("image_id", "key", "shard", "path", "width", "height", "label", "label_name")
-        rows = reading.rows(run / "images.parquet", columns)
-        self._rows = (pa.table({name: pa.array([]) for name in columns}) if rows is None else rows).combine_chunks()
+        rows, shards = (
+            _whole(reading, run / f"{name}.parquet", wanted)
+            for name, wanted in (("images", columns), ("shards", ("shard", "url")))
+        )
+        self._rows = rows.combine_chunks()
         ids = self._rows["image_id"].to_numpy().astype(np.int64)
         self._order = np.argsort(ids, kind="stable")
         self._ids = ids[self._order]
         self._sizes = np.stack([self._rows[side].to_numpy() for side in ("width", "height")], 1)
-        shards = reading.rows(run / "shards.parquet", ["shard", "url"])
-        self._shards = {row["shard"]: row["url"] for row in (shards.to_pylist() if shards is not None else ())}
+        self._shards = {row["shard"]: row["url"] for row in shards.to_pylist()}
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -67,39 +74,65 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class Topping:
-    """Who tops what: a row per top exemplar that fires, sorted by image, rank, layer and unit; layers are counted."""
+    """Who tops what: a row per top exemplar that fires, sorted by image, rank, layer and unit; layers are counted.
 
-    image: np.ndarray
+    `images` are those that top any, and `first` says where the rows of each begin, with the end of all at last.
+    """
+
+    images: np.ndarray
+    first: np.ndarray
     layer: np.ndarray
     unit: np.ndarray
     rank: np.ndarray
 
     def of(self, image_id: int) -> list[tuple[int, int, int]]:
         """Layer, unit and rank of every exemplar that is this image, the best ranks first."""
-        first, last = np.searchsorted(self.image, [image_id, image_id + 1])
-        columns = (column[first:last].tolist() for column in (self.layer, self.unit, self.rank))
+        at = int(np.searchsorted(self.images, image_id))
+        if at == len(self.images) or self.images[at] != image_id:
+            return []
+        columns = (
+            column[self.first[at] : self.first[at + 1]].tolist() for column in (self.layer, self.unit, self.rank)
+        )
         return list(zip(*columns, strict=True))
 
 
-_NONE = (np.empty(0, np.int64), *(np.empty(0, np.int32) for _ in range(3)))
+_NONE = tuple(np.empty(0, kind) for kind in (np.int64, np.int16, np.int32, np.int16))
 
 
-def topping(run: Path, reading: Reading, layers: Iterable[str], end: str = TOP) -> Topping:
-    """The exemplars of every unit by image, of the band `end`; of the top those that fire. 20 bytes each."""
-    parts = [_NONE]
+def topping(run: Path, reading: Reading, layers: Sequence[str], end: str = TOP) -> Topping:
+    """The exemplars of every unit by image, of the band `end`; of the top those that fire. 8 bytes each, or 12.
+
+    Raises `UserError` where a table cannot be read.
+    """
+    parts: list[tuple[np.ndarray, ...]] = [_NONE]
+    columns = ["unit", "rank", "image_id", "activation", "band"]
     for number, layer in enumerate(layers):
-        rows = reading.rows(table_file(run, "exemplars", layer), ["unit", "rank", "image_id", "activation", "band"])
+        rows = reading.rows(table_file(run, "exemplars", layer), columns, keep=False)
         if rows is None:
-            continue
+            raise UserError(missing(table_file(run, "exemplars", layer)))
         if "band" in rows.column_names:
-            rows = rows.filter(pc.equal(rows["band"], end))
+            rows = rows.filter(pc.equal(pc.fill_null(rows["band"], TOP), end))
         if end == TOP:
             rows = rows.filter(pc.greater(rows["activation"], 0))
         image, unit, rank = (rows[name].to_numpy() for name in ("image_id", "unit", "rank"))
-        parts.append((image, np.full(len(rows), number, np.int32), unit, rank))
+        small = rank.astype(_least(int(rank.max(initial=0))))
+        parts.append((image, np.full(len(rows), number, _least(len(layers))), unit, small))
     image, layer_number, unit, rank = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order = np.lexsort((unit, layer_number, rank, image))
-    return Topping(image[order], layer_number[order], unit[order], rank[order])
+    order = np.argsort(image * (int(rank.max(initial=0)) + 1) + rank, kind="stable")  # layers and units ascend as it is
+    images, first = np.unique(image[order], return_index=True)
+    return Topping(images, np.append(first, len(image)), layer_number[order], unit[order], rank[order])
+
+
+def _whole(reading: Reading, path: Path, columns: Sequence[str]) -> pa.Table:
+    rows = reading.rows(path, columns)
+    if rows is None:
+        raise UserError(missing(path))
+    return rows
+
+
+def _least(most: int) -> type[np.signedinteger[Any]]:
+    """The smaller of two types that holds numbers up to `most`."""
+    return np.int16 if most <= np.iinfo(np.int16).max else np.int32
 
 
 def named(row: Mapping[str, Any]) -> str | None:

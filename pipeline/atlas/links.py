@@ -14,12 +14,27 @@ _LONGEST = 100
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture of a unit: `kind` is visualization, crop, preset, facet or view; `marks` say which of these."""
+    """A picture of a unit: `kind` is visualization, crop, preset, facet, view or match; `marks` say which of these."""
 
     layer: str
     unit: int
     kind: str
     marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How a layer's page shows its units: by which column they are sorted, which way round, which labels or numbers;
+    of a wide layer also which page of them, from 1."""
+
+    sort: str = "unit"
+    reverse: bool = False
+    label: str = ""
+    page: int = 1
+
+
+BY_NUMBER = Choice()
+"""All units in the order of their numbers."""
 
 
 class Links(Protocol):
@@ -28,8 +43,8 @@ class Links(Protocol):
     def run(self) -> str:
         """The run's page."""
 
-    def layer(self, layer: str) -> str:
-        """A layer's page."""
+    def layer(self, layer: str, choice: Choice = BY_NUMBER) -> str:
+        """A layer's page, its units as they are chosen."""
 
     def unit(self, layer: str, unit: int) -> str:
         """A unit's page."""
@@ -96,9 +111,16 @@ class Paths:
         """The run's page."""
         return "/"
 
-    def layer(self, layer: str) -> str:
-        """A layer's page."""
-        return f"/layer/{self._layers[layer]}" if layer in self._layers else ""
+    def layer(self, layer: str, choice: Choice = BY_NUMBER) -> str:
+        """A layer's page, its units as they are chosen."""
+        if layer not in self._layers:
+            return ""
+        asked = {
+            "sort": choice.sort if choice.sort != "unit" else "", "reverse": "1" if choice.reverse else "",
+            "label": choice.label, "page": choice.page if choice.page > 1 else "",
+        }  # fmt: skip
+        words = urlencode({name: value for name, value in asked.items() if value})
+        return f"/layer/{self._layers[layer]}" + (f"?{words}" if words else "")
 
     def unit(self, layer: str, unit: int) -> str:
         """A unit's page."""

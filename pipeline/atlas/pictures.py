@@ -11,6 +11,7 @@ import pyarrow as pa
 from PIL import Image as Pillow
 
 from pipeline.atlas.links import Picture
+from pipeline.atlas.matches import Matches
 from pipeline.atlas.queries import Queries
 from pipeline.errors import UserError
 from pipeline.files import table_file
@@ -34,8 +35,14 @@ _A_FILE_EACH = ("visualizations", "views")
 _UNSAID = {"facet": "none"}
 
 
-def stored_picture(queries: Queries, picture: Picture) -> bytes | None:
-    """An encoded picture out of its table; None where there is none."""
+def stored_picture(queries: Queries, picture: Picture, matches: Matches | None = None) -> bytes | None:
+    """An encoded picture out of its table, that of a match out of another run's; None where there is none.
+
+    Raises `UserError` where the table cannot be read.
+    """
+    if picture.kind == "match":
+        behind = matches.behind(picture) if matches else None
+        return stored_picture(*behind) if behind else None
     if picture.kind not in _TABLES:
         return None
     table, column, names = _TABLES[picture.kind]

@@ -4,37 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.atlas.catalogue import COLUMNS, OF_TILES, Catalogue, unit_of
 from pipeline.atlas.images import Images, named
 from pipeline.atlas.links import Picture
 from pipeline.atlas.reading import Reading
-from pipeline.atlas.records import Drawing, Exemplar, Layer, Match, Neighbour, Share, Unit, UnitPage, View
+from pipeline.atlas.records import Drawing, Exemplar, Layer, Neighbour, Share, Unit, UnitPage, View
+from pipeline.errors import UserError
 from pipeline.files import is_local, table_file
 from pipeline.keep import BOTTOM, TOP
-from pipeline.run import Run
+from pipeline.run import Run, missing
 from schemas.exemplars import EXEMPLARS, FOCUS
 
 MOST_LABELS = 12
+KEPT_BYTES = 256 << 20
+"""How much the columns of layers that were opened last take of memory (bytes)."""
 BOX = ("left", "top", "right", "bottom")
-_UNIT_COLUMNS = {
-    "images": "images_seen", "maximum": "activation_max", "minimum": "activation_min", "mean": "activation_mean",
-    "deviation": "activation_std", "rate": "firing_rate", "purity": "label_purity", "chance": "label_purity_chance",
-    "selectivity": "class_selectivity", "auc": "best_label_auc", "understood": "interpretability_exemplars",
-    "understood_drawn": "interpretability_visualization", "reached": "visualization_activation",
-    "ratio": "visualization_ratio", "rank": "visualization_rank", "preset": "visualization_preset",
-    "attempts": "visualization_attempts",
-}  # fmt: skip
-"""Fields of `Unit` that are a column of units/ each."""
 _EXEMPLAR_COLUMNS = (*(name for name in EXEMPLARS.names if name != "crop"), "crop.path", "band")
+_PLACE_COLUMNS = ("unit", "rank", "activation", "image_id", *BOX, *FOCUS, "crop.path")
 
 
 class Queries:
@@ -47,8 +44,8 @@ class Queries:
         self.run = run
         self._only = only
         self.reading = Reading()
-        self.lock = threading.Lock()
-        self._units: dict[str, tuple[Unit, ...]] = {}
+        self._lock = threading.Lock()
+        self._units: OrderedDict[str, Catalogue] = OrderedDict()
 
     @cached_property
     def version(self) -> str:
@@ -64,7 +61,9 @@ class Queries:
 
     @cached_property
     def layers(self) -> dict[str, Layer]:
-        """The layers by name, in the order in which the network runs them."""
+        """The layers by name, in the order in which the network runs them. Raises `UserError` without their table."""
+        if not self.reading.columns(self.run.path / "layers.parquet"):
+            raise UserError(missing(self.run.path / "layers.parquet"))
         found = {row["layer"]: _layer(row) for row in self.table("layers.parquet")}
         return {name: layer for name, layer in found.items() if self._only is None or name in self._only}
 
@@ -88,22 +87,33 @@ class Queries:
         rows = self.reading.rows(self.run.path / name, sorted(self.reading.columns(self.run.path / name)))
         return [] if rows is None else rows.to_pylist()
 
-    def units(self, layer: str) -> tuple[Unit, ...]:
-        """All units of a layer."""
-        with self.lock:
-            known = self._units.get(layer)
-        if known is None:
-            known = self._read_units(layer)
-            with self.lock:
-                self._units[layer] = known
-        return known
+    def units(self, layer: str) -> Catalogue:
+        """All units of a layer, as columns; those of layers opened last stay in memory."""
+        with self._lock:
+            if layer in self._units:
+                self._units.move_to_end(layer)
+                return self._units[layer]
+        rows = self._there("units", layer, self.reading.rows(self._file("units", layer), OF_TILES, keep=False))
+        made = Catalogue(layer, rows, self.end)
+        with self._lock:
+            self._units[layer] = made
+            while sum(each.nbytes for each in self._units.values()) > KEPT_BYTES and len(self._units) > 1:
+                self._units.popitem(last=False)
+        return made
 
     def unit(self, layer: str, unit: int) -> Unit | None:
-        """One unit; None where the layer has no such number."""
-        with self.lock:
+        """One unit with all its numbers; None where the layer has no such number."""
+        rows = self._there("units", layer, self.reading.rows(self._file("units", layer), COLUMNS, unit))
+        return next((unit_of(layer, row, self.end) for row in rows.to_pylist()), None)
+
+    def tile(self, layer: str, unit: int) -> Unit | None:
+        """One unit with what a tile shows, at once where its layer is open; None where there is no such number."""
+        with self._lock:
             known = self._units.get(layer)
-        found = self._read_units(layer, unit) if known is None else known
-        return next((each for each in found if each.unit == unit), None)
+        if known is None:
+            return self.unit(layer, unit)
+        place = known.place(unit)
+        return None if place is None else known.records([place])[0]
 
     def page(self, layer: str, unit: int) -> UnitPage | None:
         """All that the run holds about a unit; None where the layer has no such number."""
@@ -115,43 +125,53 @@ class Queries:
         for each in exemplars:
             bands.setdefault(each.band, []).append(each)
         top = tuple(bands.pop(self.end, ()))
-        counts = self._of_unit("units", layer, unit, ["activation_histogram"])
+        spread = next(iter(self._of_unit("units", layer, unit, ["activation_histogram", "activation_quantiles"])), {})
         return UnitPage(
             found, top, tuple((name, tuple(rows)) for name, rows in bands.items()), self._drawings(layer, unit),
-            self._facets(layer, unit), self._neighbours(layer, unit), self._matches(layer, unit), shares(top),
-            self._labels(layer, unit), tuple((counts[0].get("activation_histogram") or ()) if counts else ()),
+            self._facets(layer, unit), self._neighbours(layer, unit), shares(top),
+            self._labels(layer, unit), tuple(spread.get("activation_histogram") or ()),
+            tuple(spread.get("activation_quantiles") or ()),
         )  # fmt: skip
 
     def exemplars(self, layer: str, unit: int) -> list[Exemplar]:
         """A unit's exemplars of every band, the top ones first, best first."""
-        found = [self._exemplar(layer, row) for row in self._of_unit("exemplars", layer, unit, _EXEMPLAR_COLUMNS)]
+        rows = self._there(
+            "exemplars", layer, self.reading.rows(self._file("exemplars", layer), _EXEMPLAR_COLUMNS, unit)
+        )
+        found = [self._exemplar(layer, row) for row in rows.to_pylist()]
         return sorted(found, key=lambda each: (_band_order(each.band), each.rank))
 
-    def exemplar(self, layer: str, unit: int, rank: int) -> Exemplar | None:
-        """One of a unit's exemplars; ranks of other bands go on behind those of the top."""
-        rows = self.reading.rows(table_file(self.run.path, "exemplars", layer), _EXEMPLAR_COLUMNS, unit)
-        found = _plain(None if rows is None else rows.filter(pc.equal(rows["rank"], rank)))
-        return self._exemplar(layer, found[0]) if found else None
+    def seen_at(self, layer: str, wanted: Collection[tuple[int, int]]) -> dict[tuple[int, int], Exemplar]:
+        """Exemplars of a layer by unit and rank, of those `wanted` that it has: activation, places and crop alone."""
+        units = sorted({unit for unit, _ in wanted})
+        rows = self.reading.rows_of(self._file("exemplars", layer), _PLACE_COLUMNS, units)
+        rows = self._there("exemplars", layer, rows)
+        pairs = zip(rows["unit"].to_pylist(), rows["rank"].to_pylist(), strict=True)
+        found = rows.take(pa.array([place for place, pair in enumerate(pairs) if pair in wanted], pa.int64()))
+        return {(row["unit"], row["rank"]): self._exemplar(layer, row) for row in found.to_pylist()}
 
-    def _read_units(self, layer: str, unit: int | None = None) -> tuple[Unit, ...]:
-        names = ("unit", "nan_count", "top_label", "top_label_name", "best_label", "best_label_name")
-        path = table_file(self.run.path, "units", layer)
-        rows = self.reading.rows(path, [*names, *_UNIT_COLUMNS.values(), "visualization.path"], unit)
-        return tuple(_unit(layer, row, self.end) for row in _plain(rows))
+    def _file(self, table: str, layer: str) -> Path:
+        return table_file(self.run.path, table, layer)
 
-    def _of_unit(self, table: str, layer: str, unit: int, columns: tuple[str, ...] | list[str]) -> list[dict[str, Any]]:
-        return _plain(self.reading.rows(table_file(self.run.path, table, layer), columns, unit))
+    def _there(self, table: str, layer: str, rows: pa.Table | None) -> pa.Table:
+        """Rows of a table that every run has. Raises `UserError` where its file has gone."""
+        if rows is None:
+            raise UserError(missing(self._file(table, layer)))
+        return rows
+
+    def _of_unit(self, table: str, layer: str, unit: int, columns: Sequence[str]) -> list[dict[str, Any]]:
+        return _plain(self.reading.rows(self._file(table, layer), columns, unit))
 
     def _exemplar(self, layer: str, row: Mapping[str, Any]) -> Exemplar:
         focus = tuple(row.get(name) for name in FOCUS)
         known, band = self.true_boxes, row.get("band") or TOP
         return Exemplar(
             layer,
-            row["unit"], row["rank"], band, row["activation"], row["image_id"], row["key"],
-            named(row), None if row["y"] is None else (row["y"], row["x"]),
+            row["unit"], row["rank"], band, row["activation"], row["image_id"], row.get("key") or "",
+            named(row), None if row.get("y") is None else (row["y"], row["x"]),
             tuple(row[side] for side in BOX) if known else None,
             focus if known and None not in focus else None,  # type: ignore[arg-type]
-            row["clipped"], Picture(layer, row["unit"], "crop", (str(row["rank"]),)) if row["crop"] else None,
+            bool(row.get("clipped")), Picture(layer, row["unit"], "crop", (str(row["rank"]),)) if row["crop"] else None,
             row.get("crop_activation"), self.images.size(row["image_id"]), row.get("facet"),
         )  # fmt: skip
 
@@ -193,18 +213,9 @@ class Queries:
         found = []
         for row in rows.to_pylist():
             other = row["neighbor_layer"]
-            alike = self.unit(other, row["neighbor_unit"]) if other in self.layers else None
+            alike = self.tile(other, row["neighbor_unit"]) if other in self.layers else None
             if alike:
                 found.append(Neighbour(alike, row["similarity"]))
-        return tuple(found)
-
-    def _matches(self, layer: str, unit: int) -> tuple[Match, ...]:
-        columns = ["layer", "rank", "other_layer", "other_unit", "similarity"]
-        found = []
-        for path in sorted((self.run.path / "matches").glob("*.parquet")):
-            rows = [row for row in _plain(self.reading.rows(path, columns, unit)) if row["layer"] == layer]
-            rows.sort(key=lambda row: row["rank"])
-            found += [Match(path.stem, row["other_layer"], row["other_unit"], row["similarity"]) for row in rows]
         return tuple(found)
 
     def _labels(self, layer: str, unit: int) -> tuple[Share, ...]:
@@ -229,19 +240,6 @@ def _layer(row: Mapping[str, Any]) -> Layer:
         pair("rf_height", "rf_width") or (0, 0), bool(row.get("rf_global")), row.get("rf_note"),
         pair("stride_y", "stride_x"),
     )  # fmt: skip
-
-
-def _unit(layer: str, row: Mapping[str, Any], end: str) -> Unit:
-    drawn = row.get("visualization") is not None
-    found = Unit(
-        layer, row["unit"], nan=row.get("nan_count") or 0, drawn=drawn,
-        label=named({"label": row.get("top_label"), "label_name": row.get("top_label_name")}),
-        best_label=named({"label": row.get("best_label"), "label_name": row.get("best_label_name")}),
-        **{name: row.get(column) for name, column in _UNIT_COLUMNS.items()},
-    )  # fmt: skip
-    if drawn:
-        return replace(found, picture=Picture(layer, found.unit, "visualization"))
-    return replace(found, picture=Picture(layer, found.unit, "crop", ("0",))) if found.fires or end == BOTTOM else found
 
 
 def _plain(rows: pa.Table | None) -> list[dict[str, Any]]:

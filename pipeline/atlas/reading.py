@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from pipeline.tables import parquet_file
 
 KEPT_BYTES = 256 << 20
 """How much of the row groups read last stays in memory (bytes)."""
+
+_FIX = "If it is damaged, delete the run.json of its run and mine it again."
 
 Stamp = tuple[int, ...]
 
@@ -47,17 +50,18 @@ class Reading:
         footer = self._footer(path)
         return footer.names if footer else frozenset()
 
-    def rows(self, path: Path, columns: Sequence[str], unit: int | None = None) -> pa.Table | None:
+    def rows(self, path: Path, columns: Sequence[str], unit: int | None = None, keep: bool = True) -> pa.Table | None:
         """The rows of one unit, or all; of `columns` those that the file has. None where there is no file.
 
-        `crop.path` reads of a picture only whether there is one. Raises `UserError` where a file cannot be read.
+        `crop.path` reads of a picture only whether there is one. What is read stays in memory for a while if `keep`.
+        Raises `UserError` where a file cannot be read.
         """
         footer = self._footer(path)
         if footer is None:
             return None
         there = tuple(name for name in columns if name.split(".")[0] in footer.names)
         if unit is None:
-            return self._read(path, footer, there, None)
+            return self._read(path, footer, there, None) if keep else _read(path, footer, there, None)
         groups = np.flatnonzero((footer.first <= unit) & (unit <= footer.last))
         if not len(groups):
             return footer.metadata.schema.to_arrow_schema().empty_table()
@@ -65,15 +69,23 @@ class Reading:
         rows = pa.concat_tables(parts) if len(parts) > 1 else parts[0]
         return rows.filter(pc.equal(rows["unit"], unit))
 
+    def rows_of(self, path: Path, columns: Sequence[str], units: Sequence[int]) -> pa.Table | None:
+        """All row groups that hold any of some units, read at once and not kept; otherwise as `rows`."""
+        footer = self._footer(path)
+        if footer is None:
+            return None
+        there = tuple(name for name in columns if name.split(".")[0] in footer.names)
+        wanted = np.sort(np.asarray(units, np.int64))
+        holds = np.searchsorted(wanted, footer.last, "right") > np.searchsorted(wanted, footer.first)
+        return _read(path, footer, there, np.flatnonzero(holds).tolist())
+
     def _read(self, path: Path, footer: _Footer, columns: tuple[str, ...], group: int | None) -> pa.Table:
         name = (path, footer.stamp, columns, group)
         with self._lock:
             if name in self._kept:
                 self._kept.move_to_end(name)
                 return self._kept[name]
-        wanted = list(dict.fromkeys(columns))
-        with _opened(path, footer) as file:
-            rows = file.read(wanted) if group is None else file.read_row_group(group, wanted)
+        rows = _read(path, footer, columns, None if group is None else [group])
         with self._lock:
             if name not in self._kept:
                 self._kept[name] = rows
@@ -99,23 +111,17 @@ class Reading:
         return footer
 
 
-class _opened:
-    """A file with its footer known, as `tables.parquet_file` gives one; what goes wrong is told as there."""
-
-    def __init__(self, path: Path, footer: _Footer) -> None:
-        self._path, self._footer = path, footer
-
-    def __enter__(self) -> pq.ParquetFile:
-        if is_local(self._path):
-            self._file = pq.ParquetFile(self._path, metadata=self._footer.metadata, memory_map=True)
-        else:
-            self._file = pq.ParquetFile(self._path.open("rb"), metadata=self._footer.metadata, pre_buffer=True)
-        return self._file
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._file.close(force=True)
-        if isinstance(error, pa.ArrowException | OSError):
-            raise UserError(f"The table {self._path} cannot be read ({first_line(error)}).") from error
+def _read(path: Path, footer: _Footer, columns: Sequence[str], groups: list[int] | None) -> pa.Table:
+    """Some row groups of a file, or all. Not mapped into memory: one that is cut meanwhile must not end the server."""
+    wanted = list(dict.fromkeys(columns))
+    local = is_local(path)
+    try:
+        with ExitStack() as stack:
+            source = path if local else stack.enter_context(path.open("rb"))
+            file = stack.enter_context(pq.ParquetFile(source, metadata=footer.metadata, pre_buffer=not local))
+            return file.read(wanted) if groups is None else file.read_row_groups(groups, wanted)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"The table {path} cannot be read ({first_line(error)}). {_FIX}") from error
 
 
 def _stamp(path: Path) -> Stamp | None:

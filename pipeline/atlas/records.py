@@ -114,12 +114,15 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A unit of another run that is alike."""
+    """A unit of another run that is alike; its picture where that run is at hand, drawn or the strongest crop."""
 
     run: str
     layer: str
     unit: int
     similarity: float
+    picture: Picture | None = None
+    drawn: bool = False
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +145,10 @@ class UnitPage:
     drawings: tuple[Drawing, ...] = ()
     facets: tuple[Drawing, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
-    matches: tuple[Match, ...] = ()
     shares: tuple[Share, ...] = ()
     labels: tuple[Share, ...] = ()
     counts: tuple[int, ...] = ()
+    quantiles: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +161,6 @@ class Image:
     size: tuple[int, int]
     path: str
     shard: str
-
-
-@dataclass(frozen=True, slots=True)
-class Topped:
-    """A unit that an image is an exemplar of."""
-
-    unit: Unit
-    exemplar: Exemplar
 
 
 @dataclass(frozen=True, slots=True)

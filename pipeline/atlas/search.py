@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+
+import numpy as np
 
 from pipeline.atlas.queries import Queries
 from pipeline.atlas.records import Found, Unit
@@ -24,7 +27,7 @@ def search(queries: Queries, text: str) -> Found:
     cut = any(len(each) > most for each, most in ((layers, MOST), (units, MOST), (labels, MOST_LABELS), (images, MOST)))
     return Found(
         text, tuple(layers[:MOST]), tuple(units[:MOST]),
-        tuple((label, tuple(of_label[:MOST_OF_A_LABEL])) for label, of_label in labels[:MOST_LABELS]),
+        tuple((label, tuple(of_label)) for label, of_label in labels[:MOST_LABELS]),
         tuple(images[:MOST]), cut,
     )  # fmt: skip
 
@@ -36,16 +39,26 @@ def _units(queries: Queries, text: str) -> list[Unit]:
     layer, number = (asked[1] or "").strip().casefold(), int(asked[2])
     named = [name for name, each in queries.layers.items() if layer in name.casefold() and number < each.units]
     exact = [name for name in named if name.casefold() == layer]
-    found = (queries.unit(name, number) for name in exact or named)
+    found = (queries.tile(name, number) for name in exact or named)
     return [unit for unit in found if unit]
 
 
 def _labels(queries: Queries, wanted: str) -> list[tuple[str, list[Unit]]]:
-    found: dict[str, list[Unit]] = {}
+    """The labels that hold `wanted` and the units whose exemplars share them: as many as a page lists, and one more."""
+    found: dict[str, list[tuple[float, float, str, int]]] = {}
+    counts: Counter[str] = Counter()
     for layer in queries.layers:
-        for unit in queries.units(layer):
-            if unit.label and wanted in unit.label.casefold():
-                found.setdefault(unit.label, []).append(unit)
-    for units in found.values():
-        units.sort(key=lambda unit: (-(unit.purity or 0), -(unit.maximum or 0)))
-    return sorted(found.items(), key=lambda each: (each[0].casefold() != wanted, -len(each[1]), each[0]))
+        units = queries.units(layer)
+        words, codes = units.labels
+        for code in [code for code, label in enumerate(words) if wanted in label.casefold()]:
+            its = np.flatnonzero(codes == code)
+            purity, maximum = (-units.or_nothing(name)[its] for name in ("label_purity", "activation_max"))
+            best = np.lexsort((maximum, purity))[:MOST_OF_A_LABEL]
+            counts[words[code]] += len(its)
+            found.setdefault(words[code], []).extend((purity[at], maximum[at], layer, int(its[at])) for at in best)
+    labels = sorted(found, key=lambda label: (label.casefold() != wanted, -counts[label], label))
+    return [
+        (label, [queries.units(layer).records([row])[0] for _, _, layer, row in best])
+        for label in labels[: MOST_LABELS + 1]
+        for best in [sorted(found[label], key=lambda each: each[:2])[:MOST_OF_A_LABEL]]
+    ]

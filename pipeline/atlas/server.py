@@ -20,7 +20,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipeline.atlas import pages
 from pipeline.atlas.images import Topping, topping
-from pipeline.atlas.links import Paths, Picture, segments
+from pipeline.atlas.links import Choice, Paths, Picture, segments
+from pipeline.atlas.matches import Matches
 from pipeline.atlas.pictures import Wholes, absence, kind_of, stored_picture
 from pipeline.atlas.queries import Queries
 from pipeline.errors import UserError
@@ -47,7 +48,8 @@ class Opened:
         self.layers = segments(self.queries.layers)
         self.names = {address: name for name, address in self.layers.items()}
         self.wholes = Wholes(self.queries)
-        self.atlas = pages.Atlas(self.queries, self.wholes, Paths(self.layers, self.queries.version))
+        self.matches = Matches(self.queries)
+        self.atlas = pages.Atlas(self.queries, self.wholes, self.matches, Paths(self.layers, self.queries.version))
         self._topping: Topping | None = None
         self._lock = threading.Lock()
 
@@ -56,25 +58,25 @@ class Opened:
         with self._lock:
             if self._topping is None:
                 self._topping = topping(
-                    self.queries.run.path, self.queries.reading, self.queries.layers, self.queries.end
+                    self.queries.run.path, self.queries.reading, list(self.queries.layers), self.queries.end
                 )
             return self._topping
 
 
 class Current:
-    """The run as it is now."""
+    """The run as it is now; `last` is how it was when it was last whole."""
 
     def __init__(self, path: str | Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._opened = Opened(path)
+        self.last = Opened(path)
 
     def __call__(self) -> Opened:
-        """The run opened, again if it has changed. Raises `UserError` where it has gone."""
+        """The run opened, again if it has changed. Raises `UserError` where it has gone or is damaged."""
         with self._lock:
-            if Queries(open_run(self._path)).version != self._opened.queries.version:
-                self._opened = Opened(self._path)
-            return self._opened
+            if Queries(open_run(self._path)).version != self.last.queries.version:
+                self.last = Opened(self._path)
+            return self.last
 
 
 def application(path: str | Path) -> Starlette:
@@ -84,11 +86,10 @@ def application(path: str | Path) -> Starlette:
 
     def page(make: Callable[[Opened, Request], str | None]) -> Callable[[Request], Response]:
         def answer(request: Request) -> Response:
-            opened = current()
             try:
-                made = make(opened, request)
+                made = make(current(), request)
             except UserError as error:
-                return HTMLResponse(pages.trouble_page(opened.atlas, "This cannot be shown", str(error)), 500)
+                return troubled("This cannot be shown", str(error), 500)
             if made is None:
                 raise HTTPException(404)
             return HTMLResponse(made, headers={"Cache-Control": "no-cache"})
@@ -99,7 +100,7 @@ def application(path: str | Path) -> Starlette:
         opened = current()
         kind, *marks = request.path_params["what"].split("/")
         wanted = Picture(_layer(opened, request), request.path_params["unit"], kind, tuple(marks))
-        data = stored_picture(opened.queries, wanted)
+        data = stored_picture(opened.queries, wanted, opened.matches)
         if data is None:
             raise HTTPException(404)
         return _pictured(opened, request, data)
@@ -116,14 +117,13 @@ def application(path: str | Path) -> Starlette:
         status = error.status_code if isinstance(error, HTTPException) else 500
         if status != 404:
             return Response(f"{status}", status, headers=getattr(error, "headers", None), media_type="text/plain")
-        sentence = f"The run has nothing at {request.url.path}"
-        try:
-            return HTMLResponse(pages.trouble_page(current().atlas, "Not found", sentence), 404)
-        except UserError as gone:
-            return unreadable(request, gone)
+        return troubled("Not found", f"The run has nothing at {request.url.path}", 404)
+
+    def troubled(title: str, sentence: str, status: int) -> Response:
+        return HTMLResponse(pages.trouble_page(current.last.atlas, title, sentence), status)
 
     def unreadable(request: Request, error: Exception) -> Response:
-        return Response(f"{error}\n", 503, media_type="text/plain")
+        return Response(f"{error}\n", 500, media_type="text/plain")
 
     routes = [
         Route("/", page(lambda opened, request: pages.run_page(opened.atlas))),
@@ -165,9 +165,9 @@ def _layer(opened: Opened, request: Request) -> str:
     return name
 
 
-def _layer_page(opened: Opened, request: Request) -> str:
-    choice = pages.Choice(_asked(request, "sort") or "unit", bool(_asked(request, "reverse")), _asked(request, "label"))
-    return pages.layer_page(opened.atlas, _layer(opened, request), choice)
+def _layer_page(opened: Opened, request: Request) -> str | None:
+    words = _asked(request, "sort") or "unit", bool(_asked(request, "reverse")), _asked(request, "label")
+    return pages.layer_page(opened.atlas, _layer(opened, request), Choice(*words, _page(request)))
 
 
 def _unit_page(opened: Opened, request: Request) -> str | None:
@@ -175,9 +175,13 @@ def _unit_page(opened: Opened, request: Request) -> str | None:
 
 
 def _image_page(opened: Opened, request: Request) -> str | None:
+    return pages.image_page(opened.atlas, opened.topping(), request.path_params["image"], _page(request))
+
+
+def _page(request: Request) -> int:
+    """The page that is asked for; 0 for what is no number."""
     page = _asked(request, "page") or "1"
-    number = int(page) if page.isascii() and page.isdigit() and len(page) < 10 else 0
-    return pages.image_page(opened.atlas, opened.topping(), request.path_params["image"], number)
+    return int(page) if page.isascii() and page.isdigit() and len(page) < 10 else 0
 
 
 def _asked(request: Request, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Drawings as pixels."""
+"""Drawings as pixels, in their own size: for screens."""
 
 from __future__ import annotations
 

@@ -23,6 +23,12 @@
       return;
     }
     if (event.key === "/") { event.preventDefault(); one("#q").focus(); return; }
+    const step = event.shiftKey && { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (step) {
+      const page = one(`[data-page="${step}"]`);
+      if (page) { event.preventDefault(); location.assign(page.href); }
+      return;
+    }
     const relation = { ArrowLeft: "prev", ArrowRight: "next", ArrowUp: "up" }[event.key];
     if (event.key === "ArrowUp" && window.scrollY > 0) return;
     const link = relation && one(`link[rel=${relation}]`);
@@ -108,9 +114,16 @@
   }
 
   // sorting and filtering a layer's units
+  const listed = (text) => {
+    const spans = text.split(",").map((part) => /^\s*(\d{1,9})\s*(?:-\s*(\d{1,9})\s*)?$/.exec(part));
+    if (!spans.every(Boolean)) return () => false;
+    return (unit) => spans.some((span) => Number(span[1]) <= unit && unit <= Number(span[2] || span[1]));
+  };
   const tools = one("[data-tools]");
   const grid = one("#units");
-  if (tools && grid) {
+  if (tools && tools.dataset.tools === "pages") { // a wide layer's pages are made anew
+    tools.addEventListener("change", (event) => { if (event.target.name !== "label") tools.requestSubmit(); });
+  } else if (tools && grid) {
     const tiles = all(".tile", grid);
     const value = (tile, sort) => { const text = tile.getAttribute(`data-${sort}`); return text ? Number(text) : NaN; };
     const digits = (number) => {
@@ -126,11 +139,6 @@
       return hundred >= 9.95 || !hundred ? `${hundred.toFixed(0)}%` : hundred >= 0.95 ? `${hundred.toFixed(1)}%` : `${Number(hundred.toPrecision(2))}%`;
     };
     const said = { number: digits, percent, fixed: (value) => Number.isNaN(value) ? "-" : value.toFixed(3), times: (ratio) => Number.isNaN(ratio) ? "-" : `${digits(ratio)} ×` };
-    const listed = (text) => {
-      const spans = text.split(",").map((part) => /^\s*(\d{1,9})\s*(?:-\s*(\d{1,9})\s*)?$/.exec(part));
-      if (!spans.every(Boolean)) return () => false;
-      return (unit) => spans.some((span) => Number(span[1]) <= unit && unit <= Number(span[2] || span[1]));
-    };
     const arrange = () => {
       const { sort, label, reverse } = tools.elements;
       const turned = (sort.value === "unit") === reverse.checked ? -1 : 1;
@@ -172,9 +180,10 @@
     const text = (new URLSearchParams(location.search).get("q") || "").trim();
     one("#q").value = text;
     const wanted = text.toLowerCase();
+    const only = layers.findIndex((layer) => layer.name === new URLSearchParams(location.search).get("in"));
     const list = (title, rows) => {
       if (!rows.length) return;
-      const section = made("section"), heading = made("h2"), items = made("ul", { class: "plain" });
+      const section = made("section"), heading = made("h2"), items = made("ul", { class: "plain columns" });
       heading.textContent = title;
       for (const [name, address] of rows.slice(0, 200)) {
         const item = made("li"), link = made("a", { href: address }), words = made("bdi");
@@ -190,10 +199,14 @@
       one("[data-help]").hidden = true;
       const unit = (layer, number) => [`${layers[layer].name} ${number}`, `layer/${layers[layer].file}/${number}.html`];
       const asked = /^(?:(.*?)[\s/:#]+)??(?:unit\s*)?(\d{1,9})$/.exec(wanted);
-      list("Layers", layers.filter((layer) => layer.name.toLowerCase().includes(wanted)).map((layer) => [layer.name, `layer/${layer.file}.html`]));
-      if (asked) list("Units", layers.flatMap((layer, at) => layer.name.toLowerCase().includes((asked[1] || "").trim()) && Number(asked[2]) < layer.units ? [unit(at, Number(asked[2]))] : []));
-      for (const [label, units] of labels) if (label.toLowerCase().includes(wanted)) list(label, units.map(([layer, number]) => unit(layer, number)));
-      list("Images", images.filter((image) => image[1].toLowerCase().includes(wanted)).map(([number, key]) => [key, `image/${number}.html`]));
+      if (only >= 0) {
+        const number = listed(text), rows = [];
+        for (let each = 0; each < layers[only].units && rows.length < 200; each++) if (number(each)) rows.push(unit(only, each));
+        list(`Units of ${layers[only].name}`, rows);
+      } else list("Layers", layers.filter((layer) => layer.name.toLowerCase().includes(wanted)).map((layer) => [layer.name, `layer/${layer.file}.html`]));
+      if (asked && only < 0) list("Units", layers.flatMap((layer, at) => layer.name.toLowerCase().includes((asked[1] || "").trim()) && Number(asked[2]) < layer.units ? [unit(at, Number(asked[2]))] : []));
+      for (const [label, units] of labels) if (label.toLowerCase().includes(wanted)) list(label, units.filter(([layer]) => only < 0 || layer === only).map(([layer, number]) => unit(layer, number)));
+      if (only < 0) list("Images", images.filter((image) => image[1].toLowerCase().includes(wanted)).map(([number, key]) => [key, `image/${number}.html`]));
       if (!one("section", found)) { const none = made("p"); none.textContent = "Nothing is called so."; found.append(none); }
     }
   }
