@@ -1,7 +1,7 @@
 """Makes docs/ascent.md's pictures and figures: `python -m docs.gallery runs/demo-demo SQUEEZENET_RUN [--presets a,b]`.
 
 Every preset draws the same six units of each run, as `make visualize` does; the runs stay as they are. What a picture
-reaches, its rank and the seconds it took are kept beside the pictures, so that presets can be drawn one at a time.
+reaches, its rank and the core-seconds it took are kept beside the pictures, so that presets can be drawn one at a time.
 """
 
 from __future__ import annotations
@@ -80,11 +80,11 @@ def main() -> None:
 def draw(
     run: Run, units: dict[str, tuple[int, ...]], preset: Preset, weights: str
 ) -> tuple[dict[str, Any], list[Image.Image]]:
-    """The pictures of some units, and their ratios, ranks and seconds (a unit, in batches of just these)."""
+    """The pictures of some units, and their ratios, ranks and core-seconds (a unit, in batches of just these)."""
     network = mined_network(run, weights)
     traced = Traced(network.module, network.input_shape)
     layers = traced.choose(",".join(units))
-    start = time.perf_counter()
+    start = time.process_time()
     spectrum = spectrum_of(run, network.preprocessing) if preset.spectrum else None
     work = AscentWork(Subject(network, traced, layers), receptive_fields(traced, layers), preset, 0, spectrum)
     ratios, ranks, pictures = [], [], []
@@ -97,7 +97,7 @@ def draw(
             ratios.append(round(item.activation / most[item.unit], 2))
             ranks.append(ranking.rank(item.unit, item.readings))
             pictures.append(Image.fromarray(item.picture))
-    figures = {"ratio": ratios, "rank": ranks, "seconds": round((time.perf_counter() - start) / len(pictures), 2)}
+    figures = {"ratio": ratios, "rank": ranks, "seconds": round((time.process_time() - start) / len(pictures), 2)}
     return figures, pictures
 
 
@@ -120,7 +120,7 @@ def write_table() -> None:
     done = [name for name in PRESETS if (PICTURES / f"{name}.json").is_file()]
     rows = ["| preset | six late units of SqueezeNet 1.1, six units of the demo's network |", "| --- | --- |"]
     rows += [f"| `{name}` | ![Twelve units drawn by {name}](pictures/ascent/{name}.jpg) |" for name in done]
-    rows += ["", "| preset | ratio, SqueezeNet | rank | s a unit | ratio, demo | rank | s a unit | source |"]
+    rows += ["", "| preset | ratio, SqueezeNet | rank | core-s | ratio, demo | rank | core-s | source |"]
     rows += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
     for name in done:
         figures = json.loads((PICTURES / f"{name}.json").read_text())
@@ -132,7 +132,7 @@ def write_table() -> None:
 
 
 def said(figures: dict[str, Any]) -> tuple[str, str, str]:
-    """Median ratio with its range, how many of the units come first, seconds."""
+    """Median ratio with its range, how many of the units come first, core-seconds a unit."""
     ratios = figures["ratio"]
     first = sum(rank == 0 for rank in figures["rank"])
     spread = f"{np.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
