@@ -57,7 +57,7 @@ mine: $(READY) ## mine DATASET with MODEL: tables, visualizations, sheets (the e
 	@$(JOBS) mine --dataset '$(DATASET)' --model '$(MODEL)' --weights '$(WEIGHTS)' --layers '$(LAYERS)' --topk $(TOPK) \
 	  --direction '$(DIRECTION)' --bands '$(BANDS)' --keep-maxima '$(KEEP_MAXIMA)' $(if $(filter 1,$(UNIQUE)),--unique) \
 	  --positions '$(POSITIONS)' \
-	  --run '$(RUN)' --device '$(DEVICE)' --engine '$(ENGINE)' --preset '$(PRESET)' \
+	  --run '$(RUN)' --device '$(DEVICE)' --engine '$(ENGINE)' --preset '$(PRESET)' --generator '$(GENERATOR)' \
 	  --precision '$(PRECISION)' --compile '$(COMPILE)' \
 	  $(if $(filter 0,$(VISUALIZE)),--no-visualize,--visualize) $(ARGS)
 

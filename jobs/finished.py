@@ -9,6 +9,10 @@ import torch
 from jobs.console import Display
 from jobs.options import EngineName
 from pipeline.allocator import keep_freed_memory
+from pipeline.ascent.generators import load_generator
+from pipeline.ascent.presets import find_preset
+from pipeline.ascent.presets.gan_prior import with_generator
+from pipeline.ascent.recipe import Preset
 from pipeline.devices import compute_exactly, pick_device
 from pipeline.engines.local import LocalEngine
 from pipeline.engines.ray import RayEngine
@@ -46,6 +50,11 @@ def asked(run: Run, layers: str, units: str = "", weights: str = "") -> Asked:
     traced = Traced(network.module, network.input_shape)
     at = traced.choose(",".join(name for name in names if chosen[name]))
     return Asked(run, network, traced, at, {name: list(numbers) for name, numbers in chosen.items()})
+
+
+def recipe_of(preset: str, generator: str) -> Preset:
+    """The preset called so, with what PRESET=gan-prior draws with. Raises `UserError` for what is not there."""
+    return with_generator(find_preset(preset), load_generator(generator) if generator else None)
 
 
 def prepared(engine: EngineName, device: str) -> torch.device:

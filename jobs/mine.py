@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from jobs.console import Display
-from jobs.finished import prepared, workforce
+from jobs.finished import prepared, recipe_of, workforce
 from jobs.options import (
     MODEL_HELP,
     WEIGHTS_HELP,
@@ -19,6 +19,7 @@ from jobs.options import (
     Device,
     Engine,
     EngineName,
+    Generator,
     Interpolation,
     Json,
     Mean,
@@ -29,7 +30,6 @@ from jobs.options import (
 )  # fmt: skip
 from jobs.summary import show_summary
 from pipeline.ascent.facets import check_installed
-from pipeline.ascent.presets import find_preset
 from pipeline.check_crops import MOST as MOST_CHECKED
 from pipeline.check_crops import check_crops as check_mined_crops
 from pipeline.engines.ray import BLOCK_SECONDS
@@ -138,6 +138,7 @@ def mine(
     std: Std = "",
     channels: Channels = 0,
     preset: Annotated[str, typer.Option(help="Recipe of the visualizations.")] = "default",
+    generator: Generator = "",
     visualize: Annotated[bool, typer.Option(help="Draw every unit by gradient ascent.")] = True,
     sheets: Annotated[
         bool, typer.Option(help=f"Draw overviews, and contact sheets of {SHEETS_A_LAYER} units of each layer.")
@@ -187,7 +188,7 @@ def mine(
     keep = Keep(
         topk, direction, parse_bands(bands), band_images, labels, parse_maxima(keep_maxima), sketch, unique, positions
     )
-    recipe = find_preset(preset)
+    recipe = recipe_of(preset, generator)
     if facets:
         check_installed()
     place = prepared(engine, device)

@@ -60,6 +60,9 @@ Channels = Annotated[
 FinishedRun = Annotated[str, typer.Option(help="Folder of a finished run, or s3://bucket/prefix.")]
 Layers = Annotated[str, typer.Option(help="Comma-separated names or globs; all layers if empty.")]
 Units = Annotated[str, typer.Option(help="Numbers and spans such as 3,7,10-20; all units if empty.")]
+Generator = Annotated[
+    str, typer.Option(help="Of gan-prior: package.module:factory, or package.module:factory,weights.safetensors.")
+]
 MovedWeights = Annotated[
     str, typer.Option(help="Where the run's weights are now. Default: where they were when it was mined.")
 ]

@@ -7,13 +7,14 @@ from typing import Annotated
 import typer
 
 from jobs.console import Display
-from jobs.finished import asked, prepared, workforce
+from jobs.finished import asked, prepared, recipe_of, workforce
 from jobs.options import (
     BlockSeconds,
     Device,
     Engine,
     EngineName,
     FinishedRun,
+    Generator,
     Json,
     Layers,
     MovedWeights,
@@ -21,9 +22,7 @@ from jobs.options import (
     Units,
     WorkerCores,
 )
-from pipeline.ascent.generators import load_generator
-from pipeline.ascent.presets import PRESETS, find_preset
-from pipeline.ascent.presets.gan_prior import with_generator
+from pipeline.ascent.presets import PRESETS
 from pipeline.engines.ray import BLOCK_SECONDS
 from pipeline.run import open_run
 from pipeline.visualize import visualize_run
@@ -34,9 +33,7 @@ def visualize(
     preset: Annotated[str, typer.Option(help=f"The recipe: {', '.join(PRESETS)}.")] = "default",
     layers: Layers = "",
     units: Units = "",
-    generator: Annotated[
-        str, typer.Option(help="Of gan-prior: package.module:factory, or package.module:factory,weights.safetensors.")
-    ] = "",
+    generator: Generator = "",
     weights: MovedWeights = "",
     seed: Annotated[int, typer.Option(min=0, help="Another seed draws other pictures.")] = 0,
     device: Device = "auto",
@@ -60,9 +57,7 @@ def visualize(
     visualize --run runs/photos-resnet50 --layers 'layer4.*' --weights moved/mine.safetensors
     """
     display = Display(quiet or as_json)
-    recipe = find_preset(preset)
-    if generator:
-        recipe = with_generator(recipe, load_generator(generator))
+    recipe = recipe_of(preset, generator)
     place = prepared(engine, device)
     opened = open_run(run)
     its = asked(opened, layers, units, weights)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from jobs.__main__ import application
 from pipeline.ascent.ascend import draw
 from pipeline.ascent.climb import Climb
 from pipeline.ascent.code import Codes, Generator, Shrink
@@ -143,3 +145,12 @@ def test_without_a_generator_or_with_one_of_other_channels_nothing_is_drawn(demo
     other = climb_of(demo, with_generator(find_preset("gan-prior"), load_generator("tests.generating:grey")))
     with pytest.raises(UserError, match="pictures of 1 channels; this network takes 3"):
         other([0], [0], 0, 0)
+
+
+@pytest.mark.parametrize("words", [["mine", "--dataset", "demo"], ["visualize"]])
+def test_commands_ask_for_the_generator_before_anything_is_read(words, tmp_path):
+    command = [*words, "--run", str(tmp_path / "run"), "--preset", "gan-prior"]
+    done = CliRunner().invoke(application([words[0]]), command)
+    assert done.exit_code == 1
+    assert "Say GENERATOR=package.module:factory" in done.output
+    assert not (tmp_path / "run").exists()

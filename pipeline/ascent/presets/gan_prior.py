@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.ascent.code import Codes, Generator, Shrink
+from pipeline.ascent.code import MISSING, Codes, Generator, Shrink
 from pipeline.ascent.objectives import Centre
 from pipeline.ascent.optimizers import UnitMean
 from pipeline.ascent.recipe import Line, Preset, Stage
+from pipeline.errors import UserError
 
 GAN_PRIOR = Preset(
     name="gan-prior",
@@ -25,10 +26,12 @@ network's input, as the generator makes whole pictures, and the position that is
 makes no unit fire gets its gradient through leaky ReLUs."""
 
 
-def with_generator(preset: Preset, generator: Generator) -> Preset:
-    """`preset` drawing with `generator`; a preset that needs none stays as it is."""
+def with_generator(preset: Preset, generator: Generator | None) -> Preset:
+    """`preset` drawing with `generator`; one that needs none stays as it is. Raises `UserError` if it lacks one."""
     if not isinstance(preset.canvas, Codes):
         return preset
+    if generator is None:
+        raise UserError(MISSING)
     deviation = float(generator.std.mean())
     stages = tuple(
         replace(stage, step=Line(deviation * stage.step(0) / 8, deviation * stage.step(1) / 8))
