@@ -11,12 +11,12 @@ from rich.table import Table
 
 from jobs.console import Display
 from jobs.options import Device, FinishedRun, Json, Quiet
+from pipeline.choose import choose_layers
 from pipeline.compare import MOST, Best, best_pairs, compare_runs
 from pipeline.devices import compute_exactly, pick_device
 from pipeline.errors import UserError
 from pipeline.nearest import EXACT, SEARCHES
 from pipeline.run import open_run
-from pipeline.sheets.choose import choose_layers
 
 SHOWN = 10
 

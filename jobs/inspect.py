@@ -9,6 +9,7 @@ import typer
 
 from jobs.console import Display
 from jobs.options import MODEL_HELP, WEIGHTS_HELP, Json, Layers, Quiet
+from pipeline.choose import choose_layers
 from pipeline.devices import compute_exactly
 from pipeline.errors import UserError
 from pipeline.files import safe_name
@@ -20,7 +21,6 @@ from pipeline.layers import Traced
 from pipeline.mined_network import mined_network
 from pipeline.models import Network, check_name, load_network
 from pipeline.run import open_run
-from pipeline.sheets.choose import choose_layers
 
 
 def inspect(

@@ -8,8 +8,8 @@ import typer
 
 from jobs.console import Display
 from jobs.options import FinishedRun, Json, Layers, Quiet, Units
+from pipeline.choose import parse_units
 from pipeline.run import open_run
-from pipeline.sheets.choose import parse_units
 from pipeline.sheets.region import Shown
 from pipeline.sheets.unit_sheet import Look
 from pipeline.sheets.write import Format, write_grids, write_overviews, write_sheets

@@ -15,11 +15,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from jobs.__main__ import application
+from pipeline.choose import choose_units, parse_units
 from pipeline.errors import UserError
 from pipeline.progress import Silent
 from pipeline.run import Run, open_run
 from pipeline.sheets import drawing
-from pipeline.sheets.choose import choose_units, parse_units
 from pipeline.sheets.overview import page_sizes
 from pipeline.sheets.unit_sheet import Look
 from pipeline.sheets.write import write_overviews, write_sheets

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from pipeline.atlas.images import named
 from pipeline.atlas.links import Picture
 from pipeline.atlas.records import Unit
+from pipeline.choose import parse_units
 from pipeline.errors import UserError
 from pipeline.keep import BOTTOM, TOP
-from pipeline.sheets.choose import parse_units
 
 _FIELDS = {
     "images": "images_seen", "maximum": "activation_max", "minimum": "activation_min", "mean": "activation_mean",

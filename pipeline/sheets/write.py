@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 
+from pipeline.choose import choose_layers, choose_units
 from pipeline.cores import usable_cores
 from pipeline.errors import UserError
 from pipeline.files import safe_name, written_aside
 from pipeline.progress import Progress, Silent
 from pipeline.run import Run
-from pipeline.sheets.choose import choose_layers, choose_units
 from pipeline.sheets.drawing import Drawing
 from pipeline.sheets.material import Wholes, about, best_crops, exemplars_with_views, method_of, visualizations
 from pipeline.sheets.overview import overview_pages

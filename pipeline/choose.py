@@ -1,4 +1,4 @@
-"""Which layers and units get a sheet: globs, unit lists, the most selective ones."""
+"""Which layers and units of a run are meant: names and globs, lists of units, the most selective ones."""
 
 from __future__ import annotations
 
