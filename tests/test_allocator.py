@@ -14,13 +14,13 @@ import resource, sys, torch
 from pipeline.allocator import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
-network = torch.nn.Sequential(*(torch.nn.Conv2d(16, 16, 1) for _ in range(6)))
+network = torch.nn.Sequential(*(torch.nn.Conv2d(16, 16, 1) for _ in range(3)))
 images = torch.rand(16, 16, 256, 256)  # 64 MiB, like every map of the network
 with torch.inference_mode():
-    for _ in range(3):
+    for _ in range(2):
         network(images)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(5):
+    for _ in range(3):
         network(images)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """

@@ -163,7 +163,12 @@ def best(traced: Traced, layers: list[Layer], images: torch.Tensor) -> dict[tupl
     return {(*key, rank): entry for key, values in order.items() for rank, entry in enumerate(values)}
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, *SMALL])
+LARGE = {"vgg11_bn", "inception_v3", "resnext50_32x4d", "densenet121", "convnext_tiny", "googlenet", "alexnet"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in (*NETWORKS, *SMALL)]
+)
 def test_mining_agrees_with_brute_force_in_value_image_and_position(name, folder, tmp_path):
     module = spread(build(name))
     side = 96 if name == "inception_v3" else SIDE
