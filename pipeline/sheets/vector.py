@@ -114,7 +114,7 @@ def _text(figure: Figure, mark: Text, order: int) -> None:
         above, below = font(mark.size).getmetrics()
         base -= (above - below) / 2
     for text, name in parts:
-        face = FontProperties(fname=name or _embedded())
+        face = FontProperties(fname=name or _embedded().name)
         if name == EMBEDDED:
             figure.text(left / figure.bbox.width, base / figure.bbox.height, text, fontproperties=face, color=mark.ink,
                         fontsize=mark.size, va="baseline", ha=_SIDES[side], zorder=order, parse_math=False)  # fmt: skip
@@ -128,13 +128,9 @@ def _text(figure: Figure, mark: Text, order: int) -> None:
 
 
 @cache
-def _embedded() -> str:
-    """Pillow's font as a file, which matplotlib asks for; it goes with the process."""
+def _embedded() -> Any:
+    """Pillow's font as a file with a name, which matplotlib asks for; it goes with the process."""
     file = NamedTemporaryFile(prefix="actmine-", suffix=".ttf")  # noqa: SIM115
     file.write(font(16).font_bytes)
     file.flush()
-    _kept.append(file)
-    return file.name
-
-
-_kept: list[Any] = []
+    return file
