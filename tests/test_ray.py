@@ -284,7 +284,7 @@ def test_recipes_that_need_the_data_draw_the_same_on_a_cluster(name, engine, tar
     for place, crew in (("here", None), ("there", engine)):
         visualize_run(tmp_path / place, network, traced, layers, preset, CPU, engine=crew)
     assert tables_of(tmp_path / "there") == tables_of(tmp_path / "here")
-    assert f"visualizations/block1.relu.{name}.parquet" in tables_of(tmp_path / "here")
+    assert f"visualizations/block1.relu-{name}.parquet" in tables_of(tmp_path / "here")
 
 
 def test_facets_found_on_a_cluster_have_the_bytes_of_this_process(engine, tars, tmp_path, monkeypatch):
