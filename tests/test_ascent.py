@@ -18,7 +18,7 @@ from pipeline.ascent.cone import cone
 from pipeline.ascent.optimizers import unit_rms
 from pipeline.ascent.presets import DEFAULT, PRESETS, find_preset
 from pipeline.ascent.recipe import Look
-from pipeline.ascent.regularizers import blur, natural_colours, natural_spectrum
+from pipeline.ascent.regularizers import blur, natural_colours, natural_spectrum, quick_length
 from pipeline.ascent.transforms import shift
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
@@ -135,6 +135,19 @@ def test_natural_spectrum_scales_a_wave_by_its_frequency() -> None:
     change = natural_spectrum(1.0)
     assert torch.allclose(change(slow), slow * 16, atol=1e-4)
     assert torch.allclose(change(fast), fast * 4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("length", "quick"), [(1, 1), (13, 14), (43, 44), (129, 132), (172, 175), (215, 216), (224, 224)]
+)
+def test_quick_lengths_have_no_large_prime_factor(length: int, quick: int) -> None:
+    assert quick_length(length) == quick
+
+
+def test_a_canvas_of_an_awkward_length_is_changed_as_if_zeros_lay_around_it() -> None:
+    gradients = torch.randn(2, 3, 43, 17)
+    padded = torch.nn.functional.pad(gradients, (0, 1, 0, 1))
+    assert torch.allclose(natural_spectrum(0.6)(gradients), natural_spectrum(0.6)(padded)[:, :, :43, :17], atol=1e-4)
 
 
 def test_natural_colours_keep_the_direction_upwards() -> None:

@@ -158,17 +158,30 @@ def blur(sigma: float) -> Change:
 def natural_spectrum(power: float) -> Change:
     """Scales each spatial frequency f by f ** -power: gradients then spread over scales as natural images do.
 
-    The same as ascending in a Fourier basis scaled by 1 / f (lucid), with the pictures kept as pixels.
+    The same as ascending in a Fourier basis scaled by 1 / f (lucid), with the pictures kept as pixels. Beyond their
+    edges gradients go on as zeros up to a `quick_length`: transforms of 215 pixels take six times as long as of 216.
     """
     if power <= 0:
         return lambda gradients: gradients
 
     def change(gradients: Tensor) -> Tensor:
         height, width = gradients.shape[2:]
-        spectrum = torch.fft.rfft2(gradients)
-        return torch.fft.irfft2(spectrum * frequency_scale(height, width, power, gradients.device), s=(height, width))
+        size = quick_length(height), quick_length(width)
+        spectrum = torch.fft.rfft2(gradients, s=size)
+        changed = torch.fft.irfft2(spectrum * frequency_scale(*size, power, gradients.device), s=size)
+        return changed[:, :, :height, :width]
 
     return change
+
+
+@functools.cache
+def quick_length(length: int) -> int:
+    """The smallest length from `length` on that Fourier transforms are quick for: no prime factor above 11."""
+    rest = length
+    for prime in (2, 3, 5, 7, 11):
+        while rest % prime == 0:
+            rest //= prime
+    return length if rest == 1 else quick_length(length + 1)
 
 
 def natural_colours(share: float) -> Change:
