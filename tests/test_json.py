@@ -67,7 +67,7 @@ def mining(place: Place) -> None:
 
 def drawing(place: Place) -> None:
     quick = replace(PRESETS["noise"], stages=tuple(replace(stage, steps=2) for stage in PRESETS["noise"].stages))
-    with patch("jobs.visualize.find_preset", lambda name: quick):
+    with patch("jobs.visualize.recipe_of", lambda preset, generator: quick):
         said = told("visualize", "--run", place.run, "--units", "0", "--preset", "noise")
     assert said["preset"] == "noise" and said["pictures"] == 1
 
