@@ -13,12 +13,12 @@ from pipeline.errors import UserError, first_line
 from pipeline.files import is_local, local_copy, written_aside
 from schemas.fields import IMAGE
 
-MOST_ROWS_A_GROUP = 1000
+MOST_ROWS_A_GROUP = 450
 _SORTED_BY = ("layer", "unit")  # statistics of other columns exclude no row group, but cost a sixth of a look-up
 
 
 def write_table(path: Path, schema: pa.Schema, parts: Iterable[pa.Table]) -> None:
-    """Writes `parts` one after the other; a part of up to 1,000 rows is a row group of its own.
+    """Writes `parts` one after the other; a part of up to 450 rows is a row group of its own.
 
     Encoded pictures are stored as they are, everything else as zstd. Raises `UserError` if `path` cannot be written.
     """
@@ -89,7 +89,7 @@ def completed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def units_a_group(k: int) -> int:
-    """How many units with k exemplars each make a row group of at most 1,000 rows."""
+    """How many units with k exemplars each make a row group of at most 450 rows."""
     return max(1, MOST_ROWS_A_GROUP // max(k, 1))
 
 

@@ -92,10 +92,10 @@ def test_pictures_are_stored_as_they_are_and_named_for_hugging_face(tmp_path):
     assert list(features) == EXEMPLARS.names
 
 
-def test_row_groups_have_at_most_1000_rows(tmp_path):
-    write_table(tmp_path / "t.parquet", EXEMPLARS, [example(EXEMPLARS, 2300)])
+def test_row_groups_have_at_most_450_rows(tmp_path):
+    write_table(tmp_path / "t.parquet", EXEMPLARS, [example(EXEMPLARS, 1000)])
     metadata = pq.ParquetFile(tmp_path / "t.parquet").metadata
-    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [1000, 1000, 300]
+    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [450, 450, 100]
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):
