@@ -49,6 +49,11 @@ class Text:
     ink: str
     anchor: str
 
+    @property
+    def start(self) -> float:
+        """Where its left end is (pixels)."""
+        return self.left - {"l": 0.0, "m": 0.5, "r": 1.0}[self.anchor[0]] * length(self.text, self.size)
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from PIL import Image, ImageDraw
 
 from pipeline.sheets.drawing import PAPER, Drawing, Picture, Rectangle, Text, resized
-from pipeline.sheets.fonts import font, length, runs
+from pipeline.sheets.fonts import font, runs
 
 
 def pixels(drawing: Drawing) -> Image.Image:
@@ -28,8 +28,7 @@ def pixels(drawing: Drawing) -> Image.Image:
 def _write(pen: ImageDraw.ImageDraw, mark: Text) -> None:
     parts, left, anchor = list(runs(mark.text)), mark.left, mark.anchor
     if len(parts) > 1:
-        left -= {"l": 0.0, "m": 0.5, "r": 1.0}[anchor[0]] * length(mark.text, mark.size)
-        anchor = f"l{anchor[1]}"
+        left, anchor = mark.start, f"l{anchor[1]}"
     for text, name in parts:
         face = font(mark.size, name)
         pen.text((left, mark.top), text, fill=mark.ink, font=face, anchor=anchor)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from pipeline.errors import UserError
 from pipeline.sheets.drawing import PAPER, PIXELS_SHOW, Drawing, Picture, Rectangle, Text, resized
-from pipeline.sheets.fonts import EMBEDDED, font, length, runs
+from pipeline.sheets.fonts import EMBEDDED, font, runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,8 +107,7 @@ def _text(figure: Figure, mark: Text, order: int) -> None:
 
     parts, left, side = list(runs(mark.text)), mark.left, mark.anchor[0]
     if len(parts) > 1 or parts[0][1] != EMBEDDED:
-        left -= {"l": 0.0, "m": 0.5, "r": 1.0}[side] * length(mark.text, mark.size)
-        side = "l"
+        left, side = mark.start, "l"
     base = figure.bbox.height - mark.top
     if mark.anchor[1] == "m":
         above, below = font(mark.size).getmetrics()
