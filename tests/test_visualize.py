@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,6 +50,24 @@ def copied(run: Path, to: Path) -> Path:
     return to
 
 
+@contextmanager
+def interrupted(monkeypatch: pytest.MonkeyPatch, after: int) -> Iterator[None]:
+    """What is done within ends by Ctrl-C once it has committed `after` batches."""
+    commits: list[str] = []
+    commit = StageStore.commit
+
+    def dies_then(self: StageStore, name: str, rows: Any) -> None:
+        if len(commits) == after:
+            raise KeyboardInterrupt
+        commits.append(name)
+        commit(self, name, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StageStore, "commit", dies_then)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
 def test_each_unit_gets_a_picture_that_just_holds_its_field_and_what_it_reaches(mined, tmp_path):
     units = drawn(copied(mined, tmp_path / "run"))
     for layer, side in (("stem.relu", 8), ("block1.relu", 22)):
@@ -78,19 +98,8 @@ def test_an_interrupted_drawing_keeps_its_batches_and_ends_with_the_same_bytes(m
     whole, broken = copied(mined, tmp_path / "whole"), copied(mined, tmp_path / "broken")
     monkeypatch.setattr(pipeline.ascent.ascend, "_MOST_TOGETHER", 16)
     drawn(whole)
-    commits: list[str] = []
-    commit = StageStore.commit
-
-    def dies_at_the_third(self, name, rows):
-        if len(commits) == 2:
-            raise KeyboardInterrupt
-        commits.append(name)
-        commit(self, name, rows)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StageStore, "commit", dies_at_the_third)
-        with pytest.raises(KeyboardInterrupt):
-            drawn(broken)
+    with interrupted(monkeypatch, after=2):
+        drawn(broken)
     drawn(broken)
     for name in ("stem.relu", "block1.relu"):
         assert (broken / "units" / f"{name}.parquet").read_bytes() == (whole / "units" / f"{name}.parquet").read_bytes()
@@ -110,19 +119,8 @@ def test_recipes_that_need_the_data_go_on_where_they_were_interrupted(mined, tmp
         visualize_run(run, network, traced, traced.choose("block1.relu"), preset, CPU, units=units)
 
     visualized(whole)
-    commit = StageStore.commit
-    commits: list[str] = []
-
-    def dies_at_the_second(self, name, rows):
-        if commits:
-            raise KeyboardInterrupt
-        commits.append(name)
-        commit(self, name, rows)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StageStore, "commit", dies_at_the_second)
-        with pytest.raises(KeyboardInterrupt):
-            visualized(broken)
+    with interrupted(monkeypatch, after=1):
+        visualized(broken)
     assert list((broken / "state").glob("ascent-*"))
     visualized(broken)
     made = [path.relative_to(whole) for path in whole.rglob("*.parquet")]
