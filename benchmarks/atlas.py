@@ -26,7 +26,7 @@ from benchmarks.scale import EXEMPLARS_EACH, LAYERS, UNITS, exemplar_tables
 from pipeline.atlas.server import HOST, application, listening
 from pipeline.cores import usable_cores
 from pipeline.files import table_file
-from pipeline.tables import MOST_ROWS_A_GROUP, image_column, write_rows, write_table
+from pipeline.tables import ROWS_A_PART, image_column, write_rows, write_table
 from schemas.exemplars import EXEMPLARS
 from schemas.images import IMAGES
 from schemas.layers import LAYERS as LAYERS_TABLE
@@ -76,8 +76,8 @@ def write_run(run: Path) -> Path:
     write_table(table_file(run, "exemplars", "wide"), EXEMPLARS, [])
     for name, width in widths.items():
         groups = (
-            _units(random, name, range(first, min(first + MOST_ROWS_A_GROUP, width)))
-            for first in range(0, width, MOST_ROWS_A_GROUP)
+            _units(random, name, range(first, min(first + ROWS_A_PART, width)))
+            for first in range(0, width, ROWS_A_PART)
         )
         write_table(table_file(run, "units", name), UNITS_TABLE, groups)
     layer = dict.fromkeys(LAYERS_TABLE.names) | {

@@ -25,7 +25,7 @@ from pipeline.files import table_file
 from pipeline.keep import Keep
 from pipeline.limits import most_blocks
 from pipeline.run import Run
-from pipeline.tables import image_column, units_a_group, write_table
+from pipeline.tables import image_column, units_a_part, write_table
 from pipeline.topk import TopK, pack
 from schemas.exemplars import EXEMPLARS, FOCUS
 
@@ -76,7 +76,7 @@ def exemplar_tables(run: Path) -> int:
     """Writes exemplars as mining does; the bytes they take."""
     random = np.random.default_rng(0)
     for layer in range(LAYERS):
-        step = units_a_group(EXEMPLARS_EACH)
+        step = units_a_part(EXEMPLARS_EACH)
         parts = (
             _exemplars(random, f"layer{layer}", range(first, min(first + step, UNITS)))
             for first in range(0, UNITS, step)

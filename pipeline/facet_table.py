@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.files import table_file
-from pipeline.tables import MOST_ROWS_A_GROUP, completed, image_column, read_rows, write_table
+from pipeline.tables import completed, image_column, read_rows, write_table
 from schemas.facets import FACETS
 
 
@@ -36,5 +36,4 @@ def add_facets(run: Path, layer: str, preset: str, drawn: pa.Table) -> None:
         same = pc.and_(pc.equal(before["preset"], preset), pc.is_in(before["unit"], table["unit"].combine_chunks()))
         table = pa.concat_tables([before.filter(pc.invert(same)), table])
     table = table.sort_by([("unit", "ascending"), ("preset", "ascending"), ("facet", "ascending")])
-    parts = (table.slice(at, MOST_ROWS_A_GROUP) for at in range(0, max(len(table), 1), MOST_ROWS_A_GROUP))
-    write_table(path, FACETS, parts)
+    write_table(path, FACETS, [table])

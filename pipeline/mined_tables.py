@@ -23,7 +23,7 @@ from pipeline.receptive_field import Field
 from pipeline.sketch_tables import write_sketches
 from pipeline.sketches import Sketches
 from pipeline.statistics import Statistics
-from pipeline.tables import image_column, units_a_group, write_rows, write_table
+from pipeline.tables import image_column, units_a_part, write_rows, write_table
 from pipeline.taps import unit_offsets
 from pipeline.units import unit_table
 from schemas.exemplars import EXEMPLARS, FOCUS
@@ -86,7 +86,7 @@ class MinedTables:
         """One layer's files of `exemplars/`, `units/`, `labels/` and `sketches/`."""
         most = int(self.rows.rank.max(initial=0)) + 1
         write_table(
-            table_file(self.run, "exemplars", layer.name), EXEMPLARS, self._exemplar_parts(layer, units_a_group(most))
+            table_file(self.run, "exemplars", layer.name), EXEMPLARS, self._exemplar_parts(layer, units_a_part(most))
         )
         first = self.first_unit[layer.name]
         part = self.rows.of_units(first, first + layer.units)
@@ -111,7 +111,7 @@ class MinedTables:
         return known | {label: name for label, name in given if label is not None and name is not None}
 
     def _exemplar_parts(self, layer: Layer, step: int) -> Iterator[pa.Table]:
-        """One table for every `step` units, so that a row group holds whole units."""
+        """One table for every `step` units, so that row groups hold whole units."""
         rows, first = self.rows, self.first_unit[layer.name]
         names = pa.array(self.names, pa.string())
         for begin in range(first, first + layer.units, step):

@@ -7,24 +7,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError, first_line
 from pipeline.files import is_local, local_copy, written_aside
 from schemas.fields import IMAGE
 
-MOST_ROWS_A_GROUP = 450
+ROWS_A_PART = 450
+MOST_ROWS_A_GROUP = 1_800
+MOST_BYTES_A_GROUP = 9_000_000  # of pictures: what looking up one unit costs at most, read from S3
 _SORTED_BY = ("layer", "unit")  # statistics of other columns exclude no row group, but cost a sixth of a look-up
 
 
 def write_table(path: Path, schema: pa.Schema, parts: Iterable[pa.Table]) -> None:
-    """Writes `parts` one after the other; a part of up to 450 rows is a row group of its own.
+    """Writes `parts` one after the other; no part of up to 450 rows is divided among row groups.
 
     Encoded pictures are stored as they are, everything else as zstd. Raises `UserError` if `path` cannot be written.
     """
     with written_aside(path) as aside, pq.ParquetWriter(aside, schema, **_layout(schema)) as writer:
-        for part in parts:
-            writer.write_table(part.cast(schema), row_group_size=MOST_ROWS_A_GROUP if _has_images(schema) else None)
+        for group in _row_groups(parts) if _has_images(schema) else parts:
+            writer.write_table(group.cast(schema))
 
 
 def write_rows(path: Path, schema: pa.Schema, rows: list[dict[str, object]]) -> None:
@@ -88,9 +91,44 @@ def completed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def units_a_group(k: int) -> int:
-    """How many units with k exemplars each make a row group of at most 450 rows."""
-    return max(1, MOST_ROWS_A_GROUP // max(k, 1))
+def units_a_part(k: int) -> int:
+    """How many units with k exemplars each make a part of at most 450 rows."""
+    return max(1, ROWS_A_PART // max(k, 1))
+
+
+def _in_parts(table: pa.Table) -> Iterator[pa.Table]:
+    """A table in parts of 450 rows; one without rows is a part as well."""
+    return (table.slice(at, ROWS_A_PART) for at in range(0, max(len(table), 1), ROWS_A_PART))
+
+
+def _row_groups(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Gathers parts until their pictures take 9 MB or their rows are 1,800.
+
+    Few groups make footers short, and a folder of many layers quick to look a unit up in; small ones make that cheap
+    where every byte is fetched. What comes in such groups is left in them.
+    """
+    gathered: list[pa.Table] = []
+    rows = size = 0
+    for part in parts:
+        for piece in [part] if _fits(len(part), _picture_bytes(part)) else _in_parts(part):
+            more = _picture_bytes(piece)
+            if gathered and not _fits(rows + len(piece), size + more):
+                yield pa.concat_tables(gathered)
+                gathered, rows, size = [], 0, 0
+            gathered.append(piece)
+            rows, size = rows + len(piece), size + more
+    if gathered:
+        yield pa.concat_tables(gathered)
+
+
+def _fits(rows: int, size: int) -> bool:
+    return rows <= MOST_ROWS_A_GROUP and size <= MOST_BYTES_A_GROUP
+
+
+def _picture_bytes(rows: pa.Table) -> int:
+    """How many bytes the pictures of `rows` have."""
+    pictures = (rows[column.name] for column in rows.schema if column.type == IMAGE)
+    return sum(pc.sum(pc.binary_length(pc.struct_field(column, "bytes"))).as_py() or 0 for column in pictures)
 
 
 def _has_images(schema: pa.Schema) -> bool:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.files import table_file
-from pipeline.tables import MOST_ROWS_A_GROUP, image_column, read_rows, write_table
+from pipeline.tables import ROWS_A_PART, image_column, read_rows, write_table
 from schemas.views import INPUT_BOX, VIEWS
 
 SEEN = pa.schema(
@@ -52,19 +52,19 @@ class LayerViews:
         """
         order = np.argsort(seen["row"].to_numpy(), kind="stable")
         places = order[np.searchsorted(seen["row"].to_numpy()[order], wanted["row"].to_numpy())]
-        write_table(self.path, VIEWS, self._groups(wanted, seen, places, recipe))
+        write_table(self.path, VIEWS, self._parts(wanted, seen, places, recipe))
 
-    def _groups(self, wanted: pa.Table, seen: pa.Table, places: np.ndarray, recipe: str) -> Iterator[pa.Table]:
-        """Row groups, so that one unit is quickly found and few pictures are in memory together."""
+    def _parts(self, wanted: pa.Table, seen: pa.Table, places: np.ndarray, recipe: str) -> Iterator[pa.Table]:
+        """Few rows at a time, so that few pictures are in memory together."""
         batches = _Batches(seen)
-        for at in range(0, max(len(wanted), 1), MOST_ROWS_A_GROUP):
-            some = wanted.slice(at, MOST_ROWS_A_GROUP)
+        for at in range(0, max(len(wanted), 1), ROWS_A_PART):
+            some = wanted.slice(at, ROWS_A_PART)
             columns = {name: some[name] for name in ("unit", "rank", "image_id")} | {
                 "layer": pa.array([self.layer] * len(some), pa.string()),
                 "method": pa.array([self.method] * len(some), pa.string()),
                 "recipe": pa.array([recipe] * len(some), pa.string()),
             }
-            found = batches.take(places[at : at + MOST_ROWS_A_GROUP].tolist())
+            found = batches.take(places[at : at + ROWS_A_PART].tolist())
             columns |= {name: found[name] for name in ("scale", *INPUT_BOX)}
             columns["view"] = image_column(found["picture"].combine_chunks())
             yield pa.table([columns[name] for name in VIEWS.names], schema=VIEWS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.files import table_file
-from pipeline.tables import MOST_ROWS_A_GROUP, completed, image_column, parquet_file, read_rows, write_table
+from pipeline.tables import completed, image_column, parquet_file, read_rows, write_table
 from schemas.units import UNITS
 from schemas.visualizations import VISUALIZATIONS
 
@@ -80,7 +80,7 @@ class LayerPictures:
         before = completed(self._rows(), VISUALIZATIONS)
         kept = before.filter(pc.invert(pc.is_in(before["unit"], drawn["unit"].combine_chunks())))
         rows = pa.concat_tables([kept, table]).sort_by([("unit", "ascending"), ("facet", "ascending")])
-        write_table(self.path, VISUALIZATIONS, _groups(rows))
+        write_table(self.path, VISUALIZATIONS, [rows])
 
     def show(self, units: Collection[int]) -> None:
         """Has the units table show the pictures of `units`, of several facets the one that drives the unit hardest."""
@@ -96,7 +96,7 @@ class LayerPictures:
         of_before = columns["interpretability_visualization"].to_pylist()  # a new picture has no score yet
         scores = [None if unit in best else score for unit, score in enumerate(of_before)]
         columns["interpretability_visualization"] = pa.array(scores, pa.float64())
-        write_table(self.units_path, UNITS, _groups(pa.table(columns, schema=UNITS)))
+        write_table(self.units_path, UNITS, [pa.table(columns, schema=UNITS)])
 
     def count(self) -> Counter[str]:
         """How many pictures, of how many units; how many have a ratio, and one of at least 1; a rank, and rank 0."""
@@ -142,8 +142,3 @@ def _ratio(activation: float, most: float | None) -> float | None:
 def _by_unit(rows: pa.Table, columns: Sequence[str]) -> dict[int, tuple[object, ...]]:
     values = (map(str, rows[name].to_pylist()) for name in columns)  # as text a NaN equals itself
     return dict(zip(rows["unit"].to_pylist(), zip(*values, strict=True), strict=True))
-
-
-def _groups(table: pa.Table) -> Iterator[pa.Table]:
-    """Row groups, so that one unit is quickly found."""
-    return (table.slice(at, MOST_ROWS_A_GROUP) for at in range(0, max(len(table), 1), MOST_ROWS_A_GROUP))

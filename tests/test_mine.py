@@ -351,7 +351,7 @@ def test_row_groups_are_small_and_hold_whole_units(folder, tmp_path):
     file = pq.ParquetFile(tmp_path / "run" / "exemplars" / "layer3.0.add.parquet")
     for group in range(file.num_row_groups):
         units = file.read_row_group(group, ["unit"])["unit"].to_numpy()
-        assert len(units) <= 450 and (np.bincount(units - units.min()) == 12).all()
+        assert len(units) <= 1800 and (np.bincount(units - units.min()) == 12).all()
 
 
 def test_only_the_needed_part_of_the_network_is_kept():

@@ -6,10 +6,13 @@ import importlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.files import safe_name, written_aside
@@ -92,10 +95,44 @@ def test_pictures_are_stored_as_they_are_and_named_for_hugging_face(tmp_path):
     assert list(features) == EXEMPLARS.names
 
 
-def test_row_groups_have_at_most_450_rows(tmp_path):
-    write_table(tmp_path / "t.parquet", EXEMPLARS, [example(EXEMPLARS, 1000)])
-    metadata = pq.ParquetFile(tmp_path / "t.parquet").metadata
-    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [450, 450, 100]
+def pictured(rows: int, size: int) -> pa.Table:
+    """A part of `exemplars/` whose pictures have so many bytes each."""
+    crops = image_column([bytes(size)] * rows)
+    return example(EXEMPLARS, rows).set_column(EXEMPLARS.get_field_index("crop"), EXEMPLARS.field("crop"), crops)
+
+
+def row_groups(path: Path) -> list[int]:
+    metadata = pq.ParquetFile(path).metadata
+    return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+
+
+@pytest.mark.parametrize(
+    ("parts", "groups"),
+    [
+        ([(450, 10)] * 9, [1800, 1800, 450]),
+        ([(450, 20_000)] * 3, [450, 450, 450]),
+        ([(400, 10_000)] * 5, [800, 800, 400]),
+        ([(2000, 10)], [1800, 200]),
+        ([(1800, 20_000)], [450] * 4),
+        ([(300, 50_000), (10, 10), (400, 10_000)], [300, 410]),
+        ([(0, 0)], [0]),
+    ],
+)
+def test_a_row_group_has_at_most_1800_rows_and_9_mb_of_pictures_unless_it_is_one_part(parts, groups, tmp_path):
+    write_table(tmp_path / "t.parquet", EXEMPLARS, (pictured(*part) for part in parts))
+    assert row_groups(tmp_path / "t.parquet") == groups or (groups == [0] and not row_groups(tmp_path / "t.parquet"))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(1, 450), st.sampled_from([0, 900, 9_000, 40_000])), min_size=1, max_size=9))
+def test_parts_are_never_divided_and_a_table_written_again_keeps_its_row_groups(tmp_path, parts):
+    path = tmp_path / "t.parquet"
+    write_table(path, EXEMPLARS, (pictured(*part) for part in parts))
+    before = row_groups(path)
+    assert {0, *np.cumsum(before)} <= {0, *np.cumsum([rows for rows, _ in parts])}
+    file = pq.ParquetFile(path)
+    write_table(path, EXEMPLARS, [file.read_row_group(group) for group in range(file.num_row_groups)])
+    assert row_groups(path) == before
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):
