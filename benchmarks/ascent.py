@@ -26,8 +26,8 @@ from benchmarks.subject import PREPROCESSING, layers_of, network
 from pipeline.ascent.ascend import batch_size
 from pipeline.ascent.climb import Climb
 from pipeline.ascent.presets import find_preset
-from pipeline.layers import Layer
-from pipeline.receptive_field import receptive_fields
+from pipeline.network.layers import Layer
+from pipeline.receptive_fields.receptive_field import receptive_fields
 
 BAR = 10
 CPU = torch.device("cpu")

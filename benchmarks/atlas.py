@@ -25,8 +25,8 @@ import uvicorn
 from benchmarks.scale import EXEMPLARS_EACH, LAYERS, UNITS, exemplar_tables
 from pipeline.atlas.server import HOST, application, listening
 from pipeline.cores import usable_cores
-from pipeline.files import table_file
-from pipeline.tables import ROWS_A_PART, image_column, write_rows, write_table
+from pipeline.storage.files import table_file
+from pipeline.storage.parquet import ROWS_A_PART, image_column, write_rows, write_table
 from schemas.exemplars import EXEMPLARS
 from schemas.images import IMAGES
 from schemas.layers import LAYERS as LAYERS_TABLE

@@ -22,12 +22,12 @@ from benchmarks.mining import CPU, K
 from benchmarks.photographs import photographs
 from benchmarks.rounds import interleaved
 from benchmarks.subject import PREPROCESSING, network, normalized, tapped
-from pipeline.compute import Compute, Runner, default_batch_size
 from pipeline.cores import usable_cores
-from pipeline.images import decode, network_pixels
-from pipeline.keep import Keep
-from pipeline.scan import ScanSettings, scan
-from pipeline.sources import blocks_of, find_dataset
+from pipeline.datasets.sources import blocks_of, find_dataset
+from pipeline.preprocessing.images import decode, network_pixels
+from pipeline.readings.keep import Keep
+from pipeline.scanning.compute import Compute, Runner, default_batch_size
+from pipeline.scanning.scan import ScanSettings, scan
 
 BAR = 0.90
 

@@ -16,17 +16,17 @@ import torch
 import torchvision
 
 from benchmarks.rounds import Timing, interleaved
-from pipeline.accumulators import Feed, new_accumulators
 from pipeline.ascent.climb import Climb
 from pipeline.ascent.presets import find_preset
-from pipeline.compute import PRECISIONS, Compute, Runner
 from pipeline.cores import usable_cores
-from pipeline.images import Normalize, Preprocessing
-from pipeline.keep import Keep
-from pipeline.layers import Traced
-from pipeline.receptive_field import receptive_fields
-from pipeline.seen import Seen
-from pipeline.taps import TappedNetwork, read_map, read_rows
+from pipeline.network.layers import Traced
+from pipeline.preprocessing.images import Normalize, Preprocessing
+from pipeline.readings.accumulators import Feed, new_accumulators
+from pipeline.readings.keep import Keep
+from pipeline.readings.seen import Seen
+from pipeline.readings.taps import TappedNetwork, read_map, read_rows
+from pipeline.receptive_fields.receptive_field import receptive_fields
+from pipeline.scanning.compute import PRECISIONS, Compute, Runner
 
 BAR = 0.90
 K = 50

@@ -17,16 +17,16 @@ from tempfile import TemporaryDirectory
 from benchmarks.mining import CPU, K
 from pipeline import record
 from pipeline.allocator import keep_freed_memory
-from pipeline.batches import Batch
-from pipeline.compute import Compute, Runner, default_batch_size
 from pipeline.cores import usable_cores
-from pipeline.keep import Keep
-from pipeline.layers import Traced
-from pipeline.ledger import Ledger
-from pipeline.models import load_network
-from pipeline.scan import ScanSettings, scan
-from pipeline.sources import Block, find_dataset
-from pipeline.taps import TappedNetwork
+from pipeline.datasets.batches import Batch
+from pipeline.datasets.sources import Block, find_dataset
+from pipeline.network.layers import Traced
+from pipeline.network.models import load_network
+from pipeline.readings.keep import Keep
+from pipeline.readings.taps import TappedNetwork
+from pipeline.scanning.compute import Compute, Runner, default_batch_size
+from pipeline.scanning.ledger import Ledger
+from pipeline.scanning.scan import ScanSettings, scan
 
 BAR = 0.05
 

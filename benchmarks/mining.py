@@ -21,12 +21,12 @@ import torch
 from benchmarks.elsewhere import Elsewhere
 from benchmarks.rounds import Timing, interleaved
 from benchmarks.subject import PREPROCESSING, network, normalized, pixels, tapped
-from pipeline.accumulators import Feed, new_accumulators
-from pipeline.compute import PRECISIONS, Compute, Runner, default_batch_size
 from pipeline.cores import usable_cores
-from pipeline.keep import Keep
-from pipeline.seen import Seen
-from pipeline.taps import Readings, unit_offsets
+from pipeline.readings.accumulators import Feed, new_accumulators
+from pipeline.readings.keep import Keep
+from pipeline.readings.seen import Seen
+from pipeline.readings.taps import Readings, unit_offsets
+from pipeline.scanning.compute import PRECISIONS, Compute, Runner, default_batch_size
 
 KEEP = Keep()
 CPU = torch.device("cpu")

@@ -16,11 +16,11 @@ from torch.nn import functional
 from benchmarks.rounds import interleaved
 from pipeline.allocator import keep_freed_memory
 from pipeline.cores import usable_cores
-from pipeline.seen import Seen
-from pipeline.sketches import Sketches
-from pipeline.statistics import Statistics
-from pipeline.taps import Readings, read_map
-from pipeline.topk import pack
+from pipeline.readings.seen import Seen
+from pipeline.readings.sketches import Sketches
+from pipeline.readings.statistics import Statistics
+from pipeline.readings.taps import Readings, read_map
+from pipeline.readings.topk import pack
 
 MAPS = ((64, 111), (16, 55), (64, 55), (128, 27), (192, 13), (1000, 13))
 UNITS, K, BATCH, ROUNDS = 3944, 50, 64, 15

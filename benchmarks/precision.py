@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline.devices import pick_device
-from pipeline.keep import Keep
-from pipeline.layers import Traced
-from pipeline.mine import MineSettings, mine
-from pipeline.models import load_network
-from pipeline.sources import find_dataset
+from pipeline.datasets.sources import find_dataset
+from pipeline.network.devices import pick_device
+from pipeline.network.layers import Traced
+from pipeline.network.models import load_network
+from pipeline.readings.keep import Keep
+from pipeline.stages.mine import MineSettings, mine
 
 OTHERS = {
     "batches of 64": {"batch_size": 64},

@@ -21,12 +21,12 @@ import torch
 
 from pipeline.allocator import keep_freed_memory
 from pipeline.cores import usable_cores
-from pipeline.files import table_file
-from pipeline.keep import Keep
-from pipeline.limits import most_blocks
+from pipeline.readings.keep import Keep
+from pipeline.readings.topk import TopK, pack
 from pipeline.run import Run
-from pipeline.tables import image_column, units_a_part, write_table
-from pipeline.topk import TopK, pack
+from pipeline.scanning.limits import most_blocks
+from pipeline.storage.files import table_file
+from pipeline.storage.parquet import image_column, units_a_part, write_table
 from schemas.exemplars import EXEMPLARS, FOCUS
 
 K = 100

@@ -7,9 +7,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from pipeline.images import Normalize, Preprocessing
-from pipeline.layers import Layer, Traced
-from pipeline.taps import TappedNetwork
+from pipeline.network.layers import Layer, Traced
+from pipeline.preprocessing.images import Normalize, Preprocessing
+from pipeline.readings.taps import TappedNetwork
 
 PREPROCESSING = Preprocessing.usual(256, (224, 224))
 

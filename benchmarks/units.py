@@ -20,14 +20,14 @@ import torch
 from benchmarks.elsewhere import Elsewhere
 from benchmarks.rounds import interleaved
 from benchmarks.subject import PREPROCESSING, layers_of, network, pixels
-from pipeline.accumulators import Feed, new_accumulators
 from pipeline.allocator import keep_freed_memory
-from pipeline.compute import Compute, Runner, default_batch_size
 from pipeline.cores import usable_cores
-from pipeline.keep import Keep
-from pipeline.positions import draws
-from pipeline.seen import Seen, identity
-from pipeline.taps import SAMPLED, Readings, TappedNetwork, unit_offsets
+from pipeline.readings.accumulators import Feed, new_accumulators
+from pipeline.readings.keep import Keep
+from pipeline.readings.positions import draws
+from pipeline.readings.seen import Seen, identity
+from pipeline.readings.taps import SAMPLED, Readings, TappedNetwork, unit_offsets
+from pipeline.scanning.compute import Compute, Runner, default_batch_size
 
 CPU = torch.device("cpu")
 PLAIN = ("statistics", "topk")

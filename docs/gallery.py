@@ -23,18 +23,18 @@ from pipeline.ascent.generators import load_generator
 from pipeline.ascent.presets import PRESETS
 from pipeline.ascent.presets.gan_prior import with_generator
 from pipeline.ascent.recipe import Preset
-from pipeline.devices import compute_exactly
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
-from pipeline.files import table_file
-from pipeline.layers import Traced
 from pipeline.mined_network import mined_network
-from pipeline.ranking import COLUMNS, Ranking
-from pipeline.receptive_field import receptive_fields
+from pipeline.network.devices import compute_exactly
+from pipeline.network.layers import Traced
+from pipeline.network.subject import Subject
+from pipeline.receptive_fields.receptive_field import receptive_fields
 from pipeline.run import Run, open_run
-from pipeline.spectrum import spectrum_of
-from pipeline.subject import Subject
-from pipeline.tables import read_rows
+from pipeline.stages.ranking import COLUMNS, Ranking
+from pipeline.stages.spectrum import spectrum_of
+from pipeline.storage.files import table_file
+from pipeline.storage.parquet import read_rows
 from pipeline.work import AscentBatch, AscentWork
 
 HERE = Path(__file__).parent

@@ -12,10 +12,10 @@ from rich.table import Table
 from jobs.console import Display
 from jobs.options import Device, FinishedRun, Json, Quiet
 from pipeline.choose import choose_layers
-from pipeline.compare import MOST, Best, best_pairs, compare_runs
-from pipeline.devices import compute_exactly, pick_device
 from pipeline.errors import UserError
-from pipeline.nearest import EXACT, SEARCHES
+from pipeline.network.devices import compute_exactly, pick_device
+from pipeline.relations.compare import MOST, Best, best_pairs, compare_runs
+from pipeline.relations.nearest import EXACT, SEARCHES
 from pipeline.run import open_run
 
 SHOWN = 10

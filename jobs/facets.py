@@ -19,8 +19,8 @@ from jobs.options import (
 )
 from pipeline.ascent.facets import check_installed
 from pipeline.engines.ray import BLOCK_SECONDS
-from pipeline.exemplar_facets import facet_run
 from pipeline.run import open_run
+from pipeline.stages.exemplar_facets import facet_run
 
 
 def facets(

@@ -14,12 +14,12 @@ from pipeline.ascent.presets import find_preset
 from pipeline.ascent.presets.gan_prior import with_generator
 from pipeline.ascent.recipe import Preset
 from pipeline.choose import choose_layers, choose_units, parse_units
-from pipeline.devices import compute_exactly, pick_device
 from pipeline.engines.local import LocalEngine
 from pipeline.engines.ray import RayEngine
-from pipeline.layers import Layer, Traced
 from pipeline.mined_network import mined_network
-from pipeline.models import Network
+from pipeline.network.devices import compute_exactly, pick_device
+from pipeline.network.layers import Layer, Traced
+from pipeline.network.models import Network
 from pipeline.run import Run
 
 

@@ -10,17 +10,17 @@ import typer
 from jobs.console import Display
 from jobs.options import MODEL_HELP, WEIGHTS_HELP, Json, Layers, Quiet
 from pipeline.choose import choose_layers
-from pipeline.devices import compute_exactly
 from pipeline.errors import UserError
-from pipeline.files import safe_name
 from pipeline.inspect.attention import class_attention
 from pipeline.inspect.maps import Shown, find_class, show
 from pipeline.inspect.page import Sheet, layer_sheets, save, write_page
 from pipeline.inspect.pictures import attention_sheet
-from pipeline.layers import Traced
 from pipeline.mined_network import mined_network
-from pipeline.models import Network, check_name, load_network
+from pipeline.network.devices import compute_exactly
+from pipeline.network.layers import Traced
+from pipeline.network.models import Network, check_name, load_network
 from pipeline.run import open_run
+from pipeline.storage.files import safe_name
 
 
 def inspect(

@@ -12,12 +12,12 @@ from rich.table import Table
 
 from jobs.console import Display
 from jobs.options import MODEL_HELP, WEIGHTS_HELP, Channels, Crop, Interpolation, Mean, Resize, Std
-from pipeline.layer_table import layer_rows
-from pipeline.layers import Traced
-from pipeline.layouts import SEQUENCE, TOKENS, WINDOW_MAPS, WINDOWS
-from pipeline.models import load_network
-from pipeline.receptive_field import receptive_fields
-from pipeline.wishes import Wishes
+from pipeline.network.layers import Traced
+from pipeline.network.layouts import SEQUENCE, TOKENS, WINDOW_MAPS, WINDOWS
+from pipeline.network.models import load_network
+from pipeline.preprocessing.wishes import Wishes
+from pipeline.receptive_fields.receptive_field import receptive_fields
+from pipeline.tables.layer_table import layer_rows
 
 
 def layers(

@@ -30,26 +30,26 @@ from jobs.options import (
 )  # fmt: skip
 from jobs.summary import show_summary
 from pipeline.ascent.facets import check_installed
-from pipeline.check_crops import MOST as MOST_CHECKED
-from pipeline.check_crops import check_crops as check_mined_crops
+from pipeline.datasets.sources import find_dataset
 from pipeline.engines.ray import BLOCK_SECONDS
-from pipeline.exemplar_facets import facet_run
-from pipeline.files import run_folder, safe_name
-from pipeline.focus import MOST, focus_run
-from pipeline.keep import Keep, parse_bands, parse_maxima
-from pipeline.layers import Traced
-from pipeline.mine import MineSettings
-from pipeline.mine import mine as mine_dataset
-from pipeline.models import check_name, load_network
-from pipeline.neighbors import find_neighbors, sketch_length
+from pipeline.network.layers import Traced
+from pipeline.network.models import check_name, load_network
+from pipeline.network.weights import listed
+from pipeline.preprocessing.wishes import Wishes
+from pipeline.readings.keep import Keep, parse_bands, parse_maxima
+from pipeline.readings.sketches import LENGTH
+from pipeline.relations.neighbors import find_neighbors, sketch_length
 from pipeline.run import open_run
 from pipeline.sheets.write import write_overviews, write_sheets
-from pipeline.sketches import LENGTH
-from pipeline.sources import find_dataset
-from pipeline.views import view_run
-from pipeline.visualize import visualize_run
-from pipeline.weights import listed
-from pipeline.wishes import Wishes
+from pipeline.stages.check_crops import MOST as MOST_CHECKED
+from pipeline.stages.check_crops import check_crops as check_mined_crops
+from pipeline.stages.exemplar_facets import facet_run
+from pipeline.stages.focus import MOST, focus_run
+from pipeline.stages.mine import MineSettings
+from pipeline.stages.mine import mine as mine_dataset
+from pipeline.stages.views import view_run
+from pipeline.stages.visualize import visualize_run
+from pipeline.storage.files import run_folder, safe_name
 
 SHEETS_A_LAYER = 12
 

@@ -25,8 +25,8 @@ from jobs.options import (
 )
 from pipeline.engines.ray import BLOCK_SECONDS
 from pipeline.run import open_run
-from pipeline.score import score_run, weak_bands
-from pipeline.similarity import BUILTIN, check_similarity
+from pipeline.stages.score import score_run, weak_bands
+from pipeline.stages.similarity import BUILTIN, check_similarity
 
 
 def score(

@@ -10,8 +10,8 @@ import typer
 
 from jobs.console import Display
 from jobs.options import Json, Quiet
-from pipeline.shard_writer import out_folder, write_shards
-from pipeline.sources import find_dataset
+from pipeline.datasets.shard_writer import out_folder, write_shards
+from pipeline.datasets.sources import find_dataset
 
 
 def shards(

@@ -13,7 +13,7 @@ from pipeline.run import open_run
 from pipeline.sheets.region import Shown
 from pipeline.sheets.unit_sheet import Look
 from pipeline.sheets.write import Format, write_grids, write_overviews, write_sheets
-from pipeline.views import check_method
+from pipeline.stages.views import check_method
 
 
 def sheets(

@@ -6,9 +6,9 @@ from rich import box
 from rich.table import Table
 
 from jobs.console import Display
-from pipeline.files import safe_name
 from pipeline.run import Run
-from pipeline.tables import parquet_file
+from pipeline.storage.files import safe_name
+from pipeline.storage.parquet import parquet_file
 
 
 def show_summary(run: Run, display: Display) -> None:

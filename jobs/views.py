@@ -21,9 +21,9 @@ from jobs.options import (
     WorkerCores,
 )
 from pipeline.engines.ray import BLOCK_SECONDS
-from pipeline.projection import METHODS
+from pipeline.exemplars.projection import METHODS
 from pipeline.run import open_run
-from pipeline.views import MOST, check_method, view_run
+from pipeline.stages.views import MOST, check_method, view_run
 
 
 def views(

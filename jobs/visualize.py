@@ -25,7 +25,7 @@ from jobs.options import (
 from pipeline.ascent.presets import PRESETS
 from pipeline.engines.ray import BLOCK_SECONDS
 from pipeline.run import open_run
-from pipeline.visualize import visualize_run
+from pipeline.stages.visualize import visualize_run
 
 
 def visualize(

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from pipeline.errors import UserError, near_matches
-from pipeline.files import table_file
 from pipeline.run import Run
-from pipeline.tables import read_rows
+from pipeline.storage.files import table_file
+from pipeline.storage.parquet import read_rows
 
 
 def parse_units(text: str) -> list[int]:

@@ -6,10 +6,10 @@ from dataclasses import fields
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.models import Network, load_network
+from pipeline.network.models import Network, load_network
+from pipeline.network.weights import RANDOM
+from pipeline.preprocessing.wishes import Wishes
 from pipeline.run import Run
-from pipeline.weights import RANDOM
-from pipeline.wishes import Wishes
 
 
 def mined_network(run: Run, weights: str = "") -> Network:

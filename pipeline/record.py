@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from pipeline.checked_record import parsed
-from pipeline.compute import Compute
+from pipeline.datasets.sources import Dataset
 from pipeline.errors import UserError
-from pipeline.files import write_bytes
-from pipeline.keep import Keep
-from pipeline.layers import Layer
-from pipeline.models import Network
-from pipeline.sources import Dataset
+from pipeline.network.layers import Layer
+from pipeline.network.models import Network
+from pipeline.readings.keep import Keep
+from pipeline.scanning.compute import Compute
+from pipeline.storage.files import write_bytes
 
 _PACKAGES = (
     "actmine",

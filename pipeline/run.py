@@ -13,12 +13,12 @@ import pyarrow as pa
 from PIL import Image
 
 from pipeline.checked_record import Record, checked, parsed
+from pipeline.datasets.shards import Place, Shard, read_bytes
 from pipeline.errors import UserError, first_line, near_matches
-from pipeline.files import is_local, local_copy, run_folder, safe_name, table_file
-from pipeline.images import decode
-from pipeline.keep import BOTTOM, TOP, band_name
-from pipeline.shards import Place, Shard, read_bytes
-from pipeline.tables import parquet_file, read_rows
+from pipeline.preprocessing.images import decode
+from pipeline.readings.keep import BOTTOM, TOP, band_name
+from pipeline.storage.files import is_local, local_copy, run_folder, safe_name, table_file
+from pipeline.storage.parquet import parquet_file, read_rows
 from schemas.views import VIEWS
 
 

@@ -16,18 +16,18 @@ from pipeline.ascent.ascend import Visualization, batch_size, draw
 from pipeline.ascent.climb import Climb
 from pipeline.ascent.recipe import Preset
 from pipeline.ascent.references import Exemplar, read_exemplars
-from pipeline.batches import ahead, map_in_order
-from pipeline.compute import Runner
-from pipeline.crops import CropPart, cut_all
+from pipeline.datasets.batches import ahead, map_in_order
+from pipeline.datasets.sources import Block
 from pipeline.engines.engine import Tally, Tell, Workplace
-from pipeline.exemplar_parts import ExemplarPart, Kernel, input_pixels, kernels
-from pipeline.images import Preprocessing
-from pipeline.layers import Layer, Traced
-from pipeline.receptive_field import Field
-from pipeline.scan import BlockState, ScanSettings, scan
-from pipeline.sources import Block
-from pipeline.subject import Subject
-from pipeline.taps import TappedNetwork
+from pipeline.exemplars.crops import CropPart, cut_all
+from pipeline.exemplars.exemplar_parts import ExemplarPart, Kernel, input_pixels, kernels
+from pipeline.network.layers import Layer, Traced
+from pipeline.network.subject import Subject
+from pipeline.preprocessing.images import Preprocessing
+from pipeline.readings.taps import TappedNetwork
+from pipeline.receptive_fields.receptive_field import Field
+from pipeline.scanning.compute import Runner
+from pipeline.scanning.scan import BlockState, ScanSettings, scan
 
 REMOTE_READS = 16
 """Winners that are read at once from shards elsewhere: each is a request of its own, most of it waiting."""

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.files import table_file
-from pipeline.histograms import PROBABILITIES, edges
-from pipeline.tables import image_column, write_rows, write_table
+from pipeline.readings.histograms import PROBABILITIES, edges
+from pipeline.storage.files import table_file
+from pipeline.storage.parquet import image_column, write_rows, write_table
 from schemas.exemplars import EXEMPLARS
 from schemas.facets import FACETS
 from schemas.images import IMAGES

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from pipeline.ascent.presets import find_preset
-from pipeline.layers import Traced
-from pipeline.mine import MineSettings, mine
-from pipeline.models import load_network
-from pipeline.neighbors import find_neighbors
-from pipeline.sources import Dataset, find_dataset
-from pipeline.visualize import visualize_run
+from pipeline.datasets.sources import Dataset, find_dataset
+from pipeline.network.layers import Traced
+from pipeline.network.models import load_network
+from pipeline.relations.neighbors import find_neighbors
+from pipeline.stages.mine import MineSettings, mine
+from pipeline.stages.visualize import visualize_run
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")

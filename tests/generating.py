@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.images import decode
-from pipeline.shards import Sample, read_samples
-from pipeline.sources import Dataset
+from pipeline.datasets.shards import Sample, read_samples
+from pipeline.datasets.sources import Dataset
+from pipeline.preprocessing.images import decode
 
 CODES, SIDE = 40, 24
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.batches import Member, read_batches
+from pipeline.datasets.batches import Member, read_batches
+from pipeline.datasets.shard_index import index_name, write_index
+from pipeline.datasets.shards import Rejected, Sample, Shard, read_samples
+from pipeline.datasets.sources import Dataset, find_dataset
 from pipeline.errors import UserError
-from pipeline.images import Preprocessing
-from pipeline.shard_index import index_name, write_index
-from pipeline.shards import Rejected, Sample, Shard, read_samples
-from pipeline.sources import Dataset, find_dataset
+from pipeline.preprocessing.images import Preprocessing
 
 SMALL = Preprocessing.usual(20, (16, 16))
 """A cheap preprocessing for tests that only count."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.geometry import Box
-from pipeline.layers import Layer, Traced
-from pipeline.layouts import as_map
-from pipeline.receptive_field import receptive_fields
+from pipeline.network.layers import Layer, Traced
+from pipeline.network.layouts import as_map
+from pipeline.preprocessing.geometry import Box
+from pipeline.receptive_fields.receptive_field import receptive_fields
 
 _NOTICED = 1e-40
 """Share of the largest gradient; what attention masks has less (e to the -100)."""

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from pipeline import range_requests, remote
+from pipeline.datasets import range_requests, remote
 
 Answer = tuple[int, dict[str, str], bytes]
 FAULTS = ("500", "503", "429", "reset", "cut", "stall")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -43,6 +44,39 @@ def test_there_is_no_cycle():
     packages = {name for name, path in MODULES.items() if path.name == "__init__.py"}
     graph = {name: imports_of(path) - packages for name, path in MODULES.items()}
     assert list(TopologicalSorter(graph).static_order())
+
+
+def test_rooms_of_the_library_import_one_way():
+    """A room is a folder of `pipeline/`; each file beside them is a room of its own."""
+
+    def room(name: str) -> str:
+        return ".".join(name.split(".")[:2])
+
+    within = {name: path for name, path in MODULES.items() if name.startswith("pipeline.")}
+    graph: dict[str, set[str]] = {}
+    for name, path in within.items():
+        others = {room(found) for found in imports_of(path) if found.startswith("pipeline.")}
+        graph.setdefault(room(name), set()).update(others - {room(name)})
+    assert len(graph) > 15 and list(TopologicalSorter(graph).static_order())
+
+
+def test_each_room_imports_only_from_rooms_that_architecture_md_names_before_it():
+    order = re.findall(r"^\*\*`(\w+)/`\*\*", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE)
+    assert {*order} == {path.parent.name for path in FILES if path.parent.parent.name == "pipeline"}
+    for name, path in MODULES.items():
+        room = name.split(".")[1:2]
+        if name.startswith("pipeline.") and room[0] in order:
+            found = {part.split(".")[1] for part in imports_of(path) if part.startswith("pipeline.")}
+            assert not found & {*order[order.index(room[0]) + 1 :]}, name
+
+
+def test_every_file_of_the_library_is_in_architecture_md():
+    told = (ROOT / "ARCHITECTURE.md").read_text()
+    listed = {*re.findall(r"`(\w+\.py)`", told)}
+    rest = ("ascent", "engines", "atlas", "sheets", "inspect", "demo")  # described by their parts
+    files = [path for path in FILES if "pipeline" in path.parts and path.parent.name not in rest]
+    missing = {path.name for path in files if "presets" not in path.parts} - listed - {"__init__.py"}
+    assert not {name for name in missing if not name.startswith("dependence_")}
 
 
 @pytest.mark.parametrize("name", MODULES)

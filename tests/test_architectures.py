@@ -17,12 +17,12 @@ from torch import nn
 from torchvision.models import maxvit, swin_transformer, vision_transformer
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from pipeline.images import Preprocessing
-from pipeline.keep import Keep
-from pipeline.layers import Layer, Traced
-from pipeline.mine import MineSettings, mine
-from pipeline.models import Network
-from pipeline.sources import find_dataset
+from pipeline.datasets.sources import find_dataset
+from pipeline.network.layers import Layer, Traced
+from pipeline.network.models import Network
+from pipeline.preprocessing.images import Preprocessing
+from pipeline.readings.keep import Keep
+from pipeline.stages.mine import MineSettings, mine
 from tests.making import encoded, picture
 
 SIDE, IMAGES, BATCH, K = 64, 64, 16, 5

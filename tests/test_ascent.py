@@ -22,14 +22,14 @@ from pipeline.ascent.regularizers import blur, natural_colours, natural_spectrum
 from pipeline.ascent.transforms import shift
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
-from pipeline.images import Preprocessing
-from pipeline.layers import Layer, Traced
-from pipeline.models import Network, load_network
-from pipeline.receptive_field import receptive_fields
-from pipeline.rectifiers import leaky, leaky_relu6
-from pipeline.shapes import tensor_shapes
-from pipeline.subject import Subject
-from pipeline.subnetwork import subnetwork
+from pipeline.network.layers import Layer, Traced
+from pipeline.network.models import Network, load_network
+from pipeline.network.rectifiers import leaky, leaky_relu6
+from pipeline.network.shapes import tensor_shapes
+from pipeline.network.subject import Subject
+from pipeline.network.subnetwork import subnetwork
+from pipeline.preprocessing.images import Preprocessing
+from pipeline.receptive_fields.receptive_field import receptive_fields
 from pipeline.work import AscentWork
 
 CPU = torch.device("cpu")

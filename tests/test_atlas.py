@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from pipeline.files import table_file
-from pipeline.tables import read_rows, write_table
+from pipeline.storage.files import table_file
+from pipeline.storage.parquet import read_rows, write_table
 from schemas.exemplars import EXEMPLARS
 from tests.atlas_browsing import LAYERS, Page, browsing, marks_of, unit_path
 from tests.atlas_tables import (

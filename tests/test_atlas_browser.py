@@ -23,9 +23,9 @@ from pipeline.atlas.export import export
 from pipeline.atlas.layer_pages import ON_ONE_PAGE, UNITS_A_PAGE
 from pipeline.atlas.links import segments
 from pipeline.atlas.server import HOST, application, listening
-from pipeline.files import table_file
 from pipeline.run import open_run
-from pipeline.tables import read_rows, write_table
+from pipeline.storage.files import table_file
+from pipeline.storage.parquet import read_rows, write_table
 from schemas.layers import LAYERS
 from schemas.units import UNITS
 from tests.atlas_tables import NAMES, PLAIN, SCRIPT, SIZE, TOPK, WIDTH, activation_of, label_of, number_of, write_run

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.atlas import reading
 from pipeline.errors import UserError
-from pipeline.files import table_file
+from pipeline.storage.files import table_file
 from tests.atlas_browsing import LAYERS, browsing, unit_path
 from tests.atlas_tables import PLAIN, WILD, write_run
 

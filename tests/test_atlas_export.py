@@ -15,9 +15,9 @@ from jobs.__main__ import application as commands
 from pipeline.atlas.export import MARKER, export
 from pipeline.atlas.links import segments
 from pipeline.errors import UserError
-from pipeline.files import table_file
 from pipeline.run import open_run
-from pipeline.tables import read_rows
+from pipeline.storage.files import table_file
+from pipeline.storage.parquet import read_rows
 from tests.atlas_tables import DEAD, HEBREW, KEYS, NAMES, PLAIN, SCRIPT, TOPK, WIDTH, WILD, write_run
 
 

@@ -9,9 +9,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from pipeline.atlas.export import export
-from pipeline.files import table_file
 from pipeline.run import open_run
-from pipeline.tables import read_rows
+from pipeline.storage.files import table_file
+from pipeline.storage.parquet import read_rows
 from tests.atlas_browsing import LAYERS, Page, browsing, unit_path
 from tests.atlas_tables import PLAIN, TOPK, WILD, write_run
 

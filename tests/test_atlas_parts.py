@@ -21,7 +21,7 @@ from pipeline.atlas.layer_pages import near
 from pipeline.atlas.links import Paths, segment, segments
 from pipeline.atlas.pictures import WHOLE_SIDE, encoded
 from pipeline.atlas.rendering import environment
-from pipeline.histograms import PROBABILITIES, edges
+from pipeline.readings.histograms import PROBABILITIES, edges
 from schemas.units import UNITS
 from tests.atlas_tables import large
 from tests.making import picture

@@ -20,7 +20,7 @@ import pipeline.atlas
 from jobs.__main__ import application as commands
 from pipeline.atlas.server import HOST, application, listening
 from pipeline.errors import UserError
-from pipeline.files import table_file
+from pipeline.storage.files import table_file
 from tests.atlas_browsing import LAYERS, Page, browsing, unit_path
 from tests.atlas_tables import (
     PLAIN,
@@ -112,7 +112,7 @@ def test_a_run_that_goes_while_it_is_served_is_told_in_a_sentence(tmp_path):
 def test_a_run_on_s3_is_shown_like_one_in_a_folder(client, root, monkeypatch):
     moto = pytest.importorskip("moto.server", reason="needs moto's server")
     s3fs = pytest.importorskip("s3fs", reason="needs the extra s3")
-    from pipeline.bucket import _Files
+    from pipeline.storage.bucket import _Files
 
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

@@ -18,12 +18,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from jobs.__main__ import application
+from pipeline.datasets.sources import find_dataset
 from pipeline.errors import UserError
-from pipeline.keep import Keep
-from pipeline.layers import Traced
-from pipeline.mine import MineSettings, mine
-from pipeline.models import load_network
-from pipeline.sources import find_dataset
+from pipeline.network.layers import Traced
+from pipeline.network.models import load_network
+from pipeline.readings.keep import Keep
+from pipeline.stages.mine import MineSettings, mine
 from tests.making import encoded, image_tar, jpeg, member, picture, png, write_folder, write_tar
 
 ROOT = Path(__file__).parents[1]
@@ -227,7 +227,7 @@ def test_a_disk_that_is_full_gets_one_sentence(good: Path, tmp_path: Path, monke
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipeline.files.os.fsync", full)
+    monkeypatch.setattr("pipeline.storage.files.os.fsync", full)
     assert "No space left on device" in complaint(good, tmp_path / "run")
 
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import batches
-from pipeline.batches import Batch, ahead, read_batches
-from pipeline.images import decode, network_pixels
-from pipeline.shards import Sample, Shard, ShardError
+from pipeline.datasets import batches
+from pipeline.datasets.batches import Batch, ahead, read_batches
+from pipeline.datasets.shards import Sample, Shard, ShardError
+from pipeline.preprocessing.images import decode, network_pixels
 from tests.making import SMALL, image_tar, jpeg, samples, write_tar
 
 

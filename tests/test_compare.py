@@ -14,17 +14,17 @@ from typer.testing import CliRunner
 
 from jobs.__main__ import application
 from pipeline import record
-from pipeline.compare import best_pairs, compare_runs
+from pipeline.datasets.sources import find_dataset
 from pipeline.errors import UserError
-from pipeline.keep import Keep
-from pipeline.layers import Traced
-from pipeline.mine import MineSettings, mine
-from pipeline.models import Network
-from pipeline.nearest import SEARCHES
-from pipeline.neighbors import find_neighbors
+from pipeline.network.layers import Traced
+from pipeline.network.models import Network
 from pipeline.progress import Silent
+from pipeline.readings.keep import Keep
+from pipeline.relations.compare import best_pairs, compare_runs
+from pipeline.relations.nearest import SEARCHES
+from pipeline.relations.neighbors import find_neighbors
 from pipeline.run import Run, open_run
-from pipeline.sources import find_dataset
+from pipeline.stages.mine import MineSettings, mine
 from tests.making import SMALL, jpeg, write_folder
 
 CPU = torch.device("cpu")

@@ -13,18 +13,18 @@ import torch
 import torchvision
 from torch import nn
 
-from pipeline import compiling
-from pipeline.compiling import decide, operations
-from pipeline.compute import Compute, Runner
+from pipeline.datasets.sources import find_dataset
 from pipeline.errors import UserError
-from pipeline.images import Normalize, Preprocessing
-from pipeline.keep import Keep
-from pipeline.layers import Traced
-from pipeline.mine import MineSettings, mine
-from pipeline.models import Network, load_network
+from pipeline.network.layers import Traced
+from pipeline.network.models import Network, load_network
+from pipeline.preprocessing.images import Normalize, Preprocessing
 from pipeline.progress import Silent
-from pipeline.sources import find_dataset
-from pipeline.taps import Readings, TappedNetwork
+from pipeline.readings.keep import Keep
+from pipeline.readings.taps import Readings, TappedNetwork
+from pipeline.scanning import compiling
+from pipeline.scanning.compiling import decide, operations
+from pipeline.scanning.compute import Compute, Runner
+from pipeline.stages.mine import MineSettings, mine
 from tests.making import picture
 
 CPU = torch.device("cpu")
@@ -190,6 +190,6 @@ def test_a_precision_that_a_device_does_not_have_is_a_sentence(monkeypatch):
     def refuse(self: nn.Module, pixels: torch.Tensor) -> None:
         raise RuntimeError("\"slow_conv2d_cpu\" not implemented for 'Half'")
 
-    monkeypatch.setattr("pipeline.compute._Whole.forward", refuse)
+    monkeypatch.setattr("pipeline.scanning.compute._Whole.forward", refuse)
     with pytest.raises(UserError, match=r"PRECISION=fp16 cannot be computed on cpu .*not implemented.*PRECISION=fp32"):
         Runner(tapped()[1], HOW, replace(Compute(CPU), precision="fp16"))

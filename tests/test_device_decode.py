@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.batches import read_batches
-from pipeline.compute import Compute, Runner
-from pipeline.device_decode import DeviceDecoder
+from pipeline.datasets.batches import read_batches
+from pipeline.datasets.sources import blocks_of, find_dataset
 from pipeline.errors import UserError
-from pipeline.images import Preprocessing, decode, jpeg_size, network_pixels
-from pipeline.keep import Keep
-from pipeline.layers import Traced
-from pipeline.mine import MineSettings, mine
-from pipeline.models import load_network
-from pipeline.scan import BlockState, ScanSettings, scan
-from pipeline.sources import blocks_of, find_dataset
-from pipeline.taps import TappedNetwork
+from pipeline.network.layers import Traced
+from pipeline.network.models import load_network
+from pipeline.preprocessing.device_decode import DeviceDecoder
+from pipeline.preprocessing.images import Preprocessing, decode, jpeg_size, network_pixels
+from pipeline.readings.keep import Keep
+from pipeline.readings.taps import TappedNetwork
+from pipeline.scanning.compute import Compute, Runner
+from pipeline.scanning.scan import BlockState, ScanSettings, scan
+from pipeline.stages.mine import MineSettings, mine
 from tests.making import encoded, jpeg, picture
 
 CPU = torch.device("cpu")

@@ -18,11 +18,10 @@ import pytest
 import torch
 import yaml
 
-from pipeline.accumulators import state_bytes as bytes_of_a_block
 from pipeline.ascent import ascend
 from pipeline.ascent.presets import find_preset
-from pipeline.compute import Compute, Runner
-from pipeline.crops import CROPS, CutTask, _in_parts, cut, cut_all
+from pipeline.datasets.shards import Shard, read_samples
+from pipeline.datasets.sources import Block
 from pipeline.engines.engine import Tally, Tell, Workplace
 from pipeline.engines.local import LocalEngine
 from pipeline.engines.ray import RayEngine
@@ -39,16 +38,17 @@ from pipeline.engines.schedule import (
     Told,
 )
 from pipeline.errors import UserError
-from pipeline.keep import Keep
-from pipeline.layers import Traced
-from pipeline.limits import LEAST_BLOCKS, STATE_BYTES, most_blocks
-from pipeline.models import load_network
-from pipeline.receptive_field import receptive_fields
-from pipeline.scan import ScanSettings, scan
-from pipeline.shards import Shard, read_samples
-from pipeline.sources import Block
-from pipeline.subject import Subject
-from pipeline.taps import TappedNetwork
+from pipeline.exemplars.crops import CROPS, CutTask, _in_parts, cut, cut_all
+from pipeline.network.layers import Traced
+from pipeline.network.models import load_network
+from pipeline.network.subject import Subject
+from pipeline.readings.accumulators import state_bytes as bytes_of_a_block
+from pipeline.readings.keep import Keep
+from pipeline.readings.taps import TappedNetwork
+from pipeline.receptive_fields.receptive_field import receptive_fields
+from pipeline.scanning.compute import Compute, Runner
+from pipeline.scanning.limits import LEAST_BLOCKS, STATE_BYTES, most_blocks
+from pipeline.scanning.scan import ScanSettings, scan
 from pipeline.work import AscentWork, ScanWork
 from tests.making import image_tar
 
@@ -329,7 +329,7 @@ def test_crops_come_in_bounded_parts_that_hold_everything_once(tmp_path, monkeyp
         tasks.append(CutTask(shard, sample.place, np.arange(row, row + count), boxes))
         row += count
     whole = [crop for task in tasks for crop in cut(task)]
-    monkeypatch.setattr("pipeline.crops._BYTES_A_PART", 5000)
+    monkeypatch.setattr("pipeline.exemplars.crops._BYTES_A_PART", 5000)
     parts = list(_in_parts(tasks))
     assert len(parts) > 5
     found = []
@@ -397,7 +397,7 @@ def test_a_very_wide_run_gets_fewer_blocks_so_that_states_fit_on_a_disk():
 def test_without_ray_there_is_a_sentence_and_all_else_works():
     code = (
         "import sys; sys.modules['ray'] = None\n"
-        "import pipeline.mine, jobs.mine\n"
+        "import pipeline.stages.mine, jobs.mine\n"
         "from pipeline.engines.ray import RayEngine\n"
         "try: RayEngine()\n"
         "except Exception as error: print(type(error).__name__, error)\n"

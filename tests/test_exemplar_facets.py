@@ -23,18 +23,18 @@ from typer.testing import CliRunner
 
 from jobs.__main__ import application
 from pipeline.ascent.facets import find_facets
+from pipeline.datasets.sources import Dataset, find_dataset
 from pipeline.engines.engine import Workplace
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
-from pipeline.exemplar_facets import facet_run, late_layer
-from pipeline.images import Preprocessing
-from pipeline.keep import Keep
-from pipeline.layers import Traced
-from pipeline.mine import MineSettings, mine
-from pipeline.models import Network, load_network
+from pipeline.network.layers import Traced
+from pipeline.network.models import Network, load_network
+from pipeline.preprocessing.images import Preprocessing
+from pipeline.readings.keep import Keep
 from pipeline.run import open_run
-from pipeline.sources import Dataset, find_dataset
-from pipeline.stage_store import StageStore
+from pipeline.stages.exemplar_facets import facet_run, late_layer
+from pipeline.stages.mine import MineSettings, mine
+from pipeline.storage.stage_store import StageStore
 from schemas.exemplars import EXEMPLARS
 from schemas.units import UNITS
 from tests.making import encoded, write_folder
@@ -193,7 +193,7 @@ def test_an_interrupted_call_goes_on_and_no_image_is_embedded_twice(run, monkeyp
                 raise KeyboardInterrupt
 
     monkeypatch.setattr(StageStore, "commit", killed)
-    monkeypatch.setattr("pipeline.embedding._PART", 40)
+    monkeypatch.setattr("pipeline.stages.embedding._PART", 40)
     with pytest.raises(KeyboardInterrupt):
         faceted(run, "first,second")
     assert len(parts[0]) == 40
@@ -214,7 +214,7 @@ def test_an_interrupted_call_finds_no_facets_twice(run, monkeypatch):
                 raise KeyboardInterrupt
 
     monkeypatch.setattr(StageStore, "commit", killed)
-    monkeypatch.setattr("pipeline.facet_work._PART", 3)
+    monkeypatch.setattr("pipeline.stages.facet_work._PART", 3)
     with pytest.raises(KeyboardInterrupt):
         faceted(run, "first,second")
     assert counts(run).isna().all()  # tables come last
@@ -224,10 +224,10 @@ def test_an_interrupted_call_finds_no_facets_twice(run, monkeypatch):
 
 
 def test_processes_and_workers_elsewhere_give_the_bytes_of_this_process(run, monkeypatch):
-    monkeypatch.setattr("pipeline.facet_work._PART", 3)
+    monkeypatch.setattr("pipeline.stages.facet_work._PART", 3)
     copies = [Path(shutil.copytree(run, run.with_name(name))) for name in ("two", "elsewhere")]
     faceted(run, "first,second")
-    monkeypatch.setattr("pipeline.facet_work._FEW", 1)
+    monkeypatch.setattr("pipeline.stages.facet_work._FEW", 1)
     faceted(copies[0], "first,second", engine=LocalEngine(CPU, 2))
     faceted(copies[1], "first,second", engine=Elsewhere())
     for path in sorted(run.rglob("*.parquet")):

@@ -25,16 +25,16 @@ from pipeline.ascent.recipe import Guide, Moment, Preset
 from pipeline.ascent.references import Exemplar, Placing, read_exemplars, references_of
 from pipeline.ascent.smoothing import denoised
 from pipeline.errors import UserError
-from pipeline.exemplar_columns import exemplar_columns
-from pipeline.files import table_file
-from pipeline.images import Preprocessing, network_pixels
-from pipeline.layers import Traced
-from pipeline.models import Network, load_network
-from pipeline.receptive_field import Field, receptive_fields
+from pipeline.exemplars.exemplar_columns import exemplar_columns
+from pipeline.network.layers import Traced
+from pipeline.network.models import Network, load_network
+from pipeline.network.subject import Subject
+from pipeline.preprocessing.images import Preprocessing, network_pixels
+from pipeline.receptive_fields.receptive_field import Field, receptive_fields
 from pipeline.run import open_run
-from pipeline.spectrum import spectrum_of
-from pipeline.subject import Subject
-from pipeline.visualize import visualize_run
+from pipeline.stages.spectrum import spectrum_of
+from pipeline.stages.visualize import visualize_run
+from pipeline.storage.files import table_file
 from pipeline.work import AscentWork
 from tests.making import encoded
 

@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 
 from jobs.__main__ import application
 from pipeline.errors import UserError
-from pipeline.images import Preprocessing
-from pipeline.layers import Traced
-from pipeline.models import Network, check_name, load_network
-from pipeline.subject import Subject
-from pipeline.weights import weights_hash
-from pipeline.wishes import Wishes
+from pipeline.network.layers import Traced
+from pipeline.network.models import Network, check_name, load_network
+from pipeline.network.subject import Subject
+from pipeline.network.weights import weights_hash
+from pipeline.preprocessing.images import Preprocessing
+from pipeline.preprocessing.wishes import Wishes
 from tests.making import encoded, picture, write_folder
 
 ROOT = Path(__file__).parents[1]
@@ -257,7 +257,7 @@ def test_a_subject_travels_to_another_process(own):
     (own / "subject").write_bytes(pickle.dumps(subject))
     program = """
 import pickle, sys
-from pipeline.weights import weights_hash
+from pipeline.network.weights import weights_hash
 subject = pickle.load(open("subject", "rb"))
 print(weights_hash(subject.network.module), [layer.name for layer in subject.layers], subject.traced.input_shape)
 """

@@ -21,16 +21,16 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from jobs.visualize import visualize
 from pipeline.ascent.presets.default import DEFAULT
-from pipeline.check_crops import check_crops
 from pipeline.demo import network as demo
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
-from pipeline.layers import Traced
-from pipeline.models import load_network
-from pipeline.ranking import Ranking
+from pipeline.network.layers import Traced
+from pipeline.network.models import load_network
 from pipeline.run import picture
-from pipeline.stage_store import StageStore
-from pipeline.visualize import visualize_run
+from pipeline.stages.check_crops import check_crops
+from pipeline.stages.ranking import Ranking
+from pipeline.stages.visualize import visualize_run
+from pipeline.storage.stage_store import StageStore
 
 CPU = torch.device("cpu")
 QUICK = dataclasses.replace(DEFAULT, name="quick", stages=(dataclasses.replace(DEFAULT.stages[-1], steps=3),))
@@ -140,7 +140,7 @@ def test_an_interrupted_check_goes_on_and_ends_with_the_same_bytes(run, demo_run
         commits.append(name)
         commit(self, name, rows)
 
-    monkeypatch.setattr("pipeline.crop_check.PART", 64)
+    monkeypatch.setattr("pipeline.exemplars.crop_check.PART", 64)
     with monkeypatch.context() as patch:
         patch.setattr(StageStore, "commit", dies_at_the_third)
         with pytest.raises(KeyboardInterrupt):

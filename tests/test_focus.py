@@ -18,23 +18,23 @@ from torch import Tensor, nn
 from torchvision.transforms import functional as transforms
 from typer.testing import CliRunner
 
-import pipeline.focus
+import pipeline.stages.focus as focus_stage
 from jobs.__main__ import application
-from pipeline.effective_field import EffectiveField, Focus, is_wide
+from pipeline.datasets.sources import Dataset, find_dataset
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
-from pipeline.focus import focus_run
-from pipeline.geometry import Box, original_box
-from pipeline.images import Preprocessing
-from pipeline.keep import Keep
-from pipeline.layers import Traced
-from pipeline.mine import MineSettings, mine
-from pipeline.models import Network
-from pipeline.receptive_field import receptive_fields
-from pipeline.sources import Dataset, find_dataset
-from pipeline.stage_store import StageStore
-from pipeline.subject import Subject
-from pipeline.tables import write_table
+from pipeline.exemplars.effective_field import EffectiveField, Focus, is_wide
+from pipeline.network.layers import Traced
+from pipeline.network.models import Network
+from pipeline.network.subject import Subject
+from pipeline.preprocessing.geometry import Box, original_box
+from pipeline.preprocessing.images import Preprocessing
+from pipeline.readings.keep import Keep
+from pipeline.receptive_fields.receptive_field import receptive_fields
+from pipeline.stages.focus import focus_run
+from pipeline.stages.mine import MineSettings, mine
+from pipeline.storage.parquet import write_table
+from pipeline.storage.stage_store import StageStore
 from pipeline.work import KernelWork
 from schemas.exemplars import EXEMPLARS, FOCUS
 from tests.making import encoded, jpeg, picture, write_folder
@@ -270,7 +270,7 @@ def test_all_other_columns_and_their_order_stay(squares, small_run, tmp_path):
 
 
 def test_two_workers_give_the_bytes_of_one(odd, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.exemplar_parts._EXEMPLARS_A_PART", 9)
+    monkeypatch.setattr("pipeline.exemplars.exemplar_parts._EXEMPLARS_A_PART", 9)
     subject = network(seeded(Small), TALL)
     one = mined(odd, subject, tmp_path / "one")
     two = copied(one, tmp_path / "two")
@@ -283,8 +283,13 @@ def test_two_workers_give_the_bytes_of_one(odd, tmp_path, monkeypatch):
 def test_what_travels_to_another_process_measures_the_same(squares, small_run):
     subject = network(seeded(Small))
     traced = Traced(subject.module, subject.input_shape)
-    run = pipeline.focus._Focusing(
-        small_run, squares, Subject(subject, traced, traced.choose("")), LocalEngine(CPU, 1), pipeline.focus.Silent(), 3
+    run = focus_stage._Focusing(
+        small_run,
+        squares,
+        Subject(subject, traced, traced.choose("")),
+        LocalEngine(CPU, 1),
+        focus_stage.Silent(),
+        3,
     )
     parts = [part for part in run.parts() if part.layer == max(run.wanted)]
     here = [found for _, found in LocalEngine(CPU, 1).map(run.work, parts, lambda tally: None)]
@@ -296,7 +301,7 @@ def test_what_travels_to_another_process_measures_the_same(squares, small_run):
 def test_an_interrupted_measurement_keeps_its_parts_and_ends_with_the_same_bytes(
     squares, small_run, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("pipeline.exemplar_parts._EXEMPLARS_A_PART", 7)
+    monkeypatch.setattr("pipeline.exemplars.exemplar_parts._EXEMPLARS_A_PART", 7)
     subject = network(seeded(Small))
     whole, broken = copied(small_run, tmp_path / "whole"), copied(small_run, tmp_path / "broken")
     focused(squares, subject, whole)
@@ -331,8 +336,8 @@ def test_it_is_done_once_and_anew_for_another_number_or_after_another_mining(squ
     run, subject = copied(small_run, tmp_path / "run"), network(seeded(Small))
     focused(squares, subject, run, most=2)
     done: list[object] = []
-    write = pipeline.focus._Focusing.write
-    monkeypatch.setattr(pipeline.focus._Focusing, "write", lambda self, rows: (done.append(1), write(self, rows))[1])
+    write = focus_stage._Focusing.write
+    monkeypatch.setattr(focus_stage._Focusing, "write", lambda self, rows: (done.append(1), write(self, rows))[1])
     focused(squares, subject, run, most=2)
     assert not done
     assert measured(focused(squares, subject, run, most=1))["rank"].max() == 0 and len(done) == 1

@@ -19,9 +19,9 @@ from pipeline.ascent.presets import PRESETS, find_preset
 from pipeline.ascent.presets.gan_prior import with_generator
 from pipeline.ascent.recipe import Preset
 from pipeline.errors import UserError
-from pipeline.layers import Traced
-from pipeline.models import Network, load_network
-from pipeline.receptive_field import receptive_fields
+from pipeline.network.layers import Traced
+from pipeline.network.models import Network, load_network
+from pipeline.receptive_fields.receptive_field import receptive_fields
 from tests.generating import CODES, train
 
 CPU = torch.device("cpu")

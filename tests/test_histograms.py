@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.histograms import BUCKETS, PROBABILITIES, RELATIVE_ERROR, Histograms, bucket, edges, quantiles
-from pipeline.seen import Seen
-from pipeline.taps import Readings
+from pipeline.readings.histograms import BUCKETS, PROBABILITIES, RELATIVE_ERROR, Histograms, bucket, edges, quantiles
+from pipeline.readings.seen import Seen
+from pipeline.readings.taps import Readings
 
 NUMBERS = st.floats(width=32, allow_nan=False)
 

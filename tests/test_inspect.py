@@ -19,8 +19,8 @@ from pipeline.errors import UserError
 from pipeline.inspect.attention import class_attention
 from pipeline.inspect.maps import find_class, show, standing_out
 from pipeline.inspect.pictures import lit
-from pipeline.layers import Traced
-from pipeline.models import Network, load_network
+from pipeline.network.layers import Traced
+from pipeline.network.models import Network, load_network
 from pipeline.run import open_run
 from tests.making import picture
 

@@ -23,22 +23,22 @@ from typer.testing import CliRunner
 
 from jobs.__main__ import application
 from pipeline.ascent.presets import find_preset
-from pipeline.embedding import EmbeddingWork, Features, Picture, embedding_parts
+from pipeline.datasets.sources import Dataset, find_dataset
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
-from pipeline.images import Preprocessing
-from pipeline.interpretability import EXPLANATIONS, TRIALS, by_exemplars, by_picture, spread_of, trials
-from pipeline.keep import Keep
-from pipeline.layers import Traced
-from pipeline.mine import MineSettings, mine
-from pipeline.models import Network, load_network
+from pipeline.network.layers import Traced
+from pipeline.network.models import Network, load_network
+from pipeline.network.subject import Subject
+from pipeline.preprocessing.images import Preprocessing
+from pipeline.readings.keep import Keep
 from pipeline.run import open_run
-from pipeline.score import score_run, weak_bands
-from pipeline.similarity import check_similarity, comparing, cosine, embedder
-from pipeline.sources import Dataset, find_dataset
-from pipeline.stage_store import StageStore
-from pipeline.subject import Subject
-from pipeline.visualize import visualize_run
+from pipeline.stages.embedding import EmbeddingWork, Features, Picture, embedding_parts
+from pipeline.stages.interpretability import EXPLANATIONS, TRIALS, by_exemplars, by_picture, spread_of, trials
+from pipeline.stages.mine import MineSettings, mine
+from pipeline.stages.score import score_run, weak_bands
+from pipeline.stages.similarity import check_similarity, comparing, cosine, embedder
+from pipeline.stages.visualize import visualize_run
+from pipeline.storage.stage_store import StageStore
 from schemas.units import INTERPRETABILITY, UNITS
 from tests.making import encoded, write_folder
 

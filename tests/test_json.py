@@ -20,7 +20,7 @@ import pipeline.atlas.server as server
 from jobs.__main__ import COMMANDS, application
 from pipeline.ascent.presets import PRESETS
 from pipeline.demo.train import Training
-from pipeline.tables import read_rows
+from pipeline.storage.parquet import read_rows
 from tests.making import encoded, picture, write_folder
 
 IMAGES = 12

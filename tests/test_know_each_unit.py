@@ -15,16 +15,16 @@ from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from pipeline.datasets.sources import find_dataset
 from pipeline.errors import UserError
-from pipeline.histograms import BUCKETS, PROBABILITIES, RELATIVE_ERROR
-from pipeline.images import network_pixels
-from pipeline.keep import Keep
-from pipeline.layers import Traced
-from pipeline.limits import say_size
-from pipeline.mine import MineSettings, mine
-from pipeline.models import load_network
+from pipeline.network.layers import Traced
+from pipeline.network.models import load_network
+from pipeline.preprocessing.images import network_pixels
+from pipeline.readings.histograms import BUCKETS, PROBABILITIES, RELATIVE_ERROR
+from pipeline.readings.keep import Keep
 from pipeline.run import open_run
-from pipeline.sources import find_dataset
+from pipeline.scanning.limits import say_size
+from pipeline.stages.mine import MineSettings, mine
 
 CPU = torch.device("cpu")
 LAYERS = "block4.relu,block5.relu"

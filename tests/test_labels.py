@@ -11,11 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.chance import chance_purity
-from pipeline.labels import Labels, best_labels, means, selectivity
-from pipeline.maxima import area_under_curve
-from pipeline.seen import NO_LABEL, Seen
-from pipeline.taps import Readings
+from pipeline.readings.labels import Labels, best_labels, means, selectivity
+from pipeline.readings.maxima import area_under_curve
+from pipeline.readings.seen import NO_LABEL, Seen
+from pipeline.readings.taps import Readings
+from pipeline.tables.chance import chance_purity
 
 
 def fed(values: np.ndarray, labels: np.ndarray, batch: int = 5, most: int = 10**6) -> Labels:

@@ -9,9 +9,9 @@ from torch import fx, nn
 from torchvision.models.feature_extraction import get_graph_node_names
 
 from pipeline.errors import UserError
-from pipeline.graph_trace import GraphTrace
-from pipeline.layers import Traced
-from pipeline.module_trace import ModuleTrace
+from pipeline.network.graph_trace import GraphTrace
+from pipeline.network.layers import Traced
+from pipeline.network.module_trace import ModuleTrace
 
 
 def network(name: str) -> nn.Module:

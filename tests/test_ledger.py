@@ -11,16 +11,16 @@ import pyarrow as pa
 import pytest
 import torch
 
-import pipeline.merge
+import pipeline.scanning.merge
 from pipeline.errors import UserError
-from pipeline.ledger import Ledger
-from pipeline.maxima import Maxima, Stored, opened
-from pipeline.merge import merge
-from pipeline.scan import MEMBERS, BlockState
-from pipeline.seen import Seen
-from pipeline.statistics import Statistics
-from pipeline.taps import Readings
-from pipeline.topk import TopK
+from pipeline.readings.maxima import Maxima, Stored, opened
+from pipeline.readings.seen import Seen
+from pipeline.readings.statistics import Statistics
+from pipeline.readings.taps import Readings
+from pipeline.readings.topk import TopK
+from pipeline.scanning.ledger import Ledger
+from pipeline.scanning.merge import merge
+from pipeline.scanning.scan import MEMBERS, BlockState
 from schemas.shards import SHARDS
 from schemas.skipped import SKIPPED
 
@@ -116,7 +116,7 @@ def test_loading_a_state_takes_no_memory_of_our_own(tmp_path):
 
 def test_merging_forgets_images_that_win_no_more(monkeypatch):
     whole = merge(map(a_state, range(9)))
-    monkeypatch.setattr(pipeline.merge, "_MANY_IMAGES", 1)
+    monkeypatch.setattr(pipeline.scanning.merge, "_MANY_IMAGES", 1)
     assert merge(map(a_state, range(9))).images.equals(whole.images)
 
 

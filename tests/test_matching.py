@@ -14,11 +14,11 @@ from pipeline.ascent.climb import Climb
 from pipeline.ascent.matching import Matching, quantiles, relevance_of, stages
 from pipeline.ascent.presets import find_preset
 from pipeline.ascent.recipe import Guide
-from pipeline.images import Preprocessing
-from pipeline.layers import Layer, Traced
-from pipeline.models import load_network
-from pipeline.receptive_field import receptive_fields
-from pipeline.subnetwork import subnetwork
+from pipeline.network.layers import Layer, Traced
+from pipeline.network.models import load_network
+from pipeline.network.subnetwork import subnetwork
+from pipeline.preprocessing.images import Preprocessing
+from pipeline.receptive_fields.receptive_field import receptive_fields
 
 CPU = torch.device("cpu")
 

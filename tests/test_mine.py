@@ -22,15 +22,15 @@ from PIL import Image
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-import pipeline.mine
+import pipeline.stages.mine
+from pipeline.datasets.sources import Dataset, find_dataset
 from pipeline.errors import UserError
-from pipeline.images import Preprocessing
-from pipeline.keep import Keep
-from pipeline.layers import Traced
-from pipeline.mine import MineSettings, mine
-from pipeline.models import Network, load_network
-from pipeline.sources import Dataset, find_dataset
-from pipeline.taps import TappedNetwork
+from pipeline.network.layers import Traced
+from pipeline.network.models import Network, load_network
+from pipeline.preprocessing.images import Preprocessing
+from pipeline.readings.keep import Keep
+from pipeline.readings.taps import TappedNetwork
+from pipeline.stages.mine import MineSettings, mine
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]
@@ -325,14 +325,14 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(folder, tmp_path):
 def test_an_image_that_changed_after_its_scan_is_one_sentence(folder, tmp_path, monkeypatch):
     pictures = tmp_path / "pictures"
     shutil.copytree(folder, pictures)
-    scan_only = pipeline.mine._Mining._cut
+    scan_only = pipeline.stages.mine._Mining._cut
 
     def spoil_then_cut(self, merged, rows):
         for path in pictures.rglob("*.png"):
             path.write_bytes(b"x" * path.stat().st_size)
         return scan_only(self, merged, rows)
 
-    monkeypatch.setattr(pipeline.mine._Mining, "_cut", spoil_then_cut)
+    monkeypatch.setattr(pipeline.stages.mine._Mining, "_cut", spoil_then_cut)
     with pytest.raises(UserError, match=r"could be read when it was scanned.* dataset changed during the run"):
         run_mine(find_dataset(str(pictures)), build("resnet18"), tmp_path / "run", "layer1.0.add")
 

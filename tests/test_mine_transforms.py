@@ -16,17 +16,17 @@ import torchvision.transforms.v2 as v2
 from PIL import Image
 from torch import nn
 
-from pipeline.compute import Compute, Runner
-from pipeline.device_decode import DeviceDecoder
+from pipeline.datasets.sources import find_dataset
 from pipeline.errors import UserError
-from pipeline.images import Preprocessing
-from pipeline.keep import Keep
-from pipeline.layers import Traced
-from pipeline.mine import MineSettings, mine
-from pipeline.models import Network
-from pipeline.sources import find_dataset
-from pipeline.taps import TappedNetwork
-from pipeline.transforms import follow
+from pipeline.network.layers import Traced
+from pipeline.network.models import Network
+from pipeline.preprocessing.device_decode import DeviceDecoder
+from pipeline.preprocessing.images import Preprocessing
+from pipeline.preprocessing.transforms import follow
+from pipeline.readings.keep import Keep
+from pipeline.readings.taps import TappedNetwork
+from pipeline.scanning.compute import Compute, Runner
+from pipeline.stages.mine import MineSettings, mine
 from tests.making import picture
 
 CPU = torch.device("cpu")
@@ -107,7 +107,7 @@ def test_boxes_and_crops_are_of_the_original_image(folder, tmp_path, transform, 
 @pytest.fixture
 def any_width(monkeypatch: pytest.MonkeyPatch) -> Preprocessing:
     """`half`, tried on narrow pictures."""
-    monkeypatch.setattr("pipeline.transforms._SAMPLES", ((60, 50), (50, 70)))
+    monkeypatch.setattr("pipeline.preprocessing.transforms._SAMPLES", ((60, 50), (50, 70)))
     return follow(half)
 
 

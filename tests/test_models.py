@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from jobs.__main__ import application
 from pipeline.errors import UserError
-from pipeline.images import Normalize, network_pixels
-from pipeline.models import Network, check_name, load_network
-from pipeline.transforms import follow
-from pipeline.weights import tensors_only, weights_hash
-from pipeline.wishes import Wishes
+from pipeline.network.models import Network, check_name, load_network
+from pipeline.network.weights import tensors_only, weights_hash
+from pipeline.preprocessing.images import Normalize, network_pixels
+from pipeline.preprocessing.transforms import follow
+from pipeline.preprocessing.wishes import Wishes
 from tests.making import encoded, picture, write_folder
 
 SMALL = "squeezenet1_1"

@@ -12,18 +12,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import nearest, record
-from pipeline.batches import read_batches
+from pipeline import record
+from pipeline.datasets.batches import read_batches
 from pipeline.errors import UserError
-from pipeline.layers import Traced
-from pipeline.models import load_network
-from pipeline.nearest import EXACT, FAISS, SEARCHES, Nearest
-from pipeline.neighbors import find_neighbors
+from pipeline.network.layers import Traced
+from pipeline.network.models import load_network
+from pipeline.readings.sketches import standard_error
+from pipeline.readings.taps import TappedNetwork
+from pipeline.relations import nearest
+from pipeline.relations.nearest import EXACT, FAISS, SEARCHES, Nearest
+from pipeline.relations.neighbors import find_neighbors
 from pipeline.run import open_run
-from pipeline.sketch_tables import read_sketches
-from pipeline.sketches import standard_error
-from pipeline.tables import write_rows
-from pipeline.taps import TappedNetwork
+from pipeline.storage.parquet import write_rows
+from pipeline.tables.sketch_tables import read_sketches
 from schemas.layers import LAYERS
 from schemas.sketches import sketches
 

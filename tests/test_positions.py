@@ -14,27 +14,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pipeline.buckets import BUCKETS, MIDDLE, RELATIVE_ERROR, _scattered, count_positions, edges
-from pipeline.compute import Compute, Runner
+from pipeline.datasets.sources import Block, Dataset, find_dataset
 from pipeline.engines.engine import Workplace
 from pipeline.errors import UserError
-from pipeline.histograms import PROBABILITIES
-from pipeline.images import Normalize, Preprocessing
-from pipeline.keep import Keep
-from pipeline.layers import Traced
-from pipeline.ledger import Ledger
-from pipeline.limits import check_fits
-from pipeline.mine import MineSettings, mine
-from pipeline.models import Network
-from pipeline.points import Read
-from pipeline.positions import Positions, draws
+from pipeline.network.layers import Traced
+from pipeline.network.models import Network
+from pipeline.network.points import Read
+from pipeline.network.subject import Subject
+from pipeline.preprocessing.images import Normalize, Preprocessing
 from pipeline.progress import Silent
+from pipeline.readings.buckets import BUCKETS, MIDDLE, RELATIVE_ERROR, _scattered, count_positions, edges
+from pipeline.readings.histograms import PROBABILITIES
+from pipeline.readings.keep import Keep
+from pipeline.readings.positions import Positions, draws
+from pipeline.readings.seen import Seen, identity
+from pipeline.readings.taps import Readings, TappedNetwork, read_layer, unit_offsets
 from pipeline.run import open_run
-from pipeline.scan import ScanSettings
-from pipeline.seen import Seen, identity
-from pipeline.sources import Block, Dataset, find_dataset
-from pipeline.subject import Subject
-from pipeline.taps import Readings, TappedNetwork, read_layer, unit_offsets
+from pipeline.scanning.compute import Compute, Runner
+from pipeline.scanning.ledger import Ledger
+from pipeline.scanning.limits import check_fits
+from pipeline.scanning.scan import ScanSettings
+from pipeline.stages.mine import MineSettings, mine
 from pipeline.work import ScanWork
 from tests.making import image_tar
 
@@ -143,8 +143,8 @@ def test_many_images_are_counted_some_at_a_time_to_the_same(monkeypatch):
     maps = wild((40, 3, 9, 7), 2, 0.1)
     nothing = torch.zeros(40, dtype=torch.int64)
     whole = count_positions(maps, nothing)
-    monkeypatch.setattr("pipeline.buckets._CACHED", 1)
-    monkeypatch.setattr("pipeline.buckets._MANY", 500)
+    monkeypatch.setattr("pipeline.readings.buckets._CACHED", 1)
+    monkeypatch.setattr("pipeline.readings.buckets._MANY", 500)
     assert torch.equal(count_positions(maps, nothing), whole) and torch.equal(_scattered(maps, nothing), whole)
 
 
@@ -361,7 +361,7 @@ def opened_image(dataset: Dataset, shard: int, number: int) -> object:
 
     from PIL import Image
 
-    from pipeline.images import network_pixels
+    from pipeline.preprocessing.images import network_pixels
 
     with tarfile.open(dataset.shards[shard].url) as tar:
         data = tar.extractfile(f"{number:04d}.jpg")

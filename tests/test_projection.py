@@ -16,11 +16,11 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.gradients import Gradients
-from pipeline.images import Preprocessing
-from pipeline.layers import Traced
-from pipeline.projection import METHODS, shown
-from pipeline.receptive_field import receptive_fields
+from pipeline.exemplars.gradients import Gradients
+from pipeline.exemplars.projection import METHODS, shown
+from pipeline.network.layers import Traced
+from pipeline.preprocessing.images import Preprocessing
+from pipeline.receptive_fields.receptive_field import receptive_fields
 from tests.networks import with_random_weights
 
 CPU = torch.device("cpu")

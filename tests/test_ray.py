@@ -16,21 +16,21 @@ import pytest
 import torch
 
 from pipeline.ascent.presets import find_preset
+from pipeline.datasets.sources import Block, find_dataset
 from pipeline.engines.engine import Tally, Tell, Workplace
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
-from pipeline.exemplar_facets import facet_run
-from pipeline.focus import focus_run
-from pipeline.keep import Keep
-from pipeline.layers import Traced
-from pipeline.ledger import Ledger
-from pipeline.mine import MineSettings, mine
-from pipeline.models import load_network
-from pipeline.neighbors import find_neighbors
+from pipeline.network.layers import Traced
+from pipeline.network.models import load_network
+from pipeline.readings.keep import Keep
+from pipeline.relations.neighbors import find_neighbors
 from pipeline.run import open_run
-from pipeline.scan import BlockState
-from pipeline.sources import Block, find_dataset
-from pipeline.visualize import visualize_run
+from pipeline.scanning.ledger import Ledger
+from pipeline.scanning.scan import BlockState
+from pipeline.stages.exemplar_facets import facet_run
+from pipeline.stages.focus import focus_run
+from pipeline.stages.mine import MineSettings, mine
+from pipeline.stages.visualize import visualize_run
 from pipeline.work import ScanWork
 from tests.making import image_tar
 
@@ -194,7 +194,7 @@ def test_a_node_dies_in_mid_block_and_another_one_joins(cluster, tars, tmp_path,
             cluster.remove_node(nodes[under_way[0]], allow_graceful=False)
             happened.extend([under_way[0], cluster.add_node(num_cpus=1).node_id])
 
-    monkeypatch.setattr("pipeline.mine.ScanWork", lambda *parts: SlowScan(*parts, folder=begun))
+    monkeypatch.setattr("pipeline.stages.mine.ScanWork", lambda *parts: SlowScan(*parts, folder=begun))
     monkeypatch.setattr(Ledger, "commit", commit_and_kill)
     with RayEngine("cpu", worker_cores=1) as engine:
         found = run_mine(tars, tmp_path / "run", engine)
@@ -293,7 +293,7 @@ def test_facets_found_on_a_cluster_have_the_bytes_of_this_process(engine, tars, 
     layers = traced.choose("block1.relu")
     mine(find_dataset(tars), network, traced, layers, tmp_path / "here", CPU, MineSettings(Keep(topk=20)))
     shutil.copytree(tmp_path / "here", tmp_path / "there")
-    monkeypatch.setattr("pipeline.facet_work._PART", 4)
+    monkeypatch.setattr("pipeline.stages.facet_work._PART", 4)
     for place, crew in (("here", LocalEngine(CPU, 1)), ("there", engine)):
         facet_run(open_run(tmp_path / place), network, traced, layers, crew, units={"block1.relu": list(range(12))})
     assert tables_of(tmp_path / "there") == tables_of(tmp_path / "here")

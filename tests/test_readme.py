@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.compare import compare_runs
 from pipeline.engines.local import LocalEngine
-from pipeline.exemplar_facets import facet_run
-from pipeline.layers import Traced
-from pipeline.models import load_network
+from pipeline.network.layers import Traced
+from pipeline.network.models import load_network
+from pipeline.relations.compare import compare_runs
 from pipeline.run import open_run
+from pipeline.stages.exemplar_facets import facet_run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -11,10 +11,10 @@ import torchvision
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from pipeline import receptive_field
-from pipeline.geometry import Box
-from pipeline.layers import Traced
-from pipeline.receptive_field import Field, receptive_fields
+from pipeline.network.layers import Traced
+from pipeline.preprocessing.geometry import Box
+from pipeline.receptive_fields import receptive_field
+from pipeline.receptive_fields.receptive_field import Field, receptive_fields
 
 
 def network(name: str) -> nn.Module:

@@ -34,10 +34,10 @@ from pipeline.ascent.regularizers import (
 )
 from pipeline.ascent.transforms import Crops, Noise, NormalJitter, Pad, RandomCut, Turn, turned
 from pipeline.errors import UserError
-from pipeline.images import Preprocessing
-from pipeline.layers import Traced
-from pipeline.models import Network
-from pipeline.receptive_field import receptive_fields
+from pipeline.network.layers import Traced
+from pipeline.network.models import Network
+from pipeline.preprocessing.images import Preprocessing
+from pipeline.receptive_fields.receptive_field import receptive_fields
 
 CPU = torch.device("cpu")
 OURS = [

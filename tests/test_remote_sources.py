@@ -13,16 +13,16 @@ import pandas as pd
 import pytest
 import torch
 
-import pipeline.mine
+import pipeline.stages.mine
+from pipeline.datasets.shard_writer import write_shards
+from pipeline.datasets.shards import ShardError
+from pipeline.datasets.sources import Dataset, find_dataset
 from pipeline.errors import UserError
-from pipeline.keep import Keep
-from pipeline.layers import Traced
-from pipeline.mine import MineSettings, mine
-from pipeline.models import load_network
+from pipeline.network.layers import Traced
+from pipeline.network.models import load_network
+from pipeline.readings.keep import Keep
 from pipeline.run import open_run
-from pipeline.shard_writer import write_shards
-from pipeline.shards import ShardError
-from pipeline.sources import Dataset, find_dataset
+from pipeline.stages.mine import MineSettings, mine
 from tests.making import image_tar, jpeg, refusal, samples, write_folder
 from tests.serving import Server, impatient, s3_store, web_server
 
@@ -152,13 +152,13 @@ def test_a_shard_that_goes_between_scan_and_crops_is_one_sentence_and_comes_back
     fault: str, sentence: str, elsewhere: Elsewhere, on_disk: dict[str, bytes], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    stage = pipeline.mine._Mining._cut
+    stage = pipeline.stages.mine._Mining._cut
 
     def gone_then_cut(self, *args):  # type: ignore[no-untyped-def]
         elsewhere.server.fault = lambda path, before: fault if path.endswith("000002.tar") else ""
         return stage(self, *args)
 
-    monkeypatch.setattr(pipeline.mine._Mining, "_cut", gone_then_cut)
+    monkeypatch.setattr(pipeline.stages.mine._Mining, "_cut", gone_then_cut)
     with pytest.raises(
         ShardError, match=rf"^Shard .*birds-000002.tar cannot be read: .*{sentence}.*What was done is kept"
     ):
@@ -173,14 +173,14 @@ def test_a_shard_that_goes_between_scan_and_crops_is_one_sentence_and_comes_back
 def test_a_shard_that_changes_during_the_run_is_one_sentence(
     elsewhere: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage = pipeline.mine._Mining._cut
+    stage = pipeline.stages.mine._Mining._cut
 
     def change_then_cut(self, *args):  # type: ignore[no-untyped-def]
         whole = (elsewhere.folder / "birds-000002.tar").read_bytes()
         elsewhere.replace("birds-000002.tar", whole[:-1] + b"\1")
         return stage(self, *args)
 
-    monkeypatch.setattr(pipeline.mine._Mining, "_cut", change_then_cut)
+    monkeypatch.setattr(pipeline.stages.mine._Mining, "_cut", change_then_cut)
     with pytest.raises(ShardError, match=r"birds-000002.tar has changed while it was in use: its ETag was"):
         run_mine(find_dataset(elsewhere.pattern), tmp_path / "run")
 

@@ -17,20 +17,20 @@ import torch
 from typer.testing import CliRunner
 
 from pipeline.ascent.presets import find_preset
-from pipeline.compare import compare_runs
+from pipeline.datasets.sources import Dataset, find_dataset
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
-from pipeline.files import local_copy, remove_files, run_folder, write_bytes, written_aside
-from pipeline.focus import focus_run
-from pipeline.keep import Keep
-from pipeline.layers import Traced
-from pipeline.mine import MineSettings, mine
-from pipeline.models import load_network
-from pipeline.neighbors import find_neighbors
+from pipeline.network.layers import Traced
+from pipeline.network.models import load_network
+from pipeline.readings.keep import Keep
+from pipeline.relations.compare import compare_runs
+from pipeline.relations.neighbors import find_neighbors
 from pipeline.run import Run, open_run, picture
 from pipeline.sheets.write import write_overviews, write_sheets
-from pipeline.sources import Dataset, find_dataset
-from pipeline.visualize import visualize_run
+from pipeline.stages.focus import focus_run
+from pipeline.stages.mine import MineSettings, mine
+from pipeline.stages.visualize import visualize_run
+from pipeline.storage.files import local_copy, remove_files, run_folder, write_bytes, written_aside
 from tests.commands import start
 from tests.making import image_tar
 
@@ -73,7 +73,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def forget_connections() -> None:
     """s3fs keeps its connections by settings; an environment that has changed is none of them."""
-    from pipeline.bucket import _Files
+    from pipeline.storage.bucket import _Files
 
     _Files.clear_instance_cache()
 
@@ -149,8 +149,8 @@ def test_pandas_alone_reads_the_tables(both, endpoint):
 
 
 def test_one_unit_costs_the_footer_and_its_own_row_group(both, monkeypatch):
-    from pipeline.bucket import _Files
-    from pipeline.tables import write_rows
+    from pipeline.storage.bucket import _Files
+    from pipeline.storage.parquet import write_rows
     from schemas.exemplars import EXEMPLARS
     from schemas.fields import IMAGE
 
@@ -326,7 +326,7 @@ def test_a_missing_extra_is_one_sentence(monkeypatch):
             raise ModuleNotFoundError("No module named 's3fs'", name="s3fs")
         return real(name, *args, **kwargs)
 
-    monkeypatch.delitem(sys.modules, "pipeline.bucket", raising=False)
+    monkeypatch.delitem(sys.modules, "pipeline.storage.bucket", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UserError, match=r"A RUN on S3 needs s3fs: pip install 'actmine\[s3\]'"):
         run_folder("s3://bucket/run")

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from pipeline.histograms import Histograms
-from pipeline.keep import Keep, parse_bands
-from pipeline.lowest import Lowest
-from pipeline.samples import Sample
-from pipeline.seen import Seen, identity, mixed
-from pipeline.taps import Readings
-from pipeline.topk import TopK, unpack
-from pipeline.winners import winners
+from pipeline.exemplars.winners import winners
+from pipeline.readings.histograms import Histograms
+from pipeline.readings.keep import Keep, parse_bands
+from pipeline.readings.lowest import Lowest
+from pipeline.readings.samples import Sample
+from pipeline.readings.seen import Seen, identity, mixed
+from pipeline.readings.taps import Readings
+from pipeline.readings.topk import TopK, unpack
 
 
 def readings_of(values: np.ndarray) -> Readings:

@@ -16,17 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-import pipeline.shard_file
+import pipeline.datasets.shard_file
 from jobs.__main__ import application
+from pipeline.datasets.shard_file import shard_key
+from pipeline.datasets.shard_writer import Written, out_folder, write_shards
+from pipeline.datasets.shards import Rejected, Sample, tar_key
+from pipeline.datasets.sources import Dataset, find_dataset
 from pipeline.errors import UserError
-from pipeline.keep import Keep
-from pipeline.layers import Traced
-from pipeline.mine import MineSettings, mine
-from pipeline.models import load_network
-from pipeline.shard_file import shard_key
-from pipeline.shard_writer import Written, out_folder, write_shards
-from pipeline.shards import Rejected, Sample, tar_key
-from pipeline.sources import Dataset, find_dataset
+from pipeline.network.layers import Traced
+from pipeline.network.models import load_network
+from pipeline.readings.keep import Keep
+from pipeline.stages.mine import MineSettings, mine
 from schemas.shard_index import SHARD_INDEX, SOURCE_SKIPPED
 from tests.making import encoded, image_tar, jpeg, picture, samples, write_folder, write_tar
 from tests.serving import impatient, s3_store, web_server
@@ -189,7 +189,7 @@ def test_imagenets_classes_get_their_words(tmp_path: Path) -> None:
 def test_an_interrupted_writing_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = pictures(tmp_path / "pets", 40)
     write(source, tmp_path / "whole", 4)
-    add = pipeline.shard_file.ShardFile.add
+    add = pipeline.datasets.shard_file.ShardFile.add
     for stop in (3, 6, 13, 17):
         left = stop
 
@@ -200,7 +200,7 @@ def test_an_interrupted_writing_goes_on_where_it_stopped(tmp_path: Path, monkeyp
                 raise KeyboardInterrupt
             add(self, *args)
 
-        monkeypatch.setattr(pipeline.shard_file.ShardFile, "add", fail)
+        monkeypatch.setattr(pipeline.datasets.shard_file.ShardFile, "add", fail)
         with pytest.raises(KeyboardInterrupt):
             write(source, tmp_path / "out", 4, workers=2)
         assert not (tmp_path / "out" / "skipped.parquet").exists()

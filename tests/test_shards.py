@@ -12,7 +12,7 @@ import webdataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.shards import IMAGE_EXTENSIONS, Place, Rejected, Sample, Shard, ShardError, read_bytes
+from pipeline.datasets.shards import IMAGE_EXTENSIONS, Place, Rejected, Sample, Shard, ShardError, read_bytes
 from tests.making import image_tar, jpeg, member, samples, write_folder, write_tar
 
 

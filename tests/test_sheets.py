@@ -23,7 +23,7 @@ from pipeline.sheets import drawing
 from pipeline.sheets.overview import page_sizes
 from pipeline.sheets.unit_sheet import Look
 from pipeline.sheets.write import write_overviews, write_sheets
-from pipeline.tables import write_table
+from pipeline.storage.parquet import write_table
 from schemas.exemplars import EXEMPLARS
 from schemas.images import IMAGES
 from schemas.layers import LAYERS

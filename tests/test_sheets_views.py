@@ -18,7 +18,7 @@ from pipeline.sheets.region import Shown, view_picture
 from pipeline.sheets.unit_sheet import Look
 from pipeline.sheets.view_grids import grid_pages
 from pipeline.sheets.write import write_grids, write_sheets
-from pipeline.tables import write_table
+from pipeline.storage.parquet import write_table
 from schemas.exemplars import FOCUS
 from schemas.views import INPUT_BOX, VIEWS
 from tests.test_sheets import CROP, cell, exemplar, make_run, plain, shows, unit_row, where

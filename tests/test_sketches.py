@@ -9,16 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.accumulators import new_accumulators, state_bytes
 from pipeline.errors import UserError
-from pipeline.keep import Keep
-from pipeline.limits import check_fits
 from pipeline.progress import Silent
-from pipeline.seen import Seen, identity
-from pipeline.sketch_tables import read_sketches, write_sketches
-from pipeline.sketches import Sketches, centred, signs, standard_error
-from pipeline.statistics import Statistics
-from pipeline.taps import Readings
+from pipeline.readings.accumulators import new_accumulators, state_bytes
+from pipeline.readings.keep import Keep
+from pipeline.readings.seen import Seen, identity
+from pipeline.readings.sketches import Sketches, centred, signs, standard_error
+from pipeline.readings.statistics import Statistics
+from pipeline.readings.taps import Readings
+from pipeline.scanning.limits import check_fits
+from pipeline.tables.sketch_tables import read_sketches, write_sketches
 
 
 def readings(values: np.ndarray) -> Readings:

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.seen import Seen
-from pipeline.statistics import Statistics
-from pipeline.taps import Readings
+from pipeline.readings.seen import Seen
+from pipeline.readings.statistics import Statistics
+from pipeline.readings.taps import Readings
 
 
 def fed(values: np.ndarray, batch: int) -> Statistics:

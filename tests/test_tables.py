@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from pipeline.files import safe_name, written_aside
-from pipeline.tables import image_column, write_rows, write_table
+from pipeline.storage.files import safe_name, written_aside
+from pipeline.storage.parquet import image_column, write_rows, write_table
 from schemas.exemplars import EXEMPLARS
 from schemas.fields import IMAGE
 from schemas.skipped import SKIPPED

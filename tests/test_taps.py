@@ -9,8 +9,8 @@ import torchvision
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from pipeline.layers import Traced
-from pipeline.taps import TappedNetwork, read_map, read_rows, unit_offsets
+from pipeline.network.layers import Traced
+from pipeline.readings.taps import TappedNetwork, read_map, read_rows, unit_offsets
 
 
 def first_maximum(plane: np.ndarray) -> tuple[float, int]:

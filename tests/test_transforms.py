@@ -20,8 +20,8 @@ from torch import nn
 from torchvision.transforms import InterpolationMode
 
 from pipeline.errors import UserError
-from pipeline.images import ImageError, Normalize, Preprocessing, network_pixels
-from pipeline.transforms import follow
+from pipeline.preprocessing.images import ImageError, Normalize, Preprocessing, network_pixels
+from pipeline.preprocessing.transforms import follow
 from tests.making import picture
 
 CPU = torch.device("cpu")

@@ -16,21 +16,21 @@ from PIL import Image
 from torchvision.transforms import functional as transforms
 from typer.testing import CliRunner
 
-import pipeline.views
+import pipeline.stages.views as views_stage
 from jobs.__main__ import application
+from pipeline.datasets.sources import Dataset, find_dataset
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
-from pipeline.gradients import Gradients
-from pipeline.images import Preprocessing
-from pipeline.layers import Traced
-from pipeline.models import Network
+from pipeline.exemplars.gradients import Gradients
+from pipeline.exemplars.projection import METHODS, shown
+from pipeline.network.layers import Traced
+from pipeline.network.models import Network
+from pipeline.network.subject import Subject
+from pipeline.preprocessing.images import Preprocessing
 from pipeline.progress import Silent
-from pipeline.projection import METHODS, shown
 from pipeline.run import open_run, picture
-from pipeline.sources import Dataset, find_dataset
-from pipeline.stage_store import StageStore
-from pipeline.subject import Subject
-from pipeline.views import view_run
+from pipeline.stages.views import view_run
+from pipeline.storage.stage_store import StageStore
 from schemas.views import INPUT_BOX, VIEWS
 from tests.making import encoded, jpeg, write_folder
 from tests.making import picture as drawn
@@ -127,7 +127,7 @@ def test_the_tables_are_as_their_schema_says_and_a_reader_finds_them(squares, sm
 
 
 def test_two_workers_give_the_bytes_of_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.exemplar_parts._EXEMPLARS_A_PART", 9)
+    monkeypatch.setattr("pipeline.exemplars.exemplar_parts._EXEMPLARS_A_PART", 9)
     files = {f"{number:02d}.jpg": jpeg(number, 40 + 7 * number, 90 - number) for number in range(20)}
     dataset, subject = find_dataset(str(write_folder(tmp_path / "odd", files))), network(seeded(Small), TALL)
     one = mined(dataset, subject, tmp_path / "one")
@@ -141,7 +141,7 @@ def test_what_travels_to_another_process_projects_the_same(squares, small_run):
     subject = network(seeded(Small))
     traced = Traced(subject.module, subject.input_shape)
     shards = {shard.number: shard for shard in squares.shards}
-    viewing = pipeline.views._Viewing(
+    viewing = views_stage._Viewing(
         small_run, shards, Subject(subject, traced, traced.choose("relu")), LocalEngine(CPU, 1), Silent(), "guided", 3
     )
     parts = list(viewing.parts())
@@ -154,7 +154,7 @@ def test_what_travels_to_another_process_projects_the_same(squares, small_run):
 def test_an_interrupted_projection_keeps_its_parts_and_ends_with_the_same_bytes(
     squares, small_run, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("pipeline.exemplar_parts._EXEMPLARS_A_PART", 7)
+    monkeypatch.setattr("pipeline.exemplars.exemplar_parts._EXEMPLARS_A_PART", 7)
     subject = network(seeded(Small))
     whole, broken = copied(small_run, tmp_path / "whole"), copied(small_run, tmp_path / "broken")
     viewed(squares, subject, whole)
@@ -184,9 +184,11 @@ def test_methods_and_layers_stand_side_by_side_and_nothing_is_done_twice(squares
     viewed(squares, subject, run, "relu")
     first = tables(run)
     projected: list[int] = []
-    write = pipeline.views._Viewing.write
+    write = views_stage._Viewing.write
     monkeypatch.setattr(
-        pipeline.views._Viewing, "write", lambda self, done: (projected.append(self.total()), write(self, done))[1]
+        views_stage._Viewing,
+        "write",
+        lambda self, done: (projected.append(self.total()), write(self, done))[1],
     )
     viewed(squares, subject, run, "relu")
     assert not projected

@@ -18,13 +18,13 @@ import torch
 import pipeline.ascent.ascend
 from pipeline.ascent.presets import find_preset
 from pipeline.engines.engine import Tally, Workplace
-from pipeline.layers import Traced
-from pipeline.models import load_network
-from pipeline.receptive_field import receptive_fields
+from pipeline.network.layers import Traced
+from pipeline.network.models import load_network
+from pipeline.network.subject import Subject
+from pipeline.receptive_fields.receptive_field import receptive_fields
 from pipeline.run import picture
-from pipeline.stage_store import StageStore
-from pipeline.subject import Subject
-from pipeline.visualize import visualize_run
+from pipeline.stages.visualize import visualize_run
+from pipeline.storage.stage_store import StageStore
 from pipeline.work import AscentBatch, AscentWork
 
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from pipeline.weights import Filled, Weights, fill, fits, read_weights, weights_hash
+from pipeline.network.weights import Filled, Weights, fill, fits, read_weights, weights_hash
 
 
 class Small(nn.Module):

@@ -10,8 +10,8 @@ import torchvision.transforms.v2 as v2
 from PIL import Image
 
 from pipeline.errors import UserError
-from pipeline.images import Normalize, Preprocessing, network_pixels
-from pipeline.transforms import Wishes, follow, with_wishes
+from pipeline.preprocessing.images import Normalize, Preprocessing, network_pixels
+from pipeline.preprocessing.transforms import Wishes, follow, with_wishes
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 USUAL = Preprocessing.usual(256, (224, 224))

@@ -15,8 +15,8 @@ from pipeline.ascent.facets import find_facets
 from pipeline.ascent.recipe import Guide
 from pipeline.ascent.references import Exemplar
 from pipeline.errors import UserError
-from pipeline.layers import Layer
-from pipeline.models import Network
+from pipeline.network.layers import Layer
+from pipeline.network.models import Network
 
 _MOST_TOGETHER = 48  # a single unit, or a retry, costs a whole batch
 _BYTES_PER_ELEMENT = 12  # of a value inside the network while ascending (float32): itself, its gradient, scratch

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from pipeline.ascent.recipe import Look, Size
 from pipeline.errors import UserError
-from pipeline.fingerprint import described
-from pipeline.images import Preprocessing
+from pipeline.preprocessing.images import Preprocessing
+from pipeline.storage.fingerprint import described
 
 
 @dataclass(frozen=True, slots=True)

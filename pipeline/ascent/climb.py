@@ -16,13 +16,13 @@ from pipeline.ascent.matching import stages
 from pipeline.ascent.objectives import Direction, image_activations
 from pipeline.ascent.recipe import Beginning, Canvas, Comparing, Guide, Look, Moment, Part, Preset, Size, Stage
 from pipeline.ascent.references import Placing
-from pipeline.images import Preprocessing
-from pipeline.layers import Layer, Traced
-from pipeline.layouts import TOKENS
-from pipeline.receptive_field import Axis, Field
-from pipeline.rectifiers import REDIRECTED, sloped
-from pipeline.shapes import elements, output_shape
-from pipeline.subnetwork import subnetwork
+from pipeline.network.layers import Layer, Traced
+from pipeline.network.layouts import TOKENS
+from pipeline.network.rectifiers import REDIRECTED, sloped
+from pipeline.network.shapes import elements, output_shape
+from pipeline.network.subnetwork import subnetwork
+from pipeline.preprocessing.images import Preprocessing
+from pipeline.receptive_fields.receptive_field import Axis, Field
 
 Position = tuple[int, int]
 _TOGETHER = 8  # exemplars that go through the network at once

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from pipeline.rectifiers import Rectifier, leaky_relu6
-from pipeline.shapes import Shapes, tensor_shapes
+from pipeline.network.rectifiers import Rectifier, leaky_relu6
+from pipeline.network.shapes import Shapes, tensor_shapes
 
 _POINTWISE_MODULES = (
     nn.BatchNorm2d, nn.Identity, nn.Dropout, nn.Dropout2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU,

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline import factories
 from pipeline.ascent.code import MISSING, Generator
 from pipeline.errors import UserError, first_line
-from pipeline.weights import fill, read_weights, weights_hash
+from pipeline.network import factories
+from pipeline.network.weights import fill, read_weights, weights_hash
 
 _DEVIATIONS = 3
 

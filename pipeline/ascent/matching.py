@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.ascent.recipe import Readings
-from pipeline.layers import Layer, Traced
+from pipeline.network.layers import Layer, Traced
 
 _TOGETHER = 8  # exemplars that go through the network at once
 

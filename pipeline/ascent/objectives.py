@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.ascent.recipe import Objective
-from pipeline.fingerprint import described
+from pipeline.storage.fingerprint import described
 
 
 class Composable:

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from pipeline.layers import Layer, Traced
+from pipeline.network.layers import Layer, Traced
 
 Size = tuple[int, int]
 

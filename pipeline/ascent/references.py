@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from pipeline.ascent.recipe import Size
-from pipeline.crop_check import StoredCrop, shown_alone
 from pipeline.errors import UserError
-from pipeline.exemplar_columns import with_bands
-from pipeline.files import table_file
-from pipeline.geometry import Box
-from pipeline.images import Preprocessing
-from pipeline.keep import TOP
-from pipeline.receptive_field import Field
-from pipeline.tables import parquet_file, read_rows
+from pipeline.exemplars.crop_check import StoredCrop, shown_alone
+from pipeline.exemplars.exemplar_columns import with_bands
+from pipeline.preprocessing.geometry import Box
+from pipeline.preprocessing.images import Preprocessing
+from pipeline.readings.keep import TOP
+from pipeline.receptive_fields.receptive_field import Field
+from pipeline.storage.files import table_file
+from pipeline.storage.parquet import parquet_file, read_rows
 
 _COLUMNS = ["unit", "rank", "band", "activation", "image_id", "y", "x", "left", "top", "crop"]
 Position = tuple[int, int]

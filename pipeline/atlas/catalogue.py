@@ -15,7 +15,7 @@ from pipeline.atlas.links import Picture
 from pipeline.atlas.records import Unit
 from pipeline.choose import parse_units
 from pipeline.errors import UserError
-from pipeline.keep import BOTTOM, TOP
+from pipeline.readings.keep import BOTTOM, TOP
 
 _FIELDS = {
     "images": "images_seen", "maximum": "activation_max", "minimum": "activation_min", "mean": "activation_mean",

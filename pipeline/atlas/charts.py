@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.histograms import PROBABILITIES, edges
+from pipeline.readings.histograms import PROBABILITIES, edges
 
 WIDTH, HEIGHT, BINS = 720, 150, 72
 """Of the drawing of a distribution, in its own pixels, and into how many bars it is gathered."""
@@ -36,7 +36,8 @@ def distribution(
 ) -> Distribution | None:  # fmt: skip
     """How a unit's image activations are distributed, heights by the logarithm of images; None without a spread.
 
-    `counts` and `quantiles` are those of `pipeline.histograms`; a bucket that two bars share is divided by its width.
+    `counts` and `quantiles` are those of `pipeline.readings.histograms`; a bucket that two bars share is divided by its
+    width.
     """
     tall = np.asarray(counts, np.float64)
     at = edges()

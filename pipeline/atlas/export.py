@@ -16,9 +16,9 @@ from pipeline.atlas.pictures import Wholes, absence, kind_of, stored_picture
 from pipeline.atlas.queries import Queries
 from pipeline.choose import choose_layers
 from pipeline.errors import UserError, first_line
-from pipeline.files import remove_files
 from pipeline.progress import Progress, Silent
 from pipeline.run import Run
+from pipeline.storage.files import remove_files
 
 MARKER = "actmine-atlas.json"
 """The file that says that a folder holds an atlas of ours, which may be written over."""

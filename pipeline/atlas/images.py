@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from pipeline.atlas.reading import Reading
 from pipeline.atlas.records import Image
 from pipeline.errors import UserError
-from pipeline.files import table_file
-from pipeline.keep import TOP
+from pipeline.readings.keep import TOP
 from pipeline.run import missing
+from pipeline.storage.files import table_file
 
 
 class Images:

@@ -15,7 +15,7 @@ from pipeline.atlas.queries import Queries
 from pipeline.atlas.records import Exemplar
 from pipeline.atlas.rendering import HERE, STATIC, environment
 from pipeline.atlas.search import search
-from pipeline.keep import TOP
+from pipeline.readings.keep import TOP
 
 __all__ = ["HERE", "STATIC", "Atlas", "image_page", "layer_page", "prepare", "run_page", "search_page", "unit_page"]
 

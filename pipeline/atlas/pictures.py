@@ -13,10 +13,10 @@ from PIL import Image as Pillow
 from pipeline.atlas.links import Picture
 from pipeline.atlas.matches import Matches
 from pipeline.atlas.queries import Queries
+from pipeline.datasets.remote import is_remote
 from pipeline.errors import UserError
-from pipeline.files import table_file
-from pipeline.images import ImageError
-from pipeline.remote import is_remote
+from pipeline.preprocessing.images import ImageError
+from pipeline.storage.files import table_file
 
 WHOLE_SIDE = 960
 """The longest side of a whole image on a page (pixels)."""

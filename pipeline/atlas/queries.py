@@ -21,9 +21,9 @@ from pipeline.atlas.links import Picture
 from pipeline.atlas.reading import Reading
 from pipeline.atlas.records import Drawing, Exemplar, Layer, Neighbour, Share, Unit, UnitPage, View
 from pipeline.errors import UserError
-from pipeline.files import is_local, table_file
-from pipeline.keep import BOTTOM, TOP
+from pipeline.readings.keep import BOTTOM, TOP
 from pipeline.run import Run, missing
+from pipeline.storage.files import is_local, table_file
 from schemas.exemplars import EXEMPLARS, FOCUS
 
 MOST_LABELS = 12

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError, first_line
-from pipeline.files import is_local
-from pipeline.tables import parquet_file
+from pipeline.storage.files import is_local
+from pipeline.storage.parquet import parquet_file
 
 KEPT_BYTES = 256 << 20
 """How much of the row groups read last stays in memory (bytes)."""

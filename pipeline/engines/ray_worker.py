@@ -12,9 +12,9 @@ import torch
 
 from pipeline import record
 from pipeline.allocator import keep_freed_memory
-from pipeline.devices import compute_exactly, pick_device
 from pipeline.engines.engine import Tally, Workplace, device_memory
 from pipeline.errors import UserError, first_line
+from pipeline.network.devices import compute_exactly, pick_device
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.errors import UserError, first_line, near_matches
-from pipeline.images import ImageError, Normalize, Preprocessing, decode, network_pixels
-from pipeline.layers import Layer, Traced
-from pipeline.layouts import FEATURES, as_map
-from pipeline.models import Network
-from pipeline.points import Read
+from pipeline.network.layers import Layer, Traced
+from pipeline.network.layouts import FEATURES, as_map
+from pipeline.network.models import Network
+from pipeline.network.points import Read
+from pipeline.preprocessing.images import ImageError, Normalize, Preprocessing, decode, network_pixels
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.files import safe_name, write_bytes
 from pipeline.inspect.maps import Shown, standing_out
 from pipeline.inspect.pictures import layer_sheet
-from pipeline.layers import Layer
+from pipeline.network.layers import Layer
 from pipeline.run import Run, picture
+from pipeline.storage.files import safe_name, write_bytes
 
 EXEMPLARS = 7
 

@@ -10,15 +10,15 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from pipeline.errors import UserError
-from pipeline.files import table_file
-from pipeline.images import ImageError
-from pipeline.projection import METHODS
+from pipeline.exemplars.projection import METHODS
+from pipeline.preprocessing.images import ImageError
 from pipeline.run import Run, picture
 from pipeline.sheets.drawing import fitted
 from pipeline.sheets.region import BOX, Shown, region_picture
 from pipeline.sheets.unit_sheet import Whole
-from pipeline.tables import parquet_file
-from pipeline.view_tables import methods_of
+from pipeline.storage.files import table_file
+from pipeline.storage.parquet import parquet_file
+from pipeline.tables.view_tables import methods_of
 from schemas.exemplars import FOCUS
 
 _BATCH = 64

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.projection import shown as coloured
+from pipeline.exemplars.projection import shown as coloured
 from pipeline.sheets.drawing import CONTENT, GREY, MAT, Drawing, blank, column, header, notes, number, stacked
 from pipeline.sheets.region import Shown, region_picture, view_picture
 

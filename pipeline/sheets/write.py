@@ -10,7 +10,6 @@ from pathlib import Path
 from pipeline.choose import choose_layers, choose_units
 from pipeline.cores import usable_cores
 from pipeline.errors import UserError
-from pipeline.files import safe_name, written_aside
 from pipeline.progress import Progress, Silent
 from pipeline.run import Run
 from pipeline.sheets.drawing import Drawing
@@ -21,6 +20,7 @@ from pipeline.sheets.region import Shown, what_is_shown
 from pipeline.sheets.unit_sheet import Look, unit_sheet
 from pipeline.sheets.vector import DENSITY, check_vector, write_vector
 from pipeline.sheets.view_grids import SIDE, Of, grid_pages
+from pipeline.storage.files import safe_name, written_aside
 
 _RLE = 3  # zlib's strategy that is both quickest and smallest on photographs beside plain paper
 

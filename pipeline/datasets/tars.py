@@ -1,0 +1,117 @@
+"""Reads a tar to its true end: where Python's `tarfile` would take damage for the end, it is an error here."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline.datasets.remote import Changed, RemoteError, RemoteFile, open_stream
+from pipeline.errors import GO_ON, UserError
+
+_BUFFER = 1 << 20
+_END_MARKER: type[Exception] = tarfile.EOFHeaderError  # type: ignore[attr-defined]
+_NOTHING: type[Exception] = tarfile.EmptyHeaderError  # type: ignore[attr-defined]
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip",
+}  # fmt: skip
+
+
+KEPT = f"What was done is kept: once it can be read again, {GO_ON}"
+
+
+class ShardError(UserError):
+    """A shard is damaged or gone: names the shard, the byte and the way on."""
+
+
+def read_tar(
+    source: str | RemoteFile, wanted: Callable[[tarfile.TarInfo], bool]
+) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    """Every member with its bytes if it is `wanted`; the others are passed over, but have to be there.
+
+    `source` is a path or a file elsewhere, which is streamed. Raises `ShardError` if it is gone, is compressed, ends
+    early, has a header that cannot be read, or goes on behind its end marker.
+
+    What no tar can tell, for its checksums cover nothing but headers, and those by a sum: other bytes inside a file
+    or inside an extended header (which holds long names), a header changed so that its sum stays, headers that
+    changed places, an empty file that was taken out or doubled. An index beside the shard tells all of it.
+    """
+    url = source if isinstance(source, str) else source.url
+    offset = None
+    try:
+        with (
+            _opened(source) as stream,
+            tarfile.open(fileobj=_plain(stream, url), mode="r|", bufsize=_BUFFER, tarinfo=_StrictTarInfo) as tar,
+        ):
+            for member in tar:
+                offset = member.offset
+                tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header it has read
+                data = b""
+                if wanted(member):
+                    opened = tar.extractfile(member)
+                    data = opened.read() if opened is not None else b""
+                    if len(data) != member.size:
+                        raise tarfile.StreamError(f"{member.name} has {len(data)} of its {member.size} bytes")
+                yield member, data
+            _only_zeros_remain(tar)
+    except RemoteError as error:
+        raise shard_error(error) from error
+    except OSError as error:
+        raise ShardError(f"Shard {url} cannot be read ({error.strerror or error}). {KEPT}") from error
+    except (tarfile.TarError, EOFError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
+        # Beside its own errors, tarfile raises what its parsers raise on an extended header with odd contents.
+        where = "at its very start" if offset is None else f"after byte {offset}"
+        raise ShardError(
+            f"Shard {url} is damaged {where}, or not a tar: {readable(str(error))}. "
+            "Fetch it again, or leave it out of DATASET."
+        ) from error
+
+
+def shard_error(error: RemoteError) -> ShardError:
+    """The same, of a shard: says that the work so far is kept."""
+    return ShardError(f"Shard {error}" if isinstance(error, Changed) else f"Shard {error} {KEPT}")
+
+
+def readable(text: str) -> str:
+    """The same text as valid Unicode; what is not, as in a file name that is not UTF-8, gets written out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class _StrictTarInfo(tarfile.TarInfo):
+    """A header that cannot be read is an error: `tarfile` itself takes it for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> _StrictTarInfo:
+        try:
+            return super().fromtarfile(tar)
+        except _END_MARKER:
+            raise
+        except _NOTHING:
+            raise tarfile.StreamError("it stops without the end marker of a tar") from None
+        except tarfile.HeaderError as error:
+            raise tarfile.StreamError(f"bad header ({error})") from None
+
+
+def _opened(source: str | RemoteFile) -> io.BufferedReader:
+    return open_stream(source) if isinstance(source, RemoteFile) else Path(source).open("rb")
+
+
+def _plain(stream: io.BufferedReader, url: str) -> BinaryIO:
+    """The same stream, unless it is compressed."""
+    start = stream.peek(8)[:8]
+    for magic, packer in _COMPRESSED.items():
+        if start.startswith(magic):
+            raise ShardError(
+                f"Shard {url} is compressed ({packer}), so that no image could be read again by its place. "
+                "Unpack it to a plain tar first."
+            )
+    return stream
+
+
+def _only_zeros_remain(tar: tarfile.TarFile) -> None:
+    rest = tar.fileobj
+    while block := rest.read(_BUFFER):
+        if block.strip(b"\0"):
+            raise tarfile.StreamError("data follow its end marker (a zeroed header?)")

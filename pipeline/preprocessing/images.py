@@ -1,0 +1,246 @@
+"""Bytes to pixels to network input, pixel-identical to torchvision's transforms on PIL images."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.errors import UserError, first_line
+from pipeline.preprocessing.steps import Crop, Grey, Resize, Size, Step
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MAX_PIXELS = 178_956_970
+# What Pillow warns of is an error below, or no concern of whoever mines a million images.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+# Not every plugin of Pillow is for bytes from anywhere: EPS, for one, hands them to Ghostscript.
+Image.init()
+_FORMATS: list[str] = [
+    name
+    for name in ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "TGA", "AVIF")
+    if name in Image.OPEN
+]
+
+
+class ImageError(Exception):
+    """The bytes of one image cannot be turned into pixels; becomes a row of `skipped`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How an image becomes network input: geometric steps, scale to 0..1, normalize.
+
+    `fixed` is height and width of the input (pixels), None where they depend on the image, which no network can be
+    mined with: only asking for the `size` raises. `mean` and `std` have one value a channel (1 or 3). Where a
+    `transform` is given it makes the input itself, from an RGB image to a tensor `[C, H, W]`; `steps` are then what it
+    does to the geometry if that is known (`followed`), and `mean` and `std` what its output amounts to. `sample` tells
+    such transforms apart in a fingerprint. `reciprocal`: pixels are multiplied by 1/255, which rounds another way than
+    dividing by 255. `transforms.follow` reads all of this from a transform, `usual` makes the common kind.
+    """
+
+    steps: tuple[Step, ...]
+    fixed: tuple[int, int] | None
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    followed: bool = True
+    transform: Callable[[Image.Image], Any] | None = None
+    sample: str = ""
+    reciprocal: bool = False
+
+    @classmethod
+    def usual(
+        cls,
+        resize: int | None,
+        crop: tuple[int, int],
+        interpolation: str = "bilinear",
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+    ) -> Preprocessing:
+        """The short side to `resize` pixels (None: as it is), then the middle, `crop` (height, width) pixels."""
+        resizes = () if resize is None else (Resize((resize,), interpolation),)
+        grey = (Grey(),) if len(mean) == 1 else ()
+        return cls((*grey, *resizes, Crop(*crop)), crop, tuple(mean), tuple(std))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the network's input (pixels). Raises `UserError` where they depend on the image."""
+        if self.fixed is None:
+            raise UserError(
+                "The size of the network's input would depend on the image. Say --crop (pixels, or HEIGHTxWIDTH), "
+                "or --resize HEIGHTxWIDTH with --crop none."
+            )
+        return self.fixed
+
+    @property
+    def channels(self) -> int:
+        """Of the network's input: 1 or 3."""
+        return len(self.mean)
+
+    @property
+    def dtype(self) -> type[np.generic]:
+        """Of what `network_pixels` gives: uint8 before normalization, float32 where a transform has done it all."""
+        return np.uint8 if self.transform is None else np.float32
+
+    def sizes(self, size: Size) -> list[Size]:
+        """Width and height of an image of `size` before and behind every step. Raises `ImageError` for absurd ones."""
+        found = [size]
+        for step in self.steps:
+            found.append(step.size(found[-1]))
+            if min(found[-1]) < 1:
+                raise ImageError(f"nothing is left of {size[0]} x {size[1]} pixels")
+            if math.prod(found[-1]) > MAX_PIXELS:
+                raise ImageError(f"{size[0]} x {size[1]} pixels are too narrow to resize")
+        return found
+
+    def described(self) -> dict[str, Any]:
+        """As plain values for `run.json`."""
+        found: dict[str, Any] = {
+            "steps": [{"step": type(step).__name__.lower(), **asdict(step)} for step in self.steps],  # type: ignore[call-overload]
+            "size": list(self.size),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "boxes": "original image" if self.followed else "network input",
+        }
+        if self.reciprocal:
+            found["reciprocal"] = True
+        if self.transform is not None:
+            found |= {"transform": _without_addresses(repr(self.transform)), "sample": self.sample}
+        plain: dict[str, Any] = json.loads(json.dumps(found))
+        return plain
+
+
+_SHAPES = ((640, 480), (375, 500), (1000, 333), (97, 61), (28, 28))
+
+
+def fixed_size(steps: Sequence[Step]) -> tuple[int, int] | None:
+    """Height and width (pixels) that any image has behind `steps`; None where that depends on the image."""
+    found = set()
+    for shape in _SHAPES:
+        try:
+            width, height = Preprocessing(tuple(steps), None).sizes(shape)[-1]
+            found.add((height, width))
+        except ImageError:
+            continue  # this one is too small, which says nothing of the others
+    return found.pop() if len(found) == 1 else None
+
+
+def decode(data: bytes) -> Image.Image:
+    """The first frame of an encoded image as 8-bit RGB, in stored orientation (no EXIF rotation).
+
+    16-bit pixels keep their upper eight bits. Raises `ImageError` with the reason.
+    """
+    if not data:
+        raise ImageError("empty file")
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise ImageError(f"{image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS:,}")
+        image.load()
+        return _rgb(image)
+    except ImageError:
+        raise
+    except MemoryError:
+        raise
+    except UnidentifiedImageError:  # its own text holds an address in memory, different in every run
+        raise ImageError("cannot identify image file") from None
+    except Exception as error:
+        # Pillow's plugins raise whatever a parser of hostile bytes can raise: all of it means this one image is bad.
+        raise ImageError(f"{type(error).__name__}: {_without_addresses(str(error))}") from error
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a JPEG in RGB or grey, from its header alone; None for all else, broken or not."""
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    try:
+        image = Image.open(io.BytesIO(data), formats=["JPEG"])
+    except Exception:
+        return None  # `decode` says what is wrong with it
+    fits = image.mode in ("RGB", "L") and image.width * image.height <= MAX_PIXELS
+    return image.size if fits else None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        wide = np.asarray(image).astype(np.int64)
+        return Image.fromarray((wide.clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ImageError("floating-point pixels have no fixed range")
+    return image.convert("RGB")
+
+
+def _without_addresses(text: str) -> str:
+    """Without addresses in memory: the tables are the same in every run."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
+
+
+def network_pixels(image: Image.Image, how: Preprocessing) -> np.ndarray:
+    """One network input, `[H, W, C]`: uint8 before normalization, or float32 if a transform makes it.
+
+    Raises `ImageError` for an image that cannot be made into one.
+    """
+    if how.followed:
+        how.sizes(image.size)
+    if how.transform is not None:
+        pixels = transformed(image, how.transform)
+    else:
+        for step in how.steps:
+            image = step.applied(image)
+        pixels = np.array(image)
+        pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+    if pixels.shape != (*how.size, how.channels):
+        raise ImageError(f"comes out as {list(pixels.shape)}, where others are {[*how.size, how.channels]}")
+    return pixels
+
+
+def transformed(image: Image.Image, transform: Callable[[Image.Image], Any]) -> np.ndarray:
+    """What `transform` makes of an RGB image, float32 `[H, W, C]`. Raises `ImageError` for whatever it raises."""
+    try:
+        found = transform(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # it is anyone's code, and its failure means that it has no use for this image
+        raise ImageError(f"transform: {type(error).__name__}: {_without_addresses(first_line(error))}") from error
+    if isinstance(found, np.ndarray):
+        found = torch.from_numpy(found)
+    if not isinstance(found, torch.Tensor) or found.ndim != 3:
+        raise ImageError(f"transform: gives {_kind(found)}, not a tensor [C, H, W]")
+    return found.detach().to("cpu", torch.float32).permute(1, 2, 0).contiguous().numpy()
+
+
+def _kind(value: Any) -> str:
+    return f"a tensor {list(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+
+
+class Normalize:
+    """Network pixels `[B, H, W, C]` to float32 `[B, C, H, W]` in channels_last, by torchvision's arithmetic."""
+
+    def __init__(self, how: Preprocessing, device: torch.device) -> None:
+        self.mean = torch.tensor(how.mean, device=device).view(1, -1, 1, 1)
+        self.std = torch.tensor(how.std, device=device).view(1, -1, 1, 1)
+        self.reciprocal = how.reciprocal
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The normalized batch; of float32 pixels, which are normalized already, only their order changes."""
+        images = pixels.permute(0, 3, 1, 2)
+        if pixels.is_floating_point():
+            return images
+        if pixels.device.type != "cpu" or torch.compiler.is_compiling():
+            return self._scaled(images.to(torch.float32)).sub(self.mean).div(self.std)
+        normalized = torch.empty(images.shape, memory_format=torch.channels_last)
+        for image, pixel in zip(normalized.split(1), images.split(1), strict=True):  # one at a time stays in the cache
+            self._scaled(image.copy_(pixel)).sub_(self.mean).div_(self.std)
+        return normalized
+
+    def _scaled(self, images: torch.Tensor) -> torch.Tensor:
+        """In place: 0..255 to 0..1."""
+        return images.mul_(1.0 / 255) if self.reciprocal else images.div_(255)

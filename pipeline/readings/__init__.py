@@ -1,0 +1,1 @@
+"""What units make of a batch, read while the network runs, and what is kept of all batches."""

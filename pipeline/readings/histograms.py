@@ -1,0 +1,103 @@
+"""Histograms of every unit's image activations, in buckets by the bits of a float, and quantiles from them.
+
+Counts add up in any order to the same.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.readings.buckets import BUCKETS, RELATIVE_ERROR, bucket, edges, middles
+from pipeline.readings.seen import Seen
+from pipeline.readings.taps import Readings
+
+__all__ = ["BUCKETS", "PROBABILITIES", "RELATIVE_ERROR", "Histograms", "bucket", "edges", "quantiles", "ranked"]
+
+_UNITS_TOGETHER = 256  # what is made of them on the way stays in the caches
+PROBABILITIES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
+"""Those whose quantiles the units table holds."""
+
+
+class Histograms:
+    """How many images fell into each of the `BUCKETS` of each of `units` units; NaN ones into none."""
+
+    BYTES_A_UNIT = 2048  # of a block's state: those buckets only that any image fell into
+    MOST_UNITS = 1 << 18  # 1.6 GB
+    KIND: ClassVar[torch.dtype] = torch.int32
+
+    @classmethod
+    def fit(cls, units: int) -> bool:
+        """Whether they are kept of so many units: 6.4 KB each."""
+        return units <= cls.MOST_UNITS
+
+    def __init__(self, units: int, device: torch.device | str = "cpu") -> None:
+        self.counts = torch.zeros((units, BUCKETS), dtype=self.KIND, device=device)
+
+    def update(self, readings: Readings, seen: Seen) -> None:
+        """Takes in one batch: `readings` `[B, U]`."""
+        self._count(readings.maximum, readings.complete)
+
+    def merge(self, other: Self) -> None:
+        """Takes in what another saw of other images."""
+        self.counts = self.counts + other.counts
+
+    def shift(self, images: int) -> None:
+        """Histograms know no image numbers."""
+
+    def images(self) -> Tensor:
+        """None."""
+        return torch.empty(0, dtype=torch.int64)
+
+    def state(self) -> dict[str, Tensor]:
+        """The buckets that are not empty: `rows`, how many each unit has, their `buckets` and `counts`, in order."""
+        there = self.counts > 0
+        buckets = there.nonzero()[:, 1].to(torch.int16)
+        return {"rows": there.sum(1, dtype=torch.int32), "buckets": buckets, "counts": self.counts[there]}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor]) -> Self:
+        """The accumulator whose `state` it was."""
+        units = len(state["rows"])
+        self = cls(units, state["rows"].device)
+        unit = torch.arange(units, device=state["rows"].device).repeat_interleave(state["rows"])
+        self.counts[unit, state["buckets"].to(torch.int64)] = state["counts"]
+        return self
+
+    def _count(self, activations: Tensor, complete: bool) -> None:
+        """Counts what is a number of `[B, U]`; all are where they are `complete`."""
+        units = len(self.counts)
+        step = _UNITS_TOGETHER if self.counts.device.type == "cpu" else units
+        for begin in range(0, units, max(step, 1)):
+            part = activations[:, begin : begin + step].t().contiguous()
+            ones = torch.ones_like(part, dtype=self.KIND)
+            if not complete:
+                ones.masked_fill_(part.isnan(), 0)
+            self.counts[begin : begin + step].scatter_add_(1, bucket(part).to(torch.int64), ones)
+
+
+def quantiles(
+    counts: np.ndarray, least: np.ndarray, most: np.ndarray, probabilities: tuple[float, ...] = PROBABILITIES
+) -> np.ndarray:
+    """Of each unit the activation below which that share of its images lies, `[U, P]`; NaN without images.
+
+    `counts` `[U, BUCKETS]`; `least` and `most` `[U]` are the extremes. A quantile is the middle of the bucket that
+    holds the image of that rank (the smallest whose share of images up to it reaches the probability), kept between
+    the extremes, which are exact. Error: `RELATIVE_ERROR`.
+    """
+    places, images = ranked(counts, probabilities)
+    values = np.clip(middles()[places], least[:, None], most[:, None])
+    values[images == 0] = np.nan
+    return values.astype(np.float32)
+
+
+def ranked(counts: np.ndarray, probabilities: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The bucket `[U, P]` that holds the image at each share of a unit's images, and the number of images `[U]`."""
+    below = counts.cumsum(1, dtype=np.int64)
+    images = below[:, -1]
+    ranks = np.ceil(images[:, None] * np.array(probabilities)).clip(1, np.maximum(images, 1)[:, None])
+    places = [np.searchsorted(row, wanted) for row, wanted in zip(below, ranks, strict=True)]
+    return np.minimum(np.array(places).reshape(len(counts), len(probabilities)), BUCKETS - 1), images

@@ -1,0 +1,109 @@
+"""The matrix of all image activations, image by unit: one file per block, kept on request or for a while.
+
+Where a run is small enough, or asked to keep it, any later question (the top-k within a class, an exact correlation, an
+area under a curve) needs no second pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.readings.seen import NO_LABEL, Seen
+from pipeline.readings.taps import Readings
+from pipeline.storage.files import local_copy, written_aside
+
+SMALL_BYTES = 1 << 30
+"""Up to this size the matrix is made for the run's own tables where nobody asked for it, and removed behind them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Maxima:
+    """A block's part of the matrix: `values` `[N, U]` of the images `numbers` `[N]` with their `labels` `[N]`."""
+
+    numbers: np.ndarray
+    labels: np.ndarray
+    values: np.ndarray
+
+
+class Collected:
+    """The readings of a block as rows of the matrix, in `kind` (float16 or float32), on the CPU."""
+
+    def __init__(self, kind: torch.dtype) -> None:
+        self.kind = kind
+        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def update(self, readings: Readings, seen: Seen) -> None:
+        """Takes in one batch: `readings` `[B, U]` of the images `seen` `[B]`."""
+        self._parts.append((seen.numbers.cpu(), seen.labels, readings.maximum.to(self.kind).cpu()))
+
+    def finish(self, units: int) -> Maxima:
+        """All of them."""
+        none = torch.empty(0, dtype=torch.int64)
+        parts = [(none, none, torch.empty((0, units), dtype=self.kind)), *self._parts]
+        return Maxima(*(torch.cat(part).numpy() for part in zip(*parts, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A block's part on disk: the file of its values, `numbers` and `labels` `[N]` of its images."""
+
+    path: Path
+    numbers: np.ndarray
+    labels: np.ndarray
+
+
+def store(path: Path, values: np.ndarray) -> None:
+    """Writes values `[N, U]` as a `.npy` file, whole or not at all. Raises `UserError` where it cannot be written."""
+    with written_aside(path) as aside, aside.open("wb") as file:
+        np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
+
+
+class Matrix:
+    """The whole matrix, mapped into memory: `images` `[N]` are image_ids, `labels` `[N]` -1 where there is none."""
+
+    def __init__(self, parts: Sequence[Stored], values: Sequence[np.ndarray]) -> None:
+        self.images = np.concatenate([part.numbers for part in parts])
+        self.labels = np.concatenate([part.labels for part in parts])
+        self._values = values
+
+    def units(self, begin: int, end: int) -> np.ndarray:
+        """The columns of the units `begin:end`, counted over all layers, float32 `[N, end - begin]`."""
+        return np.concatenate([np.asarray(part[:, begin:end], np.float32) for part in self._values])
+
+
+@contextmanager
+def opened(parts: Sequence[Stored]) -> Iterator[Matrix | None]:
+    """The matrix while inside, None where there are no parts. Raises `FileNotFoundError` where a file has gone."""
+    if not parts:
+        yield None
+        return
+    with ExitStack() as stack:
+        files = [stack.enter_context(local_copy(part.path)) for part in parts]
+        yield Matrix(parts, [np.load(file, mmap_mode="r") for file in files])
+
+
+def area_under_curve(values: np.ndarray, labels: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """How well each unit tells its `label` `[U]` from all others: the area under its ROC curve, `[U]`.
+
+    The share of pairs of an image with that label and one of another in which the first drives the unit harder, ties
+    counting half (Mann and Whitney's U). `values` `[N, U]`; images with `labels` `[N]` of `NO_LABEL` or a NaN are left
+    out. NaN where one side is empty, or `label` is `NO_LABEL`.
+    """
+    known = labels != NO_LABEL
+    values, labels = values[known], labels[known]
+    found = np.full(values.shape[1], np.nan)
+    for unit in np.flatnonzero(label != NO_LABEL):
+        there = ~np.isnan(values[:, unit])
+        column, own = values[there, unit], labels[there] == label[unit]
+        others = np.sort(column[~own])
+        if len(others) and own.any():
+            below = np.searchsorted(others, column[own], "left") + np.searchsorted(others, column[own], "right")
+            found[unit] = below.sum() / (2 * len(others) * own.sum())
+    return found

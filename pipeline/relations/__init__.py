@@ -1,0 +1,1 @@
+"""Which units are alike, within a run and across two."""

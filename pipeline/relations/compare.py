@@ -1,0 +1,132 @@
+"""Compares two runs over the same dataset: of every unit of one those of the other that respond to the same images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from pipeline import record
+from pipeline.errors import UserError
+from pipeline.progress import Progress, Silent
+from pipeline.relations.nearest import EXACT, Nearest, check_search
+from pipeline.relations.neighbors import TOGETHER, alike, sketch_length, stated
+from pipeline.run import Run
+from pipeline.storage.files import alone, safe_name
+from pipeline.storage.parquet import read_rows, write_table
+from pipeline.tables.sketch_tables import UnitSketches, read_sketches
+from schemas.matches import MATCHES
+
+MOST = 5
+"""Matches of a unit."""
+
+
+def compare_runs(
+    run: Run,
+    other: Run,
+    layers: Sequence[str] = (),
+    device: torch.device | str = "cpu",
+    progress: Progress = Silent(),
+    search: str = EXACT,
+    most: int = MOST,
+) -> Path:
+    """Writes the `most` best matches among `other`'s units of each unit of `layers` of `run` (all if empty).
+
+    Returns the table's file, `matches/NAME.parquet` of `run` with the name of the other's folder; it replaces what was
+    there. Raises `UserError` for runs that cannot be compared: over other datasets, without sketches, or with sketches
+    of another length. Images that only one of them saw are counted and said.
+    """
+    check_search(search)
+    length = _comparable(run, other)
+    _say_skips(run, other, progress)
+    start = time.perf_counter()
+    path = run.path / "matches" / f"{safe_name(other.path.name)}.parquet"
+    names = list(layers or run.record["layers"])
+    ours = read_sketches(run.path, names, length)
+    theirs = read_sketches(other.path, other.record["layers"], length)
+    with alone(run.path, progress.say):
+        written = record.read_record(run.path)
+        write_table(path, MATCHES, _matched(ours, Nearest(theirs.vectors, device, search), theirs, most, progress))
+        written.setdefault("matches", {})[path.stem] = {
+            "other": str(other.path),
+            "other_fingerprint": other.record["fingerprint"],
+            "layers": names,
+            "most": most,
+            **stated(length, search),
+            "seconds": round(time.perf_counter() - start, 3),
+        }
+        record.write_record(run.path, written)
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """What a comparison came to: `pairs`, rows of `MATCHES`, the best match of each unit, best first, and how many
+    units had no variance to compare by."""
+
+    pairs: pa.Table
+    silent: int
+
+
+def best_pairs(path: Path, units: int) -> Best:
+    """Of each unit of the file of a comparison its best match, best first; `units` were asked for."""
+    rows = read_rows(path)
+    rows = rows.filter(pa.compute.equal(rows["rank"], 0))
+    order = np.argsort(-rows["similarity"].to_numpy(), kind="stable")
+    return Best(rows.take(pa.array(order)), units - len(rows))
+
+
+def _matched(
+    ours: UnitSketches, nearest: Nearest, theirs: UnitSketches, most: int, progress: Progress
+) -> Iterator[pa.Table]:
+    with progress.stage("Comparing units", len(ours.unit), "units") as advance:
+        for at in range(0, len(ours.unit), TOGETHER):
+            own = np.arange(at, min(at + TOGETHER, len(ours.unit)))
+            yield alike(ours, own, theirs, *nearest(ours.vectors[own], most))
+            advance(len(own))
+
+
+def _comparable(run: Run, other: Run) -> int:
+    """The length of the sketches of both. Raises `UserError` naming what they differ in."""
+    ours, theirs = run.record, other.record
+    if ours["dataset_fingerprint"] != theirs["dataset_fingerprint"]:
+        words = [
+            f"{each.path} over {each.record['dataset']} ({each.record['dataset_fingerprint'][:12]})"
+            for each in (run, other)
+        ]
+        raise UserError(
+            f"RUN and OTHER were mined on different datasets: {' and '.join(words)}. Units are compared by what they "
+            "do on the same images: mine both networks over the same DATASET."
+        )
+    lengths = sketch_length(ours), sketch_length(theirs)
+    for each, length in zip((run, other), lengths, strict=True):
+        if not length:
+            raise UserError(
+                f"{each.path} was mined without sketches, by which units are compared. Mine it in another RUN, "
+                f"with --sketch {max(lengths) or 'above 0'}."
+            )
+    if lengths[0] != lengths[1]:
+        raise UserError(
+            f"The sketches of {run.path} have length {lengths[0]}, those of {other.path} {lengths[1]}: they do not "
+            f"compare. Mine one of them in another RUN with the other's --sketch."
+        )
+    return lengths[0]
+
+
+def _say_skips(run: Run, other: Run, progress: Progress) -> None:
+    """Says how many samples only one of them saw, if there are any: there the other's units count as silent."""
+    skipped = [
+        set(zip(*(rows[name].to_pylist() for name in ("shard", "position")), strict=True))
+        for each in (run, other)
+        for rows in [read_rows(each.path / "skipped.parquet", ["shard", "position"])]
+    ]
+    if only := len(skipped[0] ^ skipped[1]):
+        progress.say(
+            f"{only} of {run.record['counts']['samples']:,} samples were seen by only one of the two runs "
+            f"({len(skipped[0])} and {len(skipped[1])} skipped): similarities are a little low for it."
+        )

@@ -1,0 +1,80 @@
+"""Folds the states of all blocks, in block order, into what the whole dataset came to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.readings.accumulators import Accumulator, held_images
+from pipeline.readings.maxima import Stored
+from pipeline.scanning.scan import BlockState
+
+_MANY_IMAGES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The whole dataset: accumulators whose image numbers count its samples from 0, and its tables.
+
+    `images` has the columns of `scan.MEMBERS` with `image` now the image_id, sorted by it: what accumulators hold; all
+    images where `maxima`, the parts of the matrix of all image activations, are kept.
+    """
+
+    accumulators: dict[str, Accumulator]
+    images: pa.Table
+    shards: pa.Table
+    skipped: pa.Table
+    maxima: tuple[Stored, ...] = ()
+
+    @property
+    def samples(self) -> int:
+        """Samples of the dataset, seen or skipped."""
+        return int(pc.sum(self.shards["members"]).as_py() or 0)
+
+    @property
+    def seen(self) -> int:
+        """Images that went through the network."""
+        return int(pc.sum(self.shards["seen"]).as_py() or 0)
+
+    def keeping(self, image_ids: np.ndarray) -> Merged:
+        """The same with no other images than those."""
+        return replace(self, images=_only(self.images, np.unique(image_ids)))
+
+
+def merge(states: Iterable[BlockState], whole: bool = False) -> Merged:
+    """Merges states that come in block order, holding two at a time and the images that may still win, or `whole`."""
+    merged: dict[str, Accumulator] = {}
+    images, shards, skipped, maxima = [], [], [], []
+    first, prune_at = 0, _MANY_IMAGES
+    for state in states:
+        for name, accumulator in state.accumulators.items():
+            accumulator.shift(first)
+            if name in merged:
+                merged[name].merge(accumulator)
+            else:
+                merged[name] = accumulator
+        numbers = pc.add(state.members["image"], first)
+        images.append(state.members.set_column(0, state.members.schema.field("image"), numbers))
+        shards.append(state.shards)
+        skipped.append(state.skipped)
+        if isinstance(state.maxima, Stored):
+            maxima.append(replace(state.maxima, numbers=state.maxima.numbers + first))
+        first += int(pc.sum(state.shards["members"]).as_py() or 0)
+        if sum(map(len, images)) > prune_at and not whole:
+            images = [_winning(images, merged)]
+            prune_at = max(_MANY_IMAGES, 2 * len(images[0]))
+    left = pa.concat_tables(images) if whole else _winning(images, merged)
+    return Merged(merged, left, pa.concat_tables(shards), pa.concat_tables(skipped), tuple(maxima))
+
+
+def _winning(images: Sequence[pa.Table], merged: dict[str, Accumulator]) -> pa.Table:
+    """Those of the images that are among the exemplars of any unit so far."""
+    return _only(pa.concat_tables(images), held_images(merged).numpy())
+
+
+def _only(images: pa.Table, kept: np.ndarray) -> pa.Table:
+    return images.filter(pa.array(np.isin(images["image"].to_numpy(), kept)))

@@ -1,0 +1,300 @@
+"""Mines a dataset: scan, merge, crops, tables; every stage resumes, and the record says which is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline import record
+from pipeline.datasets.sources import Block, Dataset, blocks_of
+from pipeline.engines.engine import Engine, Tally
+from pipeline.engines.local import LocalEngine
+from pipeline.errors import UserError
+from pipeline.exemplars.crops import CropPart, CropStore, crop_parts
+from pipeline.exemplars.exemplars import Rows, exemplar_rows
+from pipeline.exemplars.winners import winners
+from pipeline.network.layers import Layer, Traced
+from pipeline.network.models import Network
+from pipeline.network.subject import Subject
+from pipeline.preprocessing.device_decode import check_decodable
+from pipeline.progress import Progress, Silent
+from pipeline.readings.keep import Keep
+from pipeline.readings.maxima import opened
+from pipeline.readings.taps import TappedNetwork
+from pipeline.receptive_fields.receptive_field import Field, receptive_fields
+from pipeline.scanning.compiling import decide
+from pipeline.scanning.compute import Compute, default_batch_size
+from pipeline.scanning.ledger import Ledger, begun
+from pipeline.scanning.limits import check_fits, most_blocks, say_size, settled
+from pipeline.scanning.merge import Merged, merge
+from pipeline.scanning.scan import ScanSettings
+from pipeline.storage.files import alone, is_local, remove_files, write_bytes
+from pipeline.storage.parquet import write_table
+from pipeline.tables.mined_tables import MinedTables, matrix_images
+from pipeline.work import CropWork, ScanWork
+from schemas.labels import MAXIMA_IMAGES
+from schemas.shards import SHARDS
+from schemas.skipped import SKIPPED
+
+
+@dataclass(frozen=True, slots=True)
+class MineSettings:
+    """How to mine. `workers` and `max_skipped` have no say in the tables.
+
+    `batch_size` 0 is what suits the device, `workers` 0 one for each usable core. `precision` is one of
+    `compute.PRECISIONS`; `compile` is 1, 0 or auto, see `compiling.decide`; `decoder` is pillow or nvjpeg.
+    """
+
+    keep: Keep = field(default_factory=Keep)
+    batch_size: int = 0
+    workers: int = 0
+    max_skipped: float = 0.01
+    precision: str = "fp32"
+    compile: str = "auto"
+    decoder: str = "pillow"
+
+
+def mine(
+    dataset: Dataset,
+    network: Network,
+    traced: Traced,
+    layers: Sequence[Layer],
+    run: Path,
+    device: torch.device,
+    settings: MineSettings = MineSettings(),
+    progress: Progress = Silent(),
+    engine: Engine | None = None,
+) -> dict[str, Any]:
+    """Mines `layers` over `dataset` into the tables of `run` and returns its record.
+
+    `engine` does the work, this process on `device` if there is none; of an `engine` the device counts that it has.
+    What an interrupted call had committed is kept. Raises `UserError` for a run begun with other settings, for
+    weights that lack what the layers need, and for more skipped samples than `settings.max_skipped`.
+    """
+    engine = engine or LocalEngine(device, settings.workers)
+    device = engine.device
+    if settings.decoder != "pillow" and device.type != "cuda":
+        raise UserError(f"--decoder {settings.decoder} decodes on an NVIDIA GPU, not on {device.type}. Leave it out.")
+    if settings.decoder != "pillow":
+        check_decodable(network.preprocessing)
+        if settings.keep.unique:
+            raise UserError("UNIQUE looks at images that Pillow decodes. Leave --decoder nvjpeg out.")
+    units = sum(layer.units for layer in layers)
+    settings = replace(settings, keep=settled(settings.keep, units, dataset.about, is_local(run)))
+    check_fits(units, settings.keep, progress)
+    say_size(settings.keep, units, dataset.about, progress)
+    tapped = TappedNetwork(traced, layers, settings.keep.minima, settings.keep.positions)
+    _check_weights(network, tapped)
+    how = Compute(device, settings.precision, False, settings.batch_size or default_batch_size(device))
+    here = isinstance(engine, LocalEngine)
+    how = decide(settings.compile, tapped, network.preprocessing, how, dataset.about, begun(run), progress, here)
+    known = record.identity(dataset, network, layers, settings.keep, how, settings.decoder)
+    written = _mined(run, Ledger(run, known), progress)
+    if written is not None:
+        return written
+    with alone(run, progress.say):
+        ledger = Ledger(run, known)  # again: whoever we waited for may have begun the run, or ended it
+        written = _mined(run, ledger, progress)
+        if written is not None:
+            return written
+        subject = Subject(network, traced, layers)
+        job = _Mining(dataset, subject, run, engine, settings, how, progress, ledger, receptive_fields(traced, layers))
+        try:
+            return job.go(known)
+        except UserError:
+            written = _mined(run, ledger, progress)  # where nothing locks, another may end it and clear our state
+            if written is None:
+                raise
+            return written
+
+
+def _mined(run: Path, ledger: Ledger, progress: Progress) -> dict[str, Any] | None:
+    """The record of a run that is done, after removing what a killed command left of its state; None if it is not."""
+    written = record.read_record(run)
+    if written.get("fingerprint") != ledger.fingerprint:
+        return None
+    progress.say(f"{run} is already mined with these settings.")
+    try:
+        _clear(ledger)
+    except UserError as error:
+        progress.say(f"It holds state that is of no use any more. {error}")
+    return written
+
+
+def _clear(ledger: Ledger) -> None:
+    ledger.clear("block-*")
+    ledger.clear("maxima-*")
+    ledger.clear("crops-*")
+
+
+def _check_weights(network: Network, tapped: TappedNetwork) -> None:
+    lacking = sorted(tapped.parameter_names() & network.missing)
+    if lacking:
+        raise UserError(
+            f"WEIGHTS {network.weights} lacks {', '.join(lacking[:6])}{' …' if len(lacking) > 6 else ''}, "
+            "which the chosen layers need. Choose LAYERS below them (LAYERS='features.*', say) or complete weights."
+        )
+
+
+class _Mining:
+    """One mining under way: the stages share what is fixed from the start."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        subject: Subject,
+        run: Path,
+        engine: Engine,
+        settings: MineSettings,
+        how: Compute,
+        progress: Progress,
+        ledger: Ledger,
+        fields: dict[str, Field],
+    ) -> None:
+        self.dataset, self.subject, self.run, self.engine = dataset, subject, run, engine
+        self.network, self.layers = subject.network, subject.layers
+        self.settings, self.how, self.progress, self.ledger, self.fields = settings, how, progress, ledger, fields
+        units = sum(layer.units for layer in self.layers)
+        self.blocks = blocks_of(dataset, most_blocks(units, settings.keep))
+        self.words = dataset.label_words(self.network.categories)
+        self.seconds: dict[str, float] = {}
+
+    def go(self, known: dict[str, Any]) -> dict[str, Any]:
+        """Every stage in turn."""
+        start = time.perf_counter()
+        self._scan()
+        keep = self.settings.keep
+        merged = merge((self.ledger.load(block.number) for block in self.blocks), keep.keeps_maxima)
+        self._write_accounts(merged)
+        if keep.keeps_maxima:
+            write_table(self.run / "maxima" / "images.parquet", MAXIMA_IMAGES, [matrix_images(merged)])
+        won = winners(merged, keep)
+        merged = merged.keeping(won.image_id)
+        rows = exemplar_rows(won, merged, self.layers, self.fields, self.network.preprocessing)
+        paths = self._cut(merged, rows)
+        self._write_tables(merged, rows, CropStore(paths, len(rows.unit)))
+        self.seconds["mine"] = time.perf_counter() - start
+        written = {
+            "fingerprint": self.ledger.fingerprint,
+            **known,
+            "url": self.dataset.shards[0].url if self.dataset.shards else "",
+            "missing_weights": sorted(self.network.missing),
+            "asked": dict(self.network.asked),
+            "units": sum(layer.units for layer in self.layers),
+            "blocks": len(self.blocks),
+            "boxes": known["preprocessing"]["boxes"],
+            "counts": {
+                "samples": merged.samples, "seen": merged.seen, "skipped": merged.samples - merged.seen,
+                "exemplars": len(rows.unit), "images_with_exemplars": merged.images.num_rows,
+            },
+            "settings": {"max_skipped": self.settings.max_skipped, "workers": self.settings.workers},
+            "versions": record.versions(),
+            "machine": self.engine.machine(),
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+        }  # fmt: skip
+        record.write_record(self.run, written)
+        _clear(self.ledger)
+        return written
+
+    def _scan(self) -> None:
+        missing = set(self.ledger.missing(block.number for block in self.blocks))
+        todo = [block for block in self.blocks if block.number in missing]
+        if not todo:
+            return
+        start = time.perf_counter()
+        done = len(self.blocks) - len(todo)
+        if done:
+            self.progress.say(f"Going on: {done} of {len(self.blocks)} blocks are done.")
+        its = self.settings
+        how = ScanSettings(self.network.preprocessing, its.keep, self.how, its.decoder)
+        total = self.dataset.samples
+        before = round((total or 0) * done / len(self.blocks))
+        with self.progress.stage("Scanning", total, "images", before) as advance:
+            counter = _Counter(todo, total, advance)
+            for _, state in self.engine.map(ScanWork(self.subject, how), todo, counter):
+                self.ledger.commit(state)
+        self.seconds["scan"] = time.perf_counter() - start
+
+    def _write_accounts(self, merged: Merged) -> None:
+        write_table(self.run / "shards.parquet", SHARDS, [merged.shards])
+        write_table(self.run / "skipped.parquet", SKIPPED, [merged.skipped])
+        skipped = merged.samples - merged.seen
+        for url, members in zip(*(merged.shards[name].to_pylist() for name in ("url", "members")), strict=True):
+            if not members:
+                self.progress.say(f"Shard {url} is empty.")
+        if not merged.seen:
+            raise UserError(f"No image of {self.dataset.name} could be read; see {self.run / 'skipped.parquet'}.")
+        if skipped > self.settings.max_skipped * merged.samples:
+            raise UserError(
+                f"{skipped} of {merged.samples} samples were skipped, more than "
+                f"--max-skipped={self.settings.max_skipped:g} allows. {self.run / 'skipped.parquet'} "
+                f"names each with its reason (the first: {_first_skip(merged)}). "
+                "Mend them, or say the same again with a larger --max-skipped."
+            )
+
+    def _cut(self, merged: Merged, rows: Rows) -> list[Path]:
+        start = time.perf_counter()
+        folder = self.run / "state"
+        before = {path.name for path in folder.glob(f"crops-*-{self.ledger.fingerprint}.arrow")}
+        paths: list[Path] = []
+
+        def path_of(part: CropPart) -> Path:
+            return folder / f"crops-{part.block:06d}-{part.part:04d}-{self.ledger.fingerprint}.arrow"
+
+        with self.progress.stage("Cutting crops", len(rows.unit), "crops") as advance:
+
+            def todo() -> Iterator[CropPart]:
+                for part in crop_parts(self.blocks, merged, rows, whole=not self.network.preprocessing.followed):
+                    paths.append(path_of(part))
+                    if paths[-1].name in before:
+                        advance(part.crops)
+                    else:
+                        yield part
+
+            for part, crops in self.engine.map(CropWork(), todo(), lambda tally: advance(tally.done)):
+                write_bytes(path_of(part), crops.to_pybytes())
+        self.seconds["crops"] = time.perf_counter() - start
+        return paths
+
+    def _write_tables(self, merged: Merged, rows: Rows, crops: CropStore) -> None:
+        start = time.perf_counter()
+        for made in ("visualizations", "labels", "matches"):  # of what was mined here before
+            remove_files((self.run / made).glob("*.parquet"))
+        stage = self.progress.stage("Writing tables", len(self.layers), "layers")
+        with opened(merged.maxima) as matrix, stage as advance:
+            tables = MinedTables(self.run, self.layers, self.fields, merged, rows, crops, self.words, matrix)
+            tables.write_lists()
+            for layer in self.layers:
+                tables.write_layer(layer)
+                advance(1)
+        self.seconds["tables"] = time.perf_counter() - start
+
+
+class _Counter:
+    """Turns tallies into progress; guesses the total from the shards done while nothing else tells it."""
+
+    def __init__(self, todo: Sequence[Block], total: int | None, advance: Any) -> None:
+        self.shards = sum(len(block.shards) for block in todo)
+        self.total, self.advance = total, advance
+        self.seen = self.skipped = self.finished = 0
+
+    def __call__(self, tally: Tally) -> None:
+        """So much more is done."""
+        self.seen += tally.done
+        self.skipped += tally.lost
+        self.finished += tally.shards
+        note = f"{self.skipped} skipped" if self.skipped else ""
+        if self.total is None and self.finished:
+            self.advance(tally.done, note=note, total=round(self.seen / self.finished * self.shards))
+        else:
+            self.advance(tally.done, note=note)
+
+
+def _first_skip(merged: Merged) -> str:
+    row = merged.skipped.slice(0, 1).to_pylist()[0]
+    return f"shard {row['shard']}, {row['key']}: {row['error']}"

@@ -1,0 +1,139 @@
+"""Adds views of the first exemplars of each unit to a mined run: the activation projected back to pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import record
+from pipeline.datasets.shards import Shard
+from pipeline.engines.engine import Engine
+from pipeline.errors import UserError, near_matches
+from pipeline.exemplars.exemplar_parts import ExemplarPart, exemplar_parts, first_exemplars
+from pipeline.exemplars.projection import METHODS, PERCENTILE, Projection, View
+from pipeline.network.layers import Layer, Traced
+from pipeline.network.models import Network
+from pipeline.network.subject import Subject
+from pipeline.progress import Progress, Silent
+from pipeline.receptive_fields.receptive_field import receptive_fields
+from pipeline.stages.exemplar_stage import Done, ExemplarStage
+from pipeline.storage.files import table_file
+from pipeline.storage.parquet import read_rows
+from pipeline.tables.view_tables import SEEN, LayerViews
+from pipeline.work import KernelWork
+from schemas.views import INPUT_BOX
+
+MOST = 9
+"""Exemplars of a unit that get views unless something else is said."""
+_OTHERWISE = "do without its views"
+
+
+def check_method(method: str) -> None:
+    """Raises `UserError` for a method that there is not."""
+    if method not in METHODS:
+        raise UserError(f"There is no METHOD {method!r}.{near_matches(method, METHODS)} It is {' or '.join(METHODS)}.")
+
+
+def view_run(
+    run: Path,
+    shards: Mapping[int, Shard],
+    network: Network,
+    traced: Traced,
+    layers: Sequence[Layer],
+    engine: Engine,
+    progress: Progress = Silent(),
+    *,
+    method: str = "deconvnet",
+    most: int = MOST,
+) -> dict[str, Any]:
+    """Writes `views/` of the first `most` exemplars of each unit of `layers` that make it fire; returns the record.
+
+    `shards` hold the images by number, as they were mined. What is there already by the same method and number stays,
+    views of other methods and layers too. Parts that an interrupted call had finished are kept. Raises `UserError` for
+    an unknown method, if an image has changed since the scan or the run cannot be written.
+    """
+    check_method(method)
+    return _Viewing(run, shards, Subject(network, traced, layers), engine, progress, method, most).carry_out()
+
+
+class _Viewing(ExemplarStage[ExemplarPart, list[View]]):
+    kept = SEEN
+    title = "Projecting", "exemplars"
+
+    def __init__(
+        self, run: Path, shards: Mapping[int, Shard], subject: Subject, engine: Engine, progress: Progress, method: str,
+        most: int,
+    ) -> None:  # fmt: skip
+        known = {"method": method, "most": most, "percentile": PERCENTILE}
+        super().__init__(("views", method), run, subject, engine, progress, known)
+        self.subject, self.shards, self.method, self.most = subject, shards, method, most
+        measuring = partial(Projection, method=method)
+        self.work: KernelWork[View] = KernelWork(subject, measuring, f"views by {method}", _OTHERWISE)
+
+    def in_place(self, about: dict[str, Any]) -> bool:
+        return not self.missing
+
+    @property
+    def missing(self) -> dict[int, pa.Table]:
+        """The exemplars to project of each layer that lacks some, by its number: row, unit, rank, image_id, y, x."""
+        return {
+            number: rows for number, rows in self.wanted.items()
+            if not self._views(self.layers[number]).complete(self.fingerprint, len(rows))
+        }  # fmt: skip
+
+    @cached_property
+    def wanted(self) -> dict[int, pa.Table]:
+        return {number: self._firing(layer) for number, layer in enumerate(self.layers)}
+
+    def _firing(self, layer: Layer) -> pa.Table:
+        columns = ["unit", "rank", "activation", "image_id", "y", "x"]
+        try:
+            rows = first_exemplars(table_file(self.run, "exemplars", layer.name), self.most, columns)
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{self.run} has no exemplars of {layer.name}: {error.filename or 'their table'} is missing. "
+                "Delete the run.json of the run and mine it again."
+            ) from error
+        return rows.filter(pc.greater(rows["activation"], 0))
+
+    @cached_property
+    def todo(self) -> dict[int, pa.Table]:
+        """What was missing when the work began."""
+        return self.missing
+
+    def total(self) -> int:
+        return sum(len(rows) for rows in self.todo.values())
+
+    def parts(self) -> Iterator[ExemplarPart]:
+        images = read_rows(self.run / "images.parquet")
+        fields = receptive_fields(self.subject.traced, [self.layers[number] for number in self.todo])
+        for number, rows in self.todo.items():
+            if len(rows):
+                size = self.work.kernel_size(number, self.engine.here, self.engine.memory)
+                yield from exemplar_parts(number, fields[self.layers[number].name], size, rows, images, self.shards)
+
+    def rows(self, part: ExemplarPart, found: list[View]) -> list[dict[str, Any]]:
+        return [
+            dict(zip(INPUT_BOX, view.box, strict=True))
+            | {"row": view.row, "scale": view.scale, "picture": view.picture}
+            for view in found
+        ]
+
+    def write(self, done: Done) -> dict[str, Any]:
+        for number, rows in self.todo.items():
+            layer = self.layers[number]
+            self._views(layer).write(rows, done(layer), self.fingerprint)
+        names = record.read_record(self.run)["layers"]
+        counts = [LayerViews(self.run, name, self.method).count() for name in names]
+        return {
+            "most": self.most, "percentile": PERCENTILE, "layers": sum(map(bool, counts)), "views": sum(counts),
+            "projected": self.total(),
+        }  # fmt: skip
+
+    def _views(self, layer: Layer) -> LayerViews:
+        return LayerViews(self.run, layer.name, self.method)

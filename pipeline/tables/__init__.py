@@ -1,0 +1,1 @@
+"""The rows of each table of a run, as its schema has them."""
