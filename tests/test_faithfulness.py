@@ -30,7 +30,7 @@ from pipeline.run import picture
 from pipeline.stages.check_crops import check_crops
 from pipeline.stages.ranking import Ranking
 from pipeline.stages.visualize import visualize_run
-from pipeline.storage.stage_store import StageStore
+from tests.stage_parts import interrupted
 
 CPU = torch.device("cpu")
 QUICK = dataclasses.replace(DEFAULT, name="quick", stages=(dataclasses.replace(DEFAULT.stages[-1], steps=3),))
@@ -131,20 +131,9 @@ def test_a_lossless_crop_alone_drives_its_unit_exactly_as_the_image_did(run):
 
 def test_an_interrupted_check_goes_on_and_ends_with_the_same_bytes(run, demo_run, tmp_path, monkeypatch):
     broken, whole = (copied(demo_run, tmp_path / name) for name in ("broken", "whole"))
-    commits: list[str] = []
-    commit = StageStore.commit
-
-    def dies_at_the_third(self, name, rows):
-        if len(commits) == 2:
-            raise KeyboardInterrupt
-        commits.append(name)
-        commit(self, name, rows)
-
     monkeypatch.setattr("pipeline.exemplars.crop_check.PART", 64)
-    with monkeypatch.context() as patch:
-        patch.setattr(StageStore, "commit", dies_at_the_third)
-        with pytest.raises(KeyboardInterrupt):
-            check(broken, layers="stem.*,block1.*")
+    with interrupted(monkeypatch, after=2):
+        check(broken, layers="stem.*,block1.*")
     assert len(list((broken / "state").glob("crop-check-*/*.arrow"))) == 2
     check(broken, layers="stem.*,block1.*")
     check(whole, layers="stem.*,block1.*")

@@ -34,10 +34,10 @@ from pipeline.receptive_fields.receptive_field import receptive_fields
 from pipeline.stages.focus import focus_run
 from pipeline.stages.mine import MineSettings, mine
 from pipeline.storage.parquet import write_table
-from pipeline.storage.stage_store import StageStore
 from pipeline.work import KernelWork
 from schemas.exemplars import EXEMPLARS, FOCUS
 from tests.making import encoded, jpeg, picture, write_folder
+from tests.stage_parts import committing, interrupted
 
 CPU = torch.device("cpu")
 PLAIN = Preprocessing.usual(None, (32, 32))
@@ -305,29 +305,13 @@ def test_an_interrupted_measurement_keeps_its_parts_and_ends_with_the_same_bytes
     subject = network(seeded(Small))
     whole, broken = copied(small_run, tmp_path / "whole"), copied(small_run, tmp_path / "broken")
     focused(squares, subject, whole)
-    commits: list[str] = []
-    commit = StageStore.commit
-
-    def dies_at_the_third(self, part, rows):
-        if len(commits) == 2:
-            raise KeyboardInterrupt
-        commits.append(part)
-        commit(self, part, rows)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StageStore, "commit", dies_at_the_third)
-        with pytest.raises(KeyboardInterrupt):
-            focused(squares, subject, broken)
+    with interrupted(monkeypatch, after=2) as before:
+        focused(squares, subject, broken)
     assert len(list(broken.glob("state/focus-*/*.arrow"))) == 2
-    measured_parts: list[str] = []
-
-    def counted(self, part, rows):
-        measured_parts.append(part)
-        commit(self, part, rows)
-
-    monkeypatch.setattr(StageStore, "commit", counted)
-    focused(squares, subject, broken)
-    assert len(measured_parts) >= 3 and not list((broken / "state").glob("focus-*"))
+    with committing(monkeypatch) as again:
+        focused(squares, subject, broken)
+    assert len(again) >= 3 and not {*again} & {*before}
+    assert not list((broken / "state").glob("focus-*"))
     for path in sorted(whole.glob("exemplars/*.parquet")):
         assert path.read_bytes() == (broken / "exemplars" / path.name).read_bytes()
 

@@ -30,10 +30,10 @@ from pipeline.preprocessing.images import Preprocessing
 from pipeline.progress import Silent
 from pipeline.run import open_run, picture
 from pipeline.stages.views import view_run
-from pipeline.storage.stage_store import StageStore
 from schemas.views import INPUT_BOX, VIEWS
 from tests.making import encoded, jpeg, write_folder
 from tests.making import picture as drawn
+from tests.stage_parts import committing, interrupted
 from tests.test_focus import PLAIN, TALL, Small, copied, mined, network, seeded
 
 CPU = torch.device("cpu")
@@ -158,24 +158,12 @@ def test_an_interrupted_projection_keeps_its_parts_and_ends_with_the_same_bytes(
     subject = network(seeded(Small))
     whole, broken = copied(small_run, tmp_path / "whole"), copied(small_run, tmp_path / "broken")
     viewed(squares, subject, whole)
-    commits: list[str] = []
-    commit = StageStore.commit
-
-    def dies_at_the_third(self, part, rows):
-        if len(commits) == 2:
-            raise KeyboardInterrupt
-        commits.append(part)
-        commit(self, part, rows)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StageStore, "commit", dies_at_the_third)
-        with pytest.raises(KeyboardInterrupt):
-            viewed(squares, subject, broken)
+    with interrupted(monkeypatch, after=2) as before:
+        viewed(squares, subject, broken)
     assert len(list(broken.glob("state/views-deconvnet-*/*.arrow"))) == 2
-    again: list[str] = []
-    monkeypatch.setattr(StageStore, "commit", lambda self, part, rows: (again.append(part), commit(self, part, rows)))
-    viewed(squares, subject, broken)
-    assert again and not set(again) & set(commits)
+    with committing(monkeypatch) as again:
+        viewed(squares, subject, broken)
+    assert again and not {*again} & {*before}
     assert tables(broken) == tables(whole) and not list((broken / "state").glob("views-*"))
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,8 +22,8 @@ from pipeline.network.subject import Subject
 from pipeline.receptive_fields.receptive_field import receptive_fields
 from pipeline.run import picture
 from pipeline.stages.visualize import visualize_run
-from pipeline.storage.stage_store import StageStore
 from pipeline.work import AscentBatch, AscentWork
+from tests.stage_parts import interrupted
 
 CPU = torch.device("cpu")
 LAYERS = "stem.*,block1.*"
@@ -48,24 +46,6 @@ def mined(demo_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copied(run: Path, to: Path) -> Path:
     shutil.copytree(run, to)
     return to
-
-
-@contextmanager
-def interrupted(monkeypatch: pytest.MonkeyPatch, after: int) -> Iterator[None]:
-    """What is done within ends by Ctrl-C once it has committed `after` batches."""
-    commits: list[str] = []
-    commit = StageStore.commit
-
-    def dies_then(self: StageStore, name: str, rows: Any) -> None:
-        if len(commits) == after:
-            raise KeyboardInterrupt
-        commits.append(name)
-        commit(self, name, rows)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StageStore, "commit", dies_then)
-        with pytest.raises(KeyboardInterrupt):
-            yield
 
 
 def test_each_unit_gets_a_picture_that_just_holds_its_field_and_what_it_reaches(mined, tmp_path):
