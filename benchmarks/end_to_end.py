@@ -18,14 +18,13 @@ from tempfile import gettempdir
 import torch
 
 from benchmarks.elsewhere import Elsewhere
-from benchmarks.mining import CPU, K
+from benchmarks.mining import CPU, KEEP
 from benchmarks.photographs import photographs
 from benchmarks.rounds import interleaved
 from benchmarks.subject import PREPROCESSING, network, normalized, tapped
 from pipeline.cores import usable_cores
 from pipeline.datasets.sources import blocks_of, find_dataset
 from pipeline.preprocessing.images import decode, network_pixels
-from pipeline.readings.keep import Keep
 from pipeline.scanning.compute import Compute, Runner, default_batch_size
 from pipeline.scanning.scan import ScanSettings, scan
 
@@ -104,7 +103,7 @@ def scanning(folder: Path) -> Callable[[], int]:
     dataset = find_dataset(str(folder))
     cores = usable_cores()
     how = Compute(CPU, batch_size=default_batch_size(CPU))
-    settings = ScanSettings(PREPROCESSING, Keep(K), how)
+    settings = ScanSettings(PREPROCESSING, KEEP, how)
     runner = Runner(tapped(), PREPROCESSING, how, cores)
 
     def run() -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 
 import numpy as np
 import torch
@@ -114,11 +115,11 @@ def reductions(device: torch.device, precision: torch.dtype, batch: int, rounds:
         other = torch.empty_like(image)
         compiled = torch.compile(read_rows, dynamic=False)
         ways: dict[str, Callable[[], object]] = {
-            "copy": lambda image=image, other=other: other.copy_(image),
-            "tap": lambda image=image: read_map(image),
-            "rows compiled": lambda image=image, compiled=compiled: compiled(image),
-            "amax": lambda image=image: image.amax((2, 3)),
-            "max": lambda image=image: image.flatten(2).max(-1),
+            "copy": partial(other.copy_, image),
+            "tap": partial(read_map, image),
+            "rows compiled": partial(compiled, image),
+            "amax": partial(image.amax, (2, 3)),
+            "max": partial(image.flatten(2).max, -1),
         }
         timings = interleaved({name: repeated(way, device) for name, way in ways.items()}, rounds, warmup=2)
         speeds = ", ".join(f"{name} {_speed(image, timing):.0f}" for name, timing in timings.items())

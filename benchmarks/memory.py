@@ -14,7 +14,7 @@ from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.mining import CPU, K
+from benchmarks.mining import CPU, KEEP
 from pipeline import record
 from pipeline.allocator import keep_freed_memory
 from pipeline.cores import usable_cores
@@ -22,7 +22,6 @@ from pipeline.datasets.batches import Batch
 from pipeline.datasets.sources import Block, find_dataset
 from pipeline.network.layers import Traced
 from pipeline.network.models import load_network
-from pipeline.readings.keep import Keep
 from pipeline.readings.taps import TappedNetwork
 from pipeline.scanning.compute import Compute, Runner, default_batch_size
 from pipeline.scanning.ledger import Ledger
@@ -44,7 +43,7 @@ def main() -> None:
     traced = Traced(network.module, network.input_shape)
     layers = traced.unit_bearing()
     how = Compute(CPU, batch_size=default_batch_size(CPU))
-    settings = ScanSettings(network.preprocessing, Keep(K), how)
+    settings = ScanSettings(network.preprocessing, KEEP, how)
     runner = Runner(TappedNetwork(traced, layers), network.preprocessing, how, usable_cores())
     seen, resident = 0, {}
 
@@ -60,12 +59,12 @@ def main() -> None:
             yield Block(number, (replace(shard, number=number),))
 
     with TemporaryDirectory() as folder:
-        ledger = Ledger(Path(folder), record.identity(dataset, network, layers, K, how))
+        ledger = Ledger(Path(folder), record.identity(dataset, network, layers, KEEP, how))
         for state in scan(blocks(), runner, settings, watch):
             ledger.commit(state)
             if seen >= given.images:
                 break
-    print(f"{date.today()}  {given.model}, {runner.units:,} units, k = {K}, cpu")
+    print(f"{date.today()}  {given.model}, {runner.units:,} units, k = {KEEP.topk}, cpu")
     for mark, megabytes in resident.items():
         print(f"  after {mark:>7,} images: {megabytes:,.0f} MB resident")
     growth = resident[given.images] / resident[1_000] - 1

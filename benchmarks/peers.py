@@ -27,7 +27,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from benchmarks.elsewhere import Elsewhere
 from benchmarks.end_to_end import scanning
-from benchmarks.mining import K, mining, show
+from benchmarks.mining import KEEP, mining, show
 from benchmarks.photographs import photographs
 from benchmarks.rounds import interleaved
 from benchmarks.subject import PREPROCESSING, network, normalized
@@ -84,7 +84,7 @@ def semanticlens(images: int) -> Callable[[], None]:
 
     @torch.no_grad()
     def run() -> None:
-        cache = ActMaxCache(taps_of(module), aggregation_fn=aggregate_conv_max, n_collect=K)
+        cache = ActMaxCache(taps_of(module), aggregation_fn=aggregate_conv_max, n_collect=KEEP.topk)
         with cache.hook_context(module):
             for batch in batches:
                 module(batch)
@@ -102,7 +102,7 @@ def semanticlens_from_files(folder: Path) -> Callable[[], None]:
     def run() -> None:
         with contextlib.redirect_stderr(io.StringIO()):
             visualizer = ActivationComponentVisualizer(
-                module, files, files, taps_of(module), num_samples=K, aggregate_fn=aggregate_conv_max
+                module, files, files, taps_of(module), num_samples=KEEP.topk, aggregate_fn=aggregate_conv_max
             )
             visualizer._run(batch_size=BATCH, num_workers=usable_cores())
 

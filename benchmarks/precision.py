@@ -23,7 +23,7 @@ from pipeline.network.models import load_network
 from pipeline.readings.keep import Keep
 from pipeline.stages.mine import MineSettings, mine
 
-OTHERS = {
+OTHERS: dict[str, dict[str, object]] = {
     "batches of 64": {"batch_size": 64},
     "compiled": {"compile": "1"},
     "bf16": {"precision": "bf16"},

@@ -7,6 +7,7 @@ autoencoder, k = 100; and looking one unit up in the `exemplars/` of 26,000 unit
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -82,6 +83,7 @@ def exemplar_tables(run: Path) -> int:
             for first in range(0, UNITS, step)
         )
         write_table(table_file(run, "exemplars", f"layer{layer}"), EXEMPLARS, parts)
+    (run / "run.json").write_text(json.dumps({"direction": "max"}))
     return sum(path.stat().st_size for path in run.rglob("*.parquet"))
 
 

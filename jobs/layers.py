@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from jobs.console import Display
@@ -58,17 +59,20 @@ def layers(
     table = Table(
         box=box.SIMPLE_HEAD,
         title=f"{network.name}: {len(rows)} layers, {sum(r['units'] for r in rows):,} units",
+        title_justify="left",
+        collapse_padding=True,
+        pad_edge=False,
     )
     table.add_column("layer", no_wrap=True, min_width=max(len(row["layer"]) for row in rows))
     for heading in ("units", "map", "field", "stride"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("made by", overflow="fold")
+    table.add_column("made by", min_width=max(len(word) for row in rows for word in row["kind"].split()))
     for row in rows:
         size = _positions(row)
         field = f"{row['rf_height']} x {row['rf_width']}" + (" all" if row["rf_global"] else "")
         stride = "" if row["stride_y"] is None else f"{row['stride_y']}, {row['stride_x']}"
         table.add_row(row["layer"], str(row["units"]), size, field, stride, row["kind"])
-    Console(highlight=False).print(table)
+    _print(table)
     if traced.by == "modules":
         print(f"Followed by its modules: torch.fx cannot trace it ({traced.why}). Functions between them are not seen.")
     if left_out := traced.left_out():
@@ -76,6 +80,14 @@ def layers(
         print(f"Left out: {len(left_out)} layers whose tensors cannot be read; the first is {name}: {why}.")
     for note in sorted({row["rf_note"] for row in rows if row["rf_note"]}):
         Console().print(f"Note: {note}; its layers count as seeing the whole input.", markup=False)
+
+
+def _print(table: Table) -> None:
+    """As wide as the terminal, wider where that would break words; elsewhere than on a terminal a row is one line."""
+    console = Console(highlight=False)
+    needed = Measurement.get(console, console.options.update(max_width=1000), table)
+    console.width = max(console.width, needed.minimum) if console.is_terminal else needed.maximum
+    console.print(table)
 
 
 def _positions(row: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import scale
 from benchmarks.elsewhere import Elsewhere
 from benchmarks.rounds import Timing, interleaved
 
@@ -35,6 +37,23 @@ def test_the_gpu_benchmark_needs_no_more_than_a_plain_checkout_and_says_that_the
     done = subprocess.run([sys.executable, "-c", PLAIN_CHECKOUT], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "No GPU is at hand" in done.stdout
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").glob("[!_]*.py")), ids=lambda file: file.stem)
+def test_every_benchmark_is_a_command_and_says_what_it_measures(file):
+    module = importlib.import_module(f"benchmarks.{file.stem}")
+    assert module.__doc__ and ('if __name__ == "__main__"' in file.read_text()) == hasattr(module, "main")
+
+
+def test_one_unit_is_looked_up_in_tables_as_mining_writes_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scale, "LAYERS", 2)
+    monkeypatch.setattr(scale, "UNITS", 12)
+    assert scale.exemplar_tables(tmp_path) > 2 * 12 * 50 * scale.CROP_BYTES
+    scale.lookups(tmp_path)
+    said = capsys.readouterr().out
+    assert [line.split("  ")[1] for line in said.splitlines()] == [
+        "pandas, the folder", "pandas, the layer's file", "Run.exemplars"
+    ]  # fmt: skip
 
 
 def test_candidates_take_turns_and_warm_up_rounds_do_not_count():

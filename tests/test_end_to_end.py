@@ -59,7 +59,7 @@ def test_photographs_and_a_network_trained_on_imagenet(photographs, squeezenet_w
     run = tmp_path / "sample"
     said = make(
         "mine", f"DATASET={photographs}", "MODEL=squeezenet1_1", f"WEIGHTS={squeezenet_weights}",
-        "LAYERS=features.*", f"RUN={run}", "VISUALIZE=0", "ARGS=--no-sheets --focus 1 --check-crops 1",
+        "LAYERS=features.*", f"RUN={run}", "VISUALIZE=0", "ARGS=--no-sheets --focus 0 --check-crops 0",
     )  # fmt: skip
     assert "lack classifier.1.bias, classifier.1.weight" in said
     record = json.loads((run / "run.json").read_bytes())
@@ -76,3 +76,20 @@ def test_photographs_and_a_network_trained_on_imagenet(photographs, squeezenet_w
     assert (exemplars["left"] >= 0).all() and (exemplars["right"] <= exemplars["width"]).all()
     assert (exemplars["top"] >= 0).all() and (exemplars["bottom"] <= exemplars["height"]).all()
     assert (exemplars["left"] < exemplars["right"]).all() and (exemplars["top"] < exemplars["bottom"]).all()
+
+
+def test_what_drives_a_unit_in_a_photograph_is_a_box_within_its_field(photographs, squeezenet_weights, tmp_path):
+    run = tmp_path / "sample"
+    make(
+        "mine", f"DATASET={photographs}", "MODEL=squeezenet1_1", f"WEIGHTS={squeezenet_weights}", "TOPK=9",
+        f"RUN={run}", "LAYERS=features.12.squeeze_activation", "VISUALIZE=0",
+        "ARGS=--no-sheets --focus 2 --check-crops 2",
+    )  # fmt: skip
+    rows = pd.read_parquet(run / "exemplars")
+    focused, checked = rows[rows["focus_left"].notna()], rows["crop_activation"].notna()
+    assert set(focused["rank"]) == {0, 1} and set(rows["rank"][checked]) == {0, 1} and len(focused) > 100
+    for low, high in (("left", "right"), ("top", "bottom")):
+        assert (focused[low] <= focused[f"focus_{low}"]).all() and (focused[f"focus_{high}"] <= focused[high]).all()
+        assert (focused[f"focus_{low}"] < focused[f"focus_{high}"]).all()
+    area = (focused.focus_right - focused.focus_left) * (focused.focus_bottom - focused.focus_top)
+    assert (area / ((focused.right - focused.left) * (focused.bottom - focused.top))).median() < 0.7

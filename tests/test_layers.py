@@ -7,7 +7,9 @@ import torch
 import torchvision
 from torch import fx, nn
 from torchvision.models.feature_extraction import get_graph_node_names
+from typer.testing import CliRunner
 
+from jobs.__main__ import application
 from pipeline.errors import UserError
 from pipeline.network.graph_trace import GraphTrace
 from pipeline.network.layers import Traced
@@ -195,3 +197,9 @@ def test_what_does_not_depend_on_the_image_bears_no_units():
 
     for trace in (GraphTrace(Placed(), (3, 6, 5)), ModuleTrace(Placed(), (3, 6, 5))):
         assert "places" not in [point.name for point in trace.bearing()]
+
+
+def test_the_list_of_layers_has_a_line_for_each_and_breaks_no_word():
+    said = CliRunner().invoke(application(["layers"]), ["layers", "--model", "squeezenet1_1", "--weights", "random"])
+    lines = [line.split() for line in said.stdout.splitlines()[4:] if line.strip()]
+    assert len(lines) == 26 and all(line[-3:] == ["conv2d", "+", "relu"] for line in lines)
