@@ -37,8 +37,16 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--rounds", type=int, default=9, help="counted rounds, at least 5")
     words.add_argument("--images", type=int, default=256)
+    words.add_argument(
+        "--bf16",
+        action=argparse.BooleanOptionalAction,
+        default=torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported(),
+        help="bf16 as well; by default where this processor has instructions for it",
+    )
     given = words.parse_args()
     print(f"{date.today()}  torch {torch.__version__}, {platform.machine()}, {usable_cores()} cores, cpu")
+    if not given.bf16:
+        print("bf16 is left out (--bf16)")
     made = {
         "bare, as it comes": (bare, "fp32", False, False),
         "mining, as it comes": (plain_mining, "fp32", False, False),
@@ -59,6 +67,7 @@ def main() -> None:
         candidates = {
             name: stack.enter_context(Elsewhere(make, given.images, precision, compiled, keep=keep))
             for name, (make, precision, compiled, keep) in made.items()
+            if given.bf16 or precision != "bf16"
         }
         timings = interleaved(candidates, max(given.rounds, 5), warmup=2)
     for name, timing in timings.items():
@@ -78,6 +87,8 @@ def main() -> None:
         ("mining bf16", "bare", None),
         ("mining bf16 compiled", "bare bf16 compiled", None),
     ):
+        if over not in timings:
+            continue
         ratio = timings[under].median / timings[over].median
         verdict = "" if bar is None else f"   (bar {bar}: {'reached' if ratio >= bar else 'missed'})"
         print(f"{over + ' / ' + under:<60}{ratio:6.3f}{verdict}")
