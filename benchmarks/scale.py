@@ -44,7 +44,7 @@ def main() -> None:
         seconds, most = merging(units, blocks), most_blocks(units, Keep(K))
         print(
             f"merge {units:,} units, k = {K}: {seconds:.2f} s a block, "
-            f"{seconds * most / 60:.1f} minutes for {most:,} blocks of {units * K * 12 / 1e6:,.0f} MB each"
+            f"{seconds * most / 60:.1f} minutes for {most:,} blocks, {units * K * 12 / 1e6:,.0f} MB of top-k in each"
         )
     with TemporaryDirectory() as folder:
         written = exemplar_tables(Path(folder))

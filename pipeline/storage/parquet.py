@@ -97,8 +97,8 @@ def units_a_part(k: int) -> int:
 
 
 def _in_parts(table: pa.Table) -> Iterator[pa.Table]:
-    """A table in parts of 450 rows; one without rows is a part as well."""
-    return (table.slice(at, ROWS_A_PART) for at in range(0, max(len(table), 1), ROWS_A_PART))
+    """A table in parts of 450 rows."""
+    return (table.slice(at, ROWS_A_PART) for at in range(0, len(table), ROWS_A_PART))
 
 
 def _row_groups(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
