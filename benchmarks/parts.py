@@ -16,10 +16,11 @@ from torch.nn import functional
 from benchmarks.rounds import interleaved
 from pipeline.allocator import keep_freed_memory
 from pipeline.cores import usable_cores
+from pipeline.readings.reductions import read_map
 from pipeline.readings.seen import Seen
 from pipeline.readings.sketches import Sketches
 from pipeline.readings.statistics import Statistics
-from pipeline.readings.taps import Readings, read_map
+from pipeline.readings.taps import Readings
 from pipeline.readings.topk import pack
 
 MAPS = ((64, 111), (16, 55), (64, 55), (128, 27), (192, 13), (1000, 13))

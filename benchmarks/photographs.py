@@ -14,10 +14,15 @@ def photographs(folder: Path, count: int) -> Path:
     """Writes `count` pictures of coloured 1/f noise below `folder` unless they are there; the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        path = folder / f"{number:05d}.jpg"
-        if not path.exists():
-            Image.fromarray(_picture(number)).save(path, "JPEG", quality=88)
+        write_photograph(folder, number)
     return folder
+
+
+def write_photograph(folder: Path, number: int) -> None:
+    """Writes one of them unless it is there."""
+    path = folder / f"{number:05d}.jpg"
+    if not path.exists():
+        Image.fromarray(_picture(number)).save(path, "JPEG", quality=88)
 
 
 def _picture(seed: int) -> np.ndarray:

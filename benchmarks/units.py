@@ -25,8 +25,9 @@ from pipeline.cores import usable_cores
 from pipeline.readings.accumulators import Feed, new_accumulators
 from pipeline.readings.keep import Keep
 from pipeline.readings.positions import draws
+from pipeline.readings.reductions import SAMPLED
 from pipeline.readings.seen import Seen, identity
-from pipeline.readings.taps import SAMPLED, Readings, TappedNetwork, unit_offsets
+from pipeline.readings.taps import Readings, TappedNetwork, unit_offsets
 from pipeline.scanning.compute import Compute, Runner, default_batch_size
 
 CPU = torch.device("cpu")

@@ -16,9 +16,10 @@ from pipeline.ascent.ascend import Visualization, batch_size, draw
 from pipeline.ascent.climb import Climb
 from pipeline.ascent.recipe import Preset
 from pipeline.ascent.references import Exemplar, read_exemplars
-from pipeline.datasets.batches import ahead, map_in_order
+from pipeline.datasets.batches import Batch, ahead, map_in_order
 from pipeline.datasets.sources import Block
 from pipeline.engines.engine import Tally, Tell, Workplace
+from pipeline.errors import UserError, first_line
 from pipeline.exemplars.crops import CropPart, cut_all
 from pipeline.exemplars.exemplar_parts import ExemplarPart, Kernel, input_pixels, kernels
 from pipeline.network.layers import Layer, Traced
@@ -50,14 +51,16 @@ class ScanWork:
         runner = Runner(tapped, self.settings.preprocessing, how, at.cores)
 
         def states(blocks: Iterable[Block], tell: Tell) -> Iterator[BlockState]:
-            for state in scan(
-                blocks,
-                runner,
-                self.settings,
-                lambda batch: tell(Tally(batch.samples, len(batch.rejected), int(batch.last))),
-                at.turn,
-            ):
-                yield state.on_cpu()
+            def on_batch(batch: Batch) -> None:
+                tell(Tally(batch.samples, len(batch.rejected), int(batch.last)))
+
+            try:
+                yield from scan(blocks, runner, self.settings, on_batch, at.turn)
+            except torch.OutOfMemoryError as error:
+                raise UserError(
+                    f"The GPU's memory is full ({first_line(error)}) Whoever else uses it may be done later: the same "
+                    f"command goes on where it stopped. Or choose another RUN with --batch-size {how.batch_size // 2}."
+                ) from error
 
         return states
 

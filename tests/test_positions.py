@@ -27,8 +27,9 @@ from pipeline.readings.buckets import BUCKETS, MIDDLE, RELATIVE_ERROR, _scattere
 from pipeline.readings.histograms import PROBABILITIES
 from pipeline.readings.keep import Keep
 from pipeline.readings.positions import Positions, draws
+from pipeline.readings.reductions import read_layer
 from pipeline.readings.seen import Seen, identity
-from pipeline.readings.taps import Readings, TappedNetwork, read_layer, unit_offsets
+from pipeline.readings.taps import Readings, TappedNetwork, unit_offsets
 from pipeline.run import open_run
 from pipeline.scanning.compute import Compute, Runner
 from pipeline.scanning.ledger import Ledger

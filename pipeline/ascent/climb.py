@@ -16,6 +16,7 @@ from pipeline.ascent.matching import stages
 from pipeline.ascent.objectives import Direction, image_activations
 from pipeline.ascent.recipe import Beginning, Canvas, Comparing, Guide, Look, Moment, Part, Preset, Size, Stage
 from pipeline.ascent.references import Placing
+from pipeline.network.devices import quickly
 from pipeline.network.layers import Layer, Traced
 from pipeline.network.layouts import TOKENS
 from pipeline.network.rectifiers import REDIRECTED, sloped
@@ -25,6 +26,8 @@ from pipeline.preprocessing.images import Preprocessing
 from pipeline.receptive_fields.receptive_field import Axis, Field
 
 Position = tuple[int, int]
+CLIMBS_IN = "tf32"
+"""Precision of the network while climbing on an NVIDIA GPU; finished pictures are measured in float32."""
 _TOGETHER = 8  # exemplars that go through the network at once
 
 
@@ -42,6 +45,7 @@ class Climb:
         spectrum: Tensor | None = None,
     ) -> None:
         self.traced, self.layer, self.field, self.preset, self.device = traced, layer, field, preset, device
+        self.climbs_in = CLIMBS_IN
         self.on_step: Callable[[], None] = lambda: None
         self.look = Look(preprocessing.mean, preprocessing.std, spectrum)
         self.normalized = Normalized.of(preprocessing, device)
@@ -180,9 +184,10 @@ class Climb:
             leak = slope * stage.leak if done >= stage.redirect else REDIRECTED
             now = Moment(done / max(stage.steps - 1, 1), done, strength, shared, self.look)
             held = parameters.detach().requires_grad_()
-            seen = _all(stage.transforms, canvas.picture(held, size, self.look), now)
-            heights = self._heights(seen, units, size, leak, wanted)
-            (gradient,) = torch.autograd.grad(heights.sum(), held)
+            with quickly(self.device, self.climbs_in):
+                seen = _all(stage.transforms, canvas.picture(held, size, self.look), now)
+                heights = self._heights(seen, units, size, leak, wanted)
+                (gradient,) = torch.autograd.grad(heights.sum(), held)
             now = replace(now, gradient=gradient, heights=heights.detach())
             gradient = _all(stage.shapers, gradient, now)
             step = stage.step(now.share)

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_SHIFT = 18  # 23 bits of mantissa, 5 of them kept
-_AN_OCTAVE = 1 << (23 - _SHIFT)
+SHIFT = 18  # 23 bits of mantissa, 5 of them kept
+_AN_OCTAVE = 1 << (23 - SHIFT)
 _LEAST, _OCTAVES = -12, 25  # from 2**-12 up to 2**13
 MIDDLE = _AN_OCTAVE * _OCTAVES
 BUCKETS = 2 * MIDDLE + 1
-_FIRST = (127 + _LEAST) << (23 - _SHIFT)  # what is left of the bits of 2**-12
-_ZERO = _FIRST - 1  # what all that is nearer to zero is taken for
+_FIRST = (127 + _LEAST) << (23 - SHIFT)  # what is left of the bits of 2**-12
+ZERO = _FIRST - 1  # what all that is nearer to zero is taken for
 RELATIVE_ERROR = 1 / (2 * _AN_OCTAVE)
 """How far, at most, the middle of a bucket is from what is in it, relative to the latter; between -2**-12 and 2**-12 it
 is 2**-12 absolute, and of the first and the last bucket all that is known is where they begin."""
@@ -55,7 +55,7 @@ def bucket(activations: Tensor) -> Tensor:
 def _table(device: torch.device) -> Tensor:
     """The bucket by the upper 16 bits of a float, read as a signed number: the negative ones count from the end."""
     upper = torch.arange(1 << 16, dtype=torch.int32)
-    size = (((upper & 0x7FFF) >> (_SHIFT - 16)) - _ZERO).clamp(0, MIDDLE)  # 0 is the middle
+    size = (((upper & 0x7FFF) >> (SHIFT - 16)) - ZERO).clamp(0, MIDDLE)  # 0 is the middle
     return torch.where(upper >= 1 << 15, MIDDLE - size, MIDDLE + size).to(device)
 
 
@@ -90,14 +90,14 @@ def _counted(maps: Tensor) -> Tensor:
 
 def _above_zero(values: Tensor) -> Tensor:
     """The buckets of float32 none of which is below zero (as behind most activation functions): a third of the work."""
-    return (values.view(torch.int32) >> _SHIFT).clamp_(_ZERO, _ZERO + MIDDLE).add_(MIDDLE - _ZERO)
+    return (values.view(torch.int32) >> SHIFT).clamp_(ZERO, ZERO + MIDDLE).add_(MIDDLE - ZERO)
 
 
 def _anywhere(values: Tensor) -> Tensor:
     """The buckets of any float32, int32 of the same shape; of NaN some bucket."""
     bits = values.view(torch.int32)
     sign = bits >> 31  # 0, or all ones: with these `^ sign - sign` turns a number over
-    size = ((bits & 0x7FFFFFFF) >> _SHIFT).clamp(_ZERO, _ZERO + MIDDLE) - _ZERO
+    size = ((bits & 0x7FFFFFFF) >> SHIFT).clamp(ZERO, ZERO + MIDDLE) - ZERO
     return (size ^ sign) - sign + MIDDLE
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.network.devices import runs_triton
 from pipeline.readings.buckets import BUCKETS, RELATIVE_ERROR, bucket, edges, middles
 from pipeline.readings.seen import Seen
 from pipeline.readings.taps import Readings
@@ -69,6 +70,11 @@ class Histograms:
 
     def _count(self, activations: Tensor, complete: bool) -> None:
         """Counts what is a number of `[B, U]`; all are where they are `complete`."""
+        if runs_triton(activations.device):
+            from pipeline.readings.unit_kernels import count
+
+            count(self.counts, activations.contiguous())
+            return
         units = len(self.counts)
         step = _UNITS_TOGETHER if self.counts.device.type == "cpu" else units
         for begin in range(0, units, max(step, 1)):

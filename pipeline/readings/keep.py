@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.readings.reductions import EVERY, NO_POSITIONS, SAMPLED
 from pipeline.readings.sketches import LENGTH, MOST_LENGTH, WORD
-from pipeline.readings.taps import EVERY, NO_POSITIONS, SAMPLED
 
 DIRECTIONS = ("max", "min", "both")
 MAXIMA = ("auto", "none", "passing", "float16", "float32")

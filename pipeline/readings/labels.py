@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.network.devices import sent
 from pipeline.readings.seen import NO_LABEL, Seen
 from pipeline.readings.taps import Readings
 
@@ -49,13 +50,16 @@ class Labels:
         if not bool(known.any()):
             return
         every = bool(known.all())
-        labels, values = seen.labels[known], readings.maximum if every else readings.maximum[known.to(self.device)]
+        labels, values = (
+            seen.labels[known],
+            readings.maximum if every else readings.maximum[sent(known.nonzero()[:, 0], self.device)],
+        )
         self._widen(labels.unique())
         row = torch.searchsorted(self.labels, labels)
         self.seen += row.bincount(minlength=len(self.labels))
         if self.too_many:
             return
-        row = row.to(self.device)
+        row = sent(row, self.device)
         numbers, largest = values, values
         if not readings.complete:
             nan = values.isnan()
@@ -119,7 +123,7 @@ class Labels:
         at = torch.searchsorted(labels, self.labels)
         seen = torch.zeros(len(labels), dtype=torch.int64).index_add(0, at, self.seen)
         if missing.numel():
-            at = at.to(self.device)
+            at = sent(at, self.device)
             missing[at], total[at], maximum[at] = self.missing, self.total, self.maximum
         self._set(labels, seen, missing, total, maximum)
 

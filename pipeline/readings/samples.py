@@ -65,7 +65,8 @@ class Sample:
     def _add(self, draws: Tensor, numbers: Tensor, maximum: Tensor, position: Tensor) -> None:
         all_draws = torch.cat([self.draws, draws])
         kept = all_draws.argsort()[: self.most]
-        if len(self.draws) == self.most and int(kept.max()) < self.most:
+        waits = draws.device.type != "cpu"  # for an answer, longer than copying takes
+        if not waits and len(self.draws) == self.most and int(kept.max()) < self.most:
             return  # none of them is drawn: nothing to copy
         self.draws, self.numbers = all_draws[kept], torch.cat([self.numbers, numbers])[kept]
         self.maximum = torch.cat([self.maximum, maximum])[kept]

@@ -34,6 +34,8 @@ class Seen:
 
 def together(parts: Sequence[Seen]) -> Seen:
     """Several batches as one."""
+    if len(parts) == 1:
+        return parts[0]
     return Seen(
         torch.cat([part.numbers for part in parts]),
         torch.cat([part.identities for part in parts]),

@@ -7,6 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from pipeline.network.devices import runs_triton
 from pipeline.readings.seen import Seen
 from pipeline.readings.taps import Readings
 
@@ -30,6 +31,11 @@ class Statistics:
     def update(self, readings: Readings, seen: Seen) -> None:
         """Takes in one batch: `readings` `[B, U]`."""
         numbers = readings.maximum
+        if runs_triton(numbers.device):
+            from pipeline.readings.unit_kernels import add_statistics
+
+            add_statistics(self._of, numbers.contiguous())
+            return
         nan = None if readings.complete else numbers.isnan()
         self._of["images"] += len(numbers)
         if nan is not None:

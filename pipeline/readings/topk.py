@@ -13,6 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from pipeline.network.devices import runs_triton
 from pipeline.readings.seen import Seen
 from pipeline.readings.taps import Readings
 
@@ -22,6 +23,8 @@ MOST_IMAGES = 1 << 32
 _LOW = MOST_IMAGES - 1
 _ROWS_TOGETHER = {"cpu": 1 << 13}
 _ROWS_ELSEWHERE = 1 << 17
+_HELD_BY_KERNEL = 256
+"""Entries of a unit up to which one kernel keeps them on a GPU."""
 
 
 def pack(activation: Tensor, image: Tensor) -> Tensor:
@@ -52,6 +55,11 @@ class TopK:
 
     def update(self, readings: Readings, seen: Seen) -> None:
         """Takes in one batch: `readings` `[B, U]` of the images `seen` `[B]`."""
+        if runs_triton(readings.maximum.device) and self.k <= _HELD_BY_KERNEL:
+            from pipeline.readings.unit_kernels import keep_best
+
+            keep_best(self._keys, self._positions, readings.maximum, readings.position, seen.numbers)
+            return
         keys = pack(readings.maximum, seen.numbers[:, None])
         self._keep_best([self._keys, keys.t()], [self._positions, readings.position.to(torch.int32).t()])
 

@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,8 +16,11 @@ from torch import Tensor, nn
 
 from pipeline.datasets.batches import map_in_order
 from pipeline.errors import UserError, first_line
+from pipeline.network.devices import sent
 from pipeline.preprocessing.images import Normalize, Preprocessing
-from pipeline.readings.taps import EVERY, Readings, TappedNetwork, unit_offsets
+from pipeline.readings.reductions import EVERY
+from pipeline.readings.taps import Readings, TappedNetwork, unit_offsets
+from pipeline.scanning.cuda_run import Captured, Staging
 
 T = TypeVar("T")
 
@@ -30,7 +34,7 @@ _CPU_BATCH, _GPU_BATCH = 16, 128
 class Compute:
     """Everything about running a network that has a say in the last bits of its activations.
 
-    `precision` is one of `PRECISIONS`. `batch_size` in images; compiled networks always see whole batches.
+    `precision` is one of `PRECISIONS`. `batch_size` in images; compiled networks and GPUs always see whole batches.
     """
 
     device: torch.device
@@ -58,31 +62,41 @@ class Runner:
         most = threads // _THREADS_COMPILED if how.compiled else threads
         self.lanes = max(1, min(most, MOST_LANES)) if how.device.type == "cpu" else 1
         self._threads = max(1, threads // self.lanes)
+        self._cuda = how.device.type == "cuda"
         self._shape = (how.batch_size, *preprocessing.size, preprocessing.channels)
         self._dtype = preprocessing.dtype
         whole = _Whole(network, Normalize(preprocessing, how.device), PRECISIONS[how.precision])
         self._network: Callable[..., tuple[Tensor, ...]] = whole.to(how.device)
-        if how.compiled:
-            self._compile(whole)
-        elif how.precision != "fp32":
-            self._try(f"PRECISION={how.precision} cannot be computed on {how.device.type}", "Use PRECISION=fp32.")
+        try:
+            self._prepare(whole)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"A batch of {how.batch_size} images does not fit in the GPU's memory. "
+                f"Say --batch-size {max(how.batch_size // 2, 1)}."
+            ) from error
 
     def __call__(self, pixels: np.ndarray | Tensor, draws: Tensor | None = None) -> Readings:
         """The readings of up to one batch of network pixels, `[B, H, W, C]`.
 
         `draws`, int64 `[B]`, are what the position of each image is drawn by, where one of each map is read.
         """
-        batch = torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
-        images = len(batch)
-        left_out = self.how.batch_size - images if self.how.compiled else 0
-        marks = self._marks(images, left_out, draws)
-        if left_out > 0:
-            batch = torch.cat([batch, batch.new_zeros(left_out, *batch.shape[1:])])
+        images = len(pixels)
+        left_out = self.how.batch_size - images if self.how.compiled or self._cuda else 0
+        marks = [sent(mark, self.how.device) for mark in self._marks(images, left_out, draws)]
         with torch.inference_mode():
-            if self.how.device.type == "cuda" and batch.device.type == "cpu":
-                batch = batch.pin_memory().to(self.how.device, non_blocking=True)
-            parts = self._network(batch.to(self.how.device), *(mark.to(self.how.device) for mark in marks))
+            if self._cuda and (isinstance(pixels, np.ndarray) or pixels.device.type == "cpu"):
+                parts = self._staging(pixels, lambda batch: self._network(batch, *marks))
+            else:
+                batch = torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
+                if left_out > 0:
+                    batch = torch.cat([batch, batch.new_zeros(left_out, *batch.shape[1:])])
+                parts = self._network(batch.to(self.how.device), *marks)
         return self.tapped.readings(parts, images)
+
+    @property
+    def captured(self) -> bool:
+        """Whether a CUDA graph stands for the network."""
+        return isinstance(self._network, Captured)
 
     def map(
         self,
@@ -121,6 +135,22 @@ class Runner:
     def _lanes(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.lanes, "compute", torch.set_num_threads, (self._threads,))
 
+    def _prepare(self, whole: nn.Module) -> None:
+        """Compiles the network if so asked, sees whether it runs; on a GPU a CUDA graph stands for it where one can."""
+        kind = torch.from_numpy(np.empty(0, self._dtype)).dtype
+        if self._cuda:
+            self._staging = Staging(self._shape, kind, self.how.device)
+        if self.how.compiled:
+            self._compile(whole)
+        elif self.how.precision != "fp32" or self._cuda:
+            way_out = "Use PRECISION=fp32." if self.how.precision != "fp32" else "Say DEVICE=cpu."
+            self._try(f"PRECISION={self.how.precision} cannot be computed on {self.how.device.type}", way_out)
+        if self._cuda:
+            black = torch.zeros(self._shape, dtype=kind, device=self.how.device)
+            marks = [mark.to(self.how.device) for mark in self._marks(len(black), 0, None)]
+            with suppress(RuntimeError):
+                self._network = Captured(self._network, [black, *marks])
+
     def _compile(self, whole: nn.Module) -> None:
         import torch._inductor.config as inductor
 
@@ -135,6 +165,8 @@ class Runner:
         try:
             for _ in self.map([black], lambda batch: (batch, batch)):
                 pass
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
             raise UserError(f"{problem} ({type(error).__name__}: {first_line(error)}). {way_out}") from error
 

@@ -12,8 +12,8 @@ from pipeline.readings.histograms import Histograms
 from pipeline.readings.keep import Keep
 from pipeline.readings.maxima import SMALL_BYTES
 from pipeline.readings.positions import Positions
+from pipeline.readings.reductions import NO_POSITIONS
 from pipeline.readings.sketches import Sketches
-from pipeline.readings.taps import NO_POSITIONS
 
 STATE_BYTES = 32 << 30
 """About how much the states of all blocks may take together; a run of very many units gets fewer blocks for it."""

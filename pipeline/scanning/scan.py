@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,17 +13,21 @@ import torch
 from torch import Tensor
 
 from pipeline.datasets.batches import Batch, Member, read_batches
+from pipeline.datasets.decoding import decode_processes
 from pipeline.datasets.shards import Shard
 from pipeline.datasets.sources import Block
+from pipeline.network.devices import sent
 from pipeline.preprocessing.device_decode import DeviceDecoder
 from pipeline.preprocessing.images import Preprocessing
 from pipeline.readings.accumulators import Accumulator, Feed, held_images, new_accumulators
 from pipeline.readings.keep import Keep
 from pipeline.readings.maxima import Collected, Maxima, Stored
 from pipeline.readings.positions import draws
+from pipeline.readings.reductions import SAMPLED
 from pipeline.readings.seen import NO_LABEL, Seen, identity
-from pipeline.readings.taps import SAMPLED, Readings
+from pipeline.readings.taps import Readings
 from pipeline.scanning.compute import Compute, Runner
+from pipeline.scanning.finishing import Behind
 from schemas.fields import field, table
 from schemas.shards import SHARDS
 from schemas.skipped import SKIPPED
@@ -89,11 +93,14 @@ def scan(
     settings: ScanSettings,
     on_batch: Callable[[Batch], None] = lambda batch: None,
     turn: AbstractContextManager[Any] = _NOBODY_ELSE,
+    processes: int | None = None,
 ) -> Iterator[BlockState]:
-    """The state of each block in turn. Images of the next block are decoded while the last ones are computed.
+    """The state of each block in turn, its tensors on the CPU.
 
+    Images of the next block are decoded while the last ones are computed.
     `blocks` are taken as they are needed. Where several scans share a process, only the one that holds `turn`
-    computes, and the next one decodes its first images meanwhile.
+    computes, and the next one decodes its first images meanwhile. So many `processes` decode, or threads (0); no byte
+    depends on it. None: what feeds the device; where scans share a process they are short, and threads do.
     """
     block_of: dict[int, Block] = {}
 
@@ -105,7 +112,12 @@ def scan(
     current: _Block | None = None
     on_device = settings.decoder != "pillow"
     how, size, signed = settings.preprocessing, settings.compute.batch_size, settings.keep.unique
-    batches = read_batches(shards(), how, size, runner.threads, encoded=on_device, signed=signed)
+    if processes is None:
+        alone = isinstance(turn, nullcontext)
+        processes = decode_processes(runner.how.device.type, runner.threads) if alone else 0
+    batches = read_batches(
+        shards(), how, size, runner.threads, encoded=on_device, signed=signed, processes=processes
+    )
     decoder = DeviceDecoder(how, runner.how.device) if on_device else None
 
     def opened(batch: Batch) -> tuple[Batch, np.ndarray | Tensor]:
@@ -115,17 +127,21 @@ def scan(
         return batch.without(lost), pixels
 
     drawn = _drawn if settings.keep.positions == SAMPLED else None
-    for batch, readings in runner.map(_in_turn(batches, turn), opened, drawn):
-        block = block_of[batch.shard.number]
-        if current is None:
-            current = _Block(block, runner.units, settings.keep, runner.how.device)
-        if readings is not None:
-            current.read(readings, batch)
-        current.account(batch)
-        on_batch(batch)
-        if batch.last and batch.shard is block.shards[-1]:
-            yield current.finish()
-            current = None
+    behind: Behind[BlockState] = Behind(runner.how.device)
+    with closing(behind):
+        for batch, readings in runner.map(_in_turn(batches, turn), opened, drawn):
+            block = block_of[batch.shard.number]
+            if current is None:
+                current = _Block(block, runner.units, settings.keep, runner.how.device)
+            if readings is not None:
+                current.read(readings, batch)
+            current.account(batch)
+            on_batch(batch)
+            if batch.last and batch.shard is block.shards[-1]:
+                current.feed.settle()
+                yield from behind(current.finish)
+                current = None
+        yield from behind.rest()
 
 
 def _drawn(batch: Batch) -> Tensor:
@@ -168,8 +184,7 @@ class _Block:
         positions = _positions(batch)
         labels = torch.tensor([NO_LABEL if member.label is None else member.label for member in batch.members])
         numbers, identities = (
-            values.to(self.device, non_blocking=True)
-            for values in (positions + self.first, identity(batch.shard.number, positions))
+            sent(values, self.device) for values in (positions + self.first, identity(batch.shard.number, positions))
         )
         self.feed(readings, Seen(numbers, identities, labels))
 
@@ -200,7 +215,7 @@ class _Block:
         if not self.keep.keeps_maxima:
             self._keep_winners()
         rows = [_row(image, shard, member) for image, (shard, member) in sorted(self.members.items())]
-        return BlockState(
+        state = BlockState(
             self.block.number,
             accumulators,
             pa.Table.from_pylist(rows, MEMBERS),
@@ -208,6 +223,7 @@ class _Block:
             pa.Table.from_pylist(self.skipped, SKIPPED),
             self.collected.finish(self.units) if self.keep.collects_maxima else None,
         )
+        return state if self.device.type == "cpu" else state.on_cpu()
 
     def _keep_winners(self) -> None:
         winners = set(held_images(self.feed.settle()).tolist())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from pipeline import record
+from pipeline.datasets.batches import map_in_order
 from pipeline.datasets.sources import Block, Dataset, blocks_of
 from pipeline.engines.engine import Engine, Tally
 from pipeline.engines.local import LocalEngine
@@ -216,8 +218,10 @@ class _Mining:
         before = round((total or 0) * done / len(self.blocks))
         with self.progress.stage("Scanning", total, "images", before) as advance:
             counter = _Counter(todo, total, advance)
-            for _, state in self.engine.map(ScanWork(self.subject, how), todo, counter):
-                self.ledger.commit(state)
+            found = self.engine.map(ScanWork(self.subject, how), todo, counter)
+            with ThreadPoolExecutor(1, thread_name_prefix="commit") as pool:  # behind the next block
+                for _ in map_in_order(lambda done: self.ledger.commit(done[1]), found, pool, 2):
+                    pass
         self.seconds["scan"] = time.perf_counter() - start
 
     def _write_accounts(self, merged: Merged) -> None:

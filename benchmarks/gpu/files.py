@@ -1,0 +1,77 @@
+"""From generated JPEGs of ImageNet's sizes through ResNet-50, and what of it decoding and the network take alone."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import repeat
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from benchmarks.gpu.mining import HOW, K, network
+from benchmarks.gpu.setting import Setting, verdict
+from benchmarks.photographs import write_photograph
+from pipeline.cores import usable_cores
+from pipeline.datasets.batches import read_batches
+from pipeline.datasets.sources import blocks_of, find_dataset
+from pipeline.network.layers import Traced
+from pipeline.readings.keep import Keep
+from pipeline.readings.taps import TappedNetwork
+from pipeline.scanning.compute import Compute, Runner
+from pipeline.scanning.scan import ScanSettings, scan
+
+BAR = 0.90
+DISTINCT, IMAGES = 625, 5_000
+
+
+def end_to_end(setting: Setting) -> None:
+    """The scan against the slower of decoding alone and the network alone."""
+    distinct, images = (16, 64) if setting.small else (DISTINCT, IMAGES)
+    folder = Path(tempfile.mkdtemp(prefix="actmine-photographs-"))
+    try:
+        with ProcessPoolExecutor(usable_cores(), get_context("spawn")) as pool:
+            list(pool.map(write_photograph, repeat(folder), range(distinct)))
+        for number in range(distinct, images):
+            (folder / f"{number:05d}.jpg").hardlink_to(folder / f"{number % distinct:05d}.jpg")
+        _measured(setting, folder)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _measured(setting: Setting, folder: Path) -> None:
+    cores = usable_cores()
+    dataset = find_dataset(str(folder))
+    how = Compute(setting.device, "bf16", False, setting.batch_size)
+    traced = Traced(network("resnet18" if setting.small else "resnet50"), (3, 224, 224))
+    runner = Runner(TappedNetwork(traced, traced.unit_bearing()), HOW, how, cores)
+    settings = ScanSettings(HOW, Keep(K, maxima="none"), how)
+    speed: dict[str, float] = {}
+    for kind, processes in (("threads", 0), ("processes", max(cores - 1, 1))):
+        start = time.perf_counter()
+        read = partial(read_batches, dataset.shards, HOW, setting.batch_size, cores, processes=processes)
+        seen = sum(batch.samples for batch in read())
+        speed[f"decode in {kind}"] = seen / (time.perf_counter() - start)
+    pixels = torch.randint(0, 256, (setting.batch_size, 224, 224, 3), dtype=torch.uint8, device=setting.device)
+    runner(pixels)
+    setting.finish()
+    start = time.perf_counter()
+    for _ in range(2 if setting.small else 10):
+        runner(pixels)
+    setting.finish()
+    speed["network"] = (2 if setting.small else 10) * setting.batch_size / (time.perf_counter() - start)
+    for _ in range(2):
+        start = time.perf_counter()
+        seen = sum(sum(state.shards["seen"].to_pylist()) for state in scan(blocks_of(dataset, 4), runner, settings))
+        speed["scan"] = max(speed.get("scan", 0.0), seen / (time.perf_counter() - start))
+    limit = min(max(speed["decode in threads"], speed["decode in processes"]), speed["network"])
+    print(f"from {seen:,} JPEGs, {cores} cores, images/s")
+    for name, value in speed.items():
+        print(f"  {name:<22}{value:9.0f}")
+    ratio = speed["scan"] / limit
+    print(f"  scan / slower of decoding and network = {ratio:.3f} {verdict(ratio, BAR)}", flush=True)
+    setting.keep("files", ratio=ratio, **speed)

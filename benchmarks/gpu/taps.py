@@ -1,0 +1,58 @@
+"""Reading maps once against copying them: bytes of the map a second, as shares of what a copy reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu.setting import Setting, verdict
+from pipeline.readings.reductions import read_map, read_rows
+from pipeline.readings.tap_operator import read_once, reads_once
+
+MAPS = ((64, 112), (64, 56), (256, 56), (128, 28), (512, 28), (256, 14), (1024, 14), (512, 7), (2048, 7))
+TOKENS = ((768, 197), (3072, 197))
+BLOCKS = ((32, 64, 4), (64, 32, 4), (64, 64, 8), (64, 128, 8), (128, 32, 4), (128, 64, 8))
+BAR = 0.80
+
+
+def sweeps(setting: Setting) -> None:
+    """A line for each map, channels last, a few contiguous, and tokens; bf16."""
+    print("reading a map, GB/s of the map read (copy: read and written)")
+    for channels, side in MAPS[-2:] if setting.small else MAPS:
+        image = torch.randn(setting.batch_size, channels, side, side, device=setting.device, dtype=torch.bfloat16)
+        _line(setting, image.to(memory_format=torch.channels_last), "channels_last")
+        if channels in (64, 1024):
+            _line(setting, image, "contiguous")
+    for units, tokens in TOKENS[:1] if setting.small else TOKENS:
+        values = torch.randn(setting.batch_size, tokens, units, device=setting.device, dtype=torch.bfloat16)
+        _line(setting, values.transpose(1, 2).unsqueeze(3), "tokens")
+
+
+def _line(setting: Setting, image: Tensor, kind: str) -> None:
+    other = torch.empty_like(image)
+    ways: dict[str, Callable[[], object]] = {"copy": partial(other.copy_, image), "amax": partial(image.amax, (2, 3))}
+    if reads_once(image):
+        from pipeline.readings.tap_kernel import sweep
+
+        ways["tap"] = partial(read_once, image)
+        marks = torch.arange(len(image), device=setting.device)
+        ways |= {"both": partial(read_once, image, None, True), "sample": partial(read_once, image, marks, False, True)}
+        ways["counts"] = partial(read_once, image, torch.zeros_like(marks), False, False, True)
+        ways["rows"] = partial(read_rows, image)
+        ways |= {f"{u}x{p}/{w}": partial(sweep, image, blocks=(u, p, w)) for u, p, w in BLOCKS}
+    else:
+        ways["tap"] = partial(read_map, image)
+    timings = setting.timed(ways, 10)
+    speed = {name: 10 * image.nbytes / timing.median / 1e9 for name, timing in timings.items()}
+    share = speed["tap"] / (2 * speed["copy"])
+    shown = ", ".join(f"{name} {value:.0f}" for name, value in speed.items() if "/" not in name and name != "copy")
+    print(
+        f"  {list(image.shape)} {kind}: copy {2 * speed['copy']:.0f}, {shown}; "
+        f"tap / copy {share:.2f} {verdict(share, BAR)}"
+    )
+    if tried := {name: value for name, value in speed.items() if "/" in name}:
+        print("    " + ", ".join(f"{name} {value:.0f}" for name, value in tried.items()), flush=True)
+    setting.keep("taps", **{f"{list(image.shape)} {kind} {name}": round(value, 1) for name, value in speed.items()})
