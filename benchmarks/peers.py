@@ -32,7 +32,8 @@ from benchmarks.photographs import photographs
 from benchmarks.rounds import interleaved
 from benchmarks.subject import PREPROCESSING, network, normalized
 from pipeline.cores import usable_cores
-from pipeline.preprocessing.images import Normalize, decode, network_pixels
+from pipeline.preprocessing.images import decode, network_pixels
+from pipeline.preprocessing.normalize import Normalize
 
 BATCH = 64
 

@@ -8,7 +8,8 @@ import torchvision
 from torch import Tensor, nn
 
 from pipeline.network.layers import Layer, Traced
-from pipeline.preprocessing.images import Normalize, Preprocessing
+from pipeline.preprocessing.images import Preprocessing
+from pipeline.preprocessing.normalize import Normalize
 from pipeline.readings.taps import TappedNetwork
 
 PREPROCESSING = Preprocessing.usual(256, (224, 224))

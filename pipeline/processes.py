@@ -8,22 +8,109 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from importlib import import_module
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import IO, Any, Generic, TypeVar
 
 from pipeline.errors import UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
-_SERVE = "import sys; sys.path[:] = sys.argv[1:]; from pipeline.processes import serve; serve()"
+_SERVE = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); sys.path[:] = sys.argv[1:]; "
+    "from pipeline.processes import serve; serve()"
+)  # whoever began a process decides when it ends, not Ctrl-C
+_LENGTH = 8  # bytes that say how long a message is
+
+
+class Process(Generic[T, R]):
+    """A process that calls `function`, anything that can be pickled and called, with one item after another.
+
+    It imports what that needs and nothing else. Open `files` (descriptors) are open there too, under their numbers.
+    """
+
+    def __init__(
+        self, function: Callable[[T], R], files: Sequence[int] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.ended = False
+        greeting = _packed(function)
+        self._its = subprocess.Popen(
+            [sys.executable, "-c", _SERVE, *sys.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=files,
+            env={**os.environ, **(environment or {})},
+        )
+        self._send(greeting)
+
+    def fileno(self) -> int:
+        """A descriptor that can be read from, for `selectors`, once there is something to receive."""
+        assert self._its.stdout is not None
+        return self._its.stdout.fileno()
+
+    def ready(self) -> None:
+        """Waits until it has begun, once, before anything is received. Raises what kept it from taking the function."""
+        self.receive()
+
+    def send(self, item: T) -> None:
+        """Has an item done behind those sent before it. Raises `UserError` if the process was ended."""
+        self._send(_packed(item))
+
+    def receive(self) -> R:
+        """Waits for the next result, in the order of items. Raises what the function raised, or `UserError`."""
+        try:
+            found, problem = pickle.loads(self._read(int.from_bytes(self._read(_LENGTH), "little")))
+        except (EOFError, OSError) as error:
+            raise self._lost() from error
+        if problem is not None:
+            raise problem
+        result: R = found
+        return result
+
+    def kill(self) -> None:
+        """Ends it now, whatever it is doing; `end` is still to be called."""
+        self._its.kill()
+
+    def hang_up(self) -> None:
+        """Has it end behind the item it is at work on."""
+        self.ended = True
+        for pipe in (self._its.stdin, self._its.stdout):
+            if pipe is not None:
+                with suppress(OSError):  # it may be gone already
+                    pipe.close()
+
+    def wait(self) -> int:
+        """Its exit status, once it has ended."""
+        return self._its.wait()
+
+    def _send(self, message: bytes) -> None:
+        assert self._its.stdin is not None
+        try:
+            _write(self._its.stdin, message)
+        except BrokenPipeError as error:
+            raise self._lost() from error
+
+    def _read(self, nbytes: int) -> bytearray:
+        # Past the pipe's buffer: what that held of the next answer, `selectors` would not see.
+        found = bytearray()
+        while len(found) < nbytes:
+            some = os.read(self.fileno(), min(nbytes - len(found), 1 << 20))
+            if not some:
+                raise EOFError
+            found += some
+        return found
+
+    def _lost(self) -> UserError:
+        self.ended = True
+        return UserError(
+            f"A process that was at work for us was ended (exit status {self.wait()}), perhaps for want of "
+            "memory. The same command goes on where it stopped."
+        )
 
 
 class Processes(Generic[T, R]):
@@ -34,9 +121,9 @@ class Processes(Generic[T, R]):
 
     def __init__(self, function: Callable[[T], R], most: int) -> None:
         self._function, self._most = function, most
-        self._idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
-        self._begun: list[subprocess.Popen[bytes]] = []
-        self.close = weakref.finalize(self, _end, self._begun)
+        self._idle: SimpleQueue[Process[T, R]] = SimpleQueue()
+        self._begun: list[Process[T, R]] = []
+        self.close = weakref.finalize(self, end, self._begun)
 
     def map(self, items: Iterable[T]) -> Iterator[R]:
         """What the function makes of each item, in order; all items are taken at once.
@@ -52,60 +139,60 @@ class Processes(Generic[T, R]):
         except Empty:
             process = self._begin()
         try:
-            _send(process, item)
-            assert process.stdout is not None
-            well, answer = pickle.load(process.stdout)
-        except (EOFError, OSError, pickle.UnpicklingError) as error:
-            raise UserError(
-                f"A process that was at work for us was ended (exit status {process.wait()}), perhaps for want of "
-                "memory. The same command goes on where it stopped."
-            ) from error
-        self._idle.put(process)
-        if not well:
-            raise answer
-        found: R = answer
-        return found
+            process.send(item)
+            return process.receive()
+        finally:
+            if not process.ended:
+                self._idle.put(process)
 
-    def _begin(self) -> subprocess.Popen[bytes]:
-        words = [sys.executable, "-c", _SERVE, *sys.path]
-        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def _begin(self) -> Process[T, R]:
+        process = Process(self._function)
         self._begun.append(process)
-        _send(process, (self._function.__module__, self._function.__name__))
+        process.ready()
         return process
 
 
-def _send(process: subprocess.Popen[bytes], value: object) -> None:
-    assert process.stdin is not None
-    pickle.dump(value, process.stdin)
-    process.stdin.flush()
-
-
-def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+def end(processes: Iterable[Process[Any, Any]]) -> None:
+    """Ends all of them, each behind the item it is at work on."""
+    processes = list(processes)
     for process in processes:
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with suppress(OSError):  # it may be gone already
-                    pipe.close()
+        process.hang_up()
     for process in processes:
         process.wait()
 
 
 def serve() -> None:
-    """The life of such a process: a function's module and name, then items, for each of which it gives a result."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever began us decides when we end
+    """The life of such a process: a function, then items, for each of which it gives a result."""
     asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what anything prints is no answer
     with suppress(EOFError, BrokenPipeError):
-        module, name = pickle.load(asked)
-        function = getattr(import_module(module), name)
-        while True:
-            answers.write(pickle.dumps(_answer(function, pickle.load(asked))))
-            answers.flush()
+        function, problem = _called(pickle.loads, _message(asked))
+        _write(answers, _packed((None, problem)))
+        while problem is None:
+            item, unreadable = _called(pickle.loads, _message(asked))
+            _write(answers, _packed((None, unreadable) if unreadable else _called(function, item)))
     os._exit(0)
 
 
-def _answer(function: Callable[[Any], Any], item: Any) -> tuple[bool, Any]:
+def _called(function: Callable[[Any], Any], item: Any) -> tuple[Any, Exception | None]:
     try:
-        return True, function(item)
+        return function(item), None
     except Exception as error:
-        return False, error
+        return None, error
+
+
+def _packed(value: object) -> bytes:
+    return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+
+
+def _write(stream: IO[bytes], message: bytes) -> None:
+    stream.write(len(message).to_bytes(_LENGTH, "little"))
+    stream.write(message)
+    stream.flush()
+
+
+def _message(stream: IO[bytes]) -> bytes:
+    length = stream.read(_LENGTH)
+    if len(length) < _LENGTH:
+        raise EOFError
+    return stream.read(int.from_bytes(length, "little"))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.datasets import batches
+from pipeline.datasets import decode_worker
 from pipeline.datasets.batches import Batch, ahead, read_batches
 from pipeline.datasets.shards import Sample, Shard, ShardError
 from pipeline.preprocessing.images import decode, network_pixels
@@ -105,7 +105,7 @@ def test_a_defect_in_a_decode_thread_comes_out_where_batches_are_read(
     def fail(data: bytes) -> None:
         raise AssertionError("a defect")
 
-    monkeypatch.setattr(batches, "decode", fail)
+    monkeypatch.setattr(decode_worker, "decode", fail)
     with pytest.raises(AssertionError, match="a defect"):
         list(read_batches(make_shards(tmp_path, [(5, 0)]), SMALL, 2, 2))
 
@@ -121,7 +121,7 @@ def test_a_reader_that_leaves_early_ends_every_thread_soon(
         time.sleep(0.02)
         return decode(data)
 
-    monkeypatch.setattr(batches, "decode", slowly)
+    monkeypatch.setattr(decode_worker, "decode", slowly)
     reading = read_batches(make_shards(tmp_path, [(200, 0)]), SMALL, 20, 2)
     for _ in range(taken):
         next(reading)

@@ -17,7 +17,8 @@ from pipeline.datasets.sources import find_dataset
 from pipeline.errors import UserError
 from pipeline.network.layers import Traced
 from pipeline.network.models import Network, load_network
-from pipeline.preprocessing.images import Normalize, Preprocessing
+from pipeline.preprocessing.images import Preprocessing
+from pipeline.preprocessing.normalize import Normalize
 from pipeline.progress import Silent
 from pipeline.readings.keep import Keep
 from pipeline.readings.taps import Readings, TappedNetwork

@@ -17,7 +17,8 @@ from jobs.__main__ import application
 from pipeline.errors import UserError
 from pipeline.network.models import Network, check_name, load_network
 from pipeline.network.weights import tensors_only, weights_hash
-from pipeline.preprocessing.images import Normalize, network_pixels
+from pipeline.preprocessing.images import network_pixels
+from pipeline.preprocessing.normalize import Normalize
 from pipeline.preprocessing.transforms import follow
 from pipeline.preprocessing.wishes import Wishes
 from tests.making import encoded, picture, write_folder

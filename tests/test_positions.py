@@ -21,7 +21,8 @@ from pipeline.network.layers import Traced
 from pipeline.network.models import Network
 from pipeline.network.points import Read
 from pipeline.network.subject import Subject
-from pipeline.preprocessing.images import Normalize, Preprocessing
+from pipeline.preprocessing.images import Preprocessing
+from pipeline.preprocessing.normalize import Normalize
 from pipeline.progress import Silent
 from pipeline.readings.buckets import BUCKETS, MIDDLE, RELATIVE_ERROR, _scattered, count_positions, edges
 from pipeline.readings.histograms import PROBABILITIES

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.processes import Processes
+from pipeline.processes import Process, Processes, end
 
 
 def squared(number: int) -> tuple[int, int]:
@@ -76,6 +76,32 @@ def test_processes_end_with_what_began_them():
     assert not gone(workers, 0)
     del processes
     assert gone(workers)
+
+
+def test_a_function_that_is_not_there_is_an_error_here(monkeypatch):
+    def elsewhere() -> None: ...
+
+    elsewhere.__qualname__ = "not_there"
+    monkeypatch.setattr(sys.modules[__name__], "not_there", elsewhere, raising=False)
+    process = Process(elsewhere)
+    with pytest.raises(AttributeError, match="not_there"):
+        process.ready()
+    end([process])
+
+
+def test_several_items_wait_for_a_process_and_what_it_says_of_each_is_received_in_order():
+    process = Process(squared)
+    process.ready()
+    for number in (2, -1, 4):
+        process.send(number)
+    assert process.receive()[0] == 4
+    with pytest.raises(UserError, match="-1 is below zero"):
+        process.receive()
+    assert process.receive()[0] == 16
+    process.kill()
+    with pytest.raises(UserError, match="exit status -9"):
+        process.receive()
+    end([process])
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="asks /proc who is there")

@@ -20,7 +20,8 @@ from torch import nn
 from torchvision.transforms import InterpolationMode
 
 from pipeline.errors import UserError
-from pipeline.preprocessing.images import ImageError, Normalize, Preprocessing, network_pixels
+from pipeline.preprocessing.images import ImageError, Preprocessing, network_pixels
+from pipeline.preprocessing.normalize import Normalize
 from pipeline.preprocessing.transforms import follow
 from tests.making import picture
 

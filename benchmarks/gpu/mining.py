@@ -13,7 +13,8 @@ from torch import nn
 from benchmarks.gpu.setting import Setting, verdict
 from pipeline.cores import usable_cores
 from pipeline.network.layers import Traced
-from pipeline.preprocessing.images import Normalize, Preprocessing
+from pipeline.preprocessing.images import Preprocessing
+from pipeline.preprocessing.normalize import Normalize
 from pipeline.readings.accumulators import Feed, new_accumulators
 from pipeline.readings.keep import Keep
 from pipeline.readings.seen import Seen

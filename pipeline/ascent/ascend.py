@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.network.layers import Layer
 from pipeline.network.models import Network
 
-_MOST_TOGETHER = 48  # a single unit, or a retry, costs a whole batch
+_MOST_TOGETHER, _MOST_ON_GPU = 48, 128  # a single unit, or a retry, costs a whole batch
 _BYTES_PER_ELEMENT = 12  # of a value inside the network while ascending (float32): itself, its gradient, scratch
 _CPU_BYTES = 512 << 20  # more would not be faster: the maps leave the caches
 _GPU_BYTES = 8 << 30
@@ -147,7 +147,8 @@ def batch_size(layer: Layer, climb: Climb, total: int | None) -> int:
 
     `total` is the memory of a device that has its own (bytes), None for one that uses the system's.
     """
-    most = min(max(budget(total) // (_BYTES_PER_ELEMENT * climb.elements()), 1), _MOST_TOGETHER)
+    together = _MOST_TOGETHER if total is None else _MOST_ON_GPU
+    most = min(max(budget(total) // (_BYTES_PER_ELEMENT * climb.elements()), 1), together)
     return math.ceil(layer.units / math.ceil(layer.units / most))
 
 

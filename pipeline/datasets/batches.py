@@ -7,35 +7,18 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
-from pipeline.datasets.shards import Place, Rejected, Sample, Shard, read_samples
-from pipeline.preprocessing.images import ImageError, Preprocessing, decode, jpeg_size, network_pixels
-from pipeline.preprocessing.signatures import signature
+from pipeline.datasets.decoding import DecodingProcesses, Member, Prepared, Stretch, prepared
+from pipeline.datasets.shards import Rejected, Sample, Shard, read_samples
+from pipeline.preprocessing.images import Preprocessing
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """What is remembered of an image that went through the network: enough to find and cut it again.
-
-    `signature`, where it was asked for, tells near-duplicates; see `signatures`.
-    """
-
-    position: int
-    key: str
-    place: Place
-    width: int
-    height: int
-    label: int | None
-    label_name: str | None
-    signature: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +58,41 @@ def read_batches(
     *,
     encoded: bool = False,
     signed: bool = False,
+    processes: int = 0,
 ) -> Iterator[Batch]:
     """Batches of up to `size` images of each shard in turn, decoded by `workers` threads ahead of the reader.
 
-    `encoded` leaves JPEGs as they are, for the device. `signed` members have signatures.
-
-    Pillow and torch release the interpreter's lock while they work, so threads decode in parallel and nothing
-    has to be copied between processes. A batch depends on its shard alone, never on `workers`.
+    `encoded` leaves JPEGs as they are, for the device. `signed` members have signatures. So many `processes` decode in
+    place of the threads where there can be any. A batch depends on its shard alone, never on who decodes it.
     """
+    many = DecodingProcesses.begun(how, signed, processes) if processes and not encoded else None
+    if many is not None:
+        yield from _by_processes(shards, how, size, many)
+        return
+
+    def prepare(stretch: Stretch) -> tuple[Stretch, list[Prepared]]:
+        return stretch, [prepared(sample, how, encoded, signed) for sample in stretch.samples]
+
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        prepare = partial(_prepared, how=how, encoded=encoded, signed=signed)
-        yield from ahead(_batches(shards, how, size, pool, 2 * size + workers, encoded, prepare), depth=2)
+        most = -(-(2 * size + workers) // _SAMPLES_A_TASK)
+        with closing(map_in_order(prepare, _stretches(shards, _SAMPLES_A_TASK), pool, most)) as done:
+            yield from ahead(_batches(done, how, size, encoded), depth=2)
 
 
-def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
-    """The same items, produced by a thread that runs up to `depth` of them ahead; its errors come out here."""
+def _by_processes(shards: Iterable[Shard], how: Preprocessing, size: int, many: DecodingProcesses) -> Iterator[Batch]:
+    """One thread reads, another one hands out what it has read and collects what became of it."""
+    try:
+        with closing(ahead(_stretches(shards, many.samples_a_task), depth=4)) as stretches:
+            yield from ahead(_batches(many.map(stretches), how, size, encoded=False), depth=2, at_end=many.kill)
+    finally:
+        many.end()
+
+
+def ahead(items: Iterator[T], depth: int, at_end: Callable[[], None] = lambda: None) -> Generator[T, None, None]:
+    """The same items, produced by a thread that runs up to `depth` of them ahead; its errors come out here.
+
+    `at_end` is called when no more items are wanted, before the thread is waited for.
+    """
     waiting: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(maxsize=depth)
     stop = threading.Event()
 
@@ -126,10 +129,13 @@ def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
             yield item  # type: ignore[misc]
     finally:
         stop.set()
+        at_end()
         thread.join()
 
 
-def map_in_order(function: Callable[[T], R], items: Iterable[T], pool: ThreadPoolExecutor, most: int) -> Iterator[R]:
+def map_in_order(
+    function: Callable[[T], R], items: Iterable[T], pool: ThreadPoolExecutor, most: int
+) -> Generator[R, None, None]:
     """`function` of each item in their order, up to `most` of them under way in `pool` at once.
 
     Where `items` raise, what came before comes out first.
@@ -157,77 +163,48 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], pool: ThreadPoo
 
 
 def _batches(
-    shards: Iterable[Shard],
-    how: Preprocessing,
-    size: int,
-    pool: ThreadPoolExecutor,
-    most: int,
-    encoded: bool,
-    prepared: Callable[[Sample | Rejected], _Prepared],
+    stretches: Iterator[tuple[Stretch, list[Prepared]]], how: Preprocessing, size: int, encoded: bool
 ) -> Iterator[Batch]:
-    def prepare(stretch: _Stretch) -> tuple[_Stretch, list[_Prepared]]:
-        return stretch, [prepared(sample) for sample in stretch.samples]
-
-    pixels: list[np.ndarray] = []
     members: list[Member] = []
     rejected: list[Rejected] = []
+    images: list[np.ndarray] = []  # encoded, or of pixels the one array that they are copied into
 
     def batch(shard: Shard, last: bool) -> Batch:
-        stacked = np.stack(pixels) if pixels and not encoded else np.empty((0, *how.size, how.channels), how.dtype)
-        whole = Batch(shard, stacked, tuple(members), tuple(rejected), last, tuple(pixels) if encoded else ())
-        for part in (pixels, members, rejected):
+        pixels = (
+            images[0][: len(members)] if images and not encoded else np.empty((0, *how.size, how.channels), how.dtype)
+        )
+        whole = Batch(shard, pixels, tuple(members), tuple(rejected), last, tuple(images) if encoded else ())
+        for part in (images, members, rejected):
             part.clear()
         return whole
 
-    for stretch, made in map_in_order(prepare, _stretches(shards), pool, -(-most // _SAMPLES_A_TASK)):
+    for stretch, made in stretches:
         for member, values in made:
             if isinstance(member, Rejected):
                 rejected.append(member)
             elif values is not None:
                 if len(members) == size:
                     yield batch(stretch.shard, last=False)
+                if encoded:
+                    images.append(values)
+                else:
+                    if not images:
+                        images.append(np.empty((size, *values.shape), values.dtype))
+                    images[0][len(members)] = values
                 members.append(member)
-                pixels.append(values)
         if stretch.last:
             yield batch(stretch.shard, last=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Stretch:
-    """A few consecutive samples of a shard, what one thread decodes at a time; `last` marks the end of the shard."""
-
-    shard: Shard
-    samples: list[Sample | Rejected]
-    last: bool
+_SAMPLES_A_TASK = 4  # of a thread: handing each over alone costs a fifth of decoding it
 
 
-_Prepared = tuple[Member | Rejected, np.ndarray | None]
-_SAMPLES_A_TASK = 4  # handing each over alone costs a fifth of decoding it
-
-
-def _stretches(shards: Iterable[Shard]) -> Iterator[_Stretch]:
+def _stretches(shards: Iterable[Shard], samples: int) -> Iterator[Stretch]:
     for shard in shards:
         waiting: list[Sample | Rejected] = []
         for sample in read_samples(shard):
-            if len(waiting) == _SAMPLES_A_TASK:
-                yield _Stretch(shard, waiting, last=False)
+            if len(waiting) == samples:
+                yield Stretch(shard, waiting, last=False)
                 waiting = []
             waiting.append(sample)
-        yield _Stretch(shard, waiting, last=True)
-
-
-def _prepared(sample: Sample | Rejected, how: Preprocessing, encoded: bool, signed: bool) -> _Prepared:
-    if isinstance(sample, Rejected):
-        return sample, None
-    try:
-        if encoded and (size := jpeg_size(sample.data)):
-            return _member(sample, size), np.frombuffer(sample.data, np.uint8)
-        image = decode(sample.data)
-        member = _member(sample, image.size)
-        return replace(member, signature=signature(image)) if signed else member, network_pixels(image, how)
-    except ImageError as error:
-        return Rejected(sample.position, sample.key, str(error)), None
-
-
-def _member(sample: Sample, size: tuple[int, int]) -> Member:
-    return Member(sample.position, sample.key, sample.place, *size, sample.label, sample.label_name)
+        yield Stretch(shard, waiting, last=True)

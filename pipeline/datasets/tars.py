@@ -11,7 +11,7 @@ from typing import BinaryIO
 from pipeline.datasets.remote import Changed, RemoteError, RemoteFile, open_stream
 from pipeline.errors import GO_ON, UserError
 
-_BUFFER = 1 << 20
+_BUFFER = 1 << 16  # what is left of one is copied at every read of a stream
 _END_MARKER: type[Exception] = tarfile.EOFHeaderError  # type: ignore[attr-defined]
 _NOTHING: type[Exception] = tarfile.EmptyHeaderError  # type: ignore[attr-defined]
 _COMPRESSED = {

@@ -20,7 +20,8 @@ from pipeline.datasets.batches import map_in_order
 from pipeline.engines.engine import Tally, Tell, Workplace
 from pipeline.network.subject import Subject
 from pipeline.network.subnetwork import subnetwork
-from pipeline.preprocessing.images import Normalize, Preprocessing, decode, network_pixels
+from pipeline.preprocessing.images import Preprocessing, decode, network_pixels
+from pipeline.preprocessing.normalize import Normalize
 
 TOGETHER = 16
 """Crops that go through the network together: it has a say in the last bits."""

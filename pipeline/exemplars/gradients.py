@@ -12,7 +12,8 @@ from pipeline.exemplars.exemplar_parts import Kernel
 from pipeline.network.layers import Layer, Traced
 from pipeline.network.rectifiers import Rule
 from pipeline.network.subnetwork import subnetwork
-from pipeline.preprocessing.images import Normalize, Preprocessing
+from pipeline.preprocessing.images import Preprocessing
+from pipeline.preprocessing.normalize import Normalize
 
 _MOST_TOGETHER = 16
 _CPU_BYTES, _GPU_BYTES = 256 << 20, 2 << 30  # of each lane

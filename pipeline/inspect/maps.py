@@ -16,7 +16,8 @@ from pipeline.network.layers import Layer, Traced
 from pipeline.network.layouts import FEATURES, as_map
 from pipeline.network.models import Network
 from pipeline.network.points import Read
-from pipeline.preprocessing.images import ImageError, Normalize, Preprocessing, decode, network_pixels
+from pipeline.preprocessing.images import ImageError, Preprocessing, decode, network_pixels
+from pipeline.preprocessing.normalize import Normalize
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import UserError, first_line
@@ -204,6 +203,8 @@ def network_pixels(image: Image.Image, how: Preprocessing) -> np.ndarray:
 
 def transformed(image: Image.Image, transform: Callable[[Image.Image], Any]) -> np.ndarray:
     """What `transform` makes of an RGB image, float32 `[H, W, C]`. Raises `ImageError` for whatever it raises."""
+    import torch  # seconds, which processes that only decode do without
+
     try:
         found = transform(image)
     except MemoryError:
@@ -213,34 +214,6 @@ def transformed(image: Image.Image, transform: Callable[[Image.Image], Any]) -> 
     if isinstance(found, np.ndarray):
         found = torch.from_numpy(found)
     if not isinstance(found, torch.Tensor) or found.ndim != 3:
-        raise ImageError(f"transform: gives {_kind(found)}, not a tensor [C, H, W]")
+        kind = f"a tensor {list(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
+        raise ImageError(f"transform: gives {kind}, not a tensor [C, H, W]")
     return found.detach().to("cpu", torch.float32).permute(1, 2, 0).contiguous().numpy()
-
-
-def _kind(value: Any) -> str:
-    return f"a tensor {list(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
-
-
-class Normalize:
-    """Network pixels `[B, H, W, C]` to float32 `[B, C, H, W]` in channels_last, by torchvision's arithmetic."""
-
-    def __init__(self, how: Preprocessing, device: torch.device) -> None:
-        self.mean = torch.tensor(how.mean, device=device).view(1, -1, 1, 1)
-        self.std = torch.tensor(how.std, device=device).view(1, -1, 1, 1)
-        self.reciprocal = how.reciprocal
-
-    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The normalized batch; of float32 pixels, which are normalized already, only their order changes."""
-        images = pixels.permute(0, 3, 1, 2)
-        if pixels.is_floating_point():
-            return images
-        if pixels.device.type != "cpu" or torch.compiler.is_compiling():
-            return self._scaled(images.to(torch.float32)).sub(self.mean).div(self.std)
-        normalized = torch.empty(images.shape, memory_format=torch.channels_last)
-        for image, pixel in zip(normalized.split(1), images.split(1), strict=True):  # one at a time stays in the cache
-            self._scaled(image.copy_(pixel)).sub_(self.mean).div_(self.std)
-        return normalized
-
-    def _scaled(self, images: torch.Tensor) -> torch.Tensor:
-        """In place: 0..255 to 0..1."""
-        return images.mul_(1.0 / 255) if self.reciprocal else images.div_(255)

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import torch
 from PIL import Image
-from torchvision.transforms import functional as transforms
 
 Size = tuple[int, int]
 """Width and height (pixels), as Pillow has them."""
@@ -148,7 +146,7 @@ class Crop(Step):
             (max(self.height - image.height, 0) + 1) // 2,
         ]
         if any(borders):
-            image = transforms.pad(image, borders, self.fill, self.padding)
+            image = _padded(image, borders, self.fill, self.padding)
         left, top = (max(crop_offset(*of), 0) for of in ((image.width, self.width), (image.height, self.height)))
         return image.crop((left, top, left + self.width, top + self.height))
 
@@ -176,11 +174,19 @@ class Pad(Step):
         """What torchvision's Pad gives of a PIL image."""
         if min(self.size(image.size)) < 1:
             raise ValueError(f"nothing is left of {image.width} x {image.height} pixels")
-        return transforms.pad(image, [self.left, self.top, self.right, self.bottom], self.fill, self.padding)
+        return _padded(image, [self.left, self.top, self.right, self.bottom], self.fill, self.padding)
 
     def origin(self, axis: int, found: Interval, before: int, after: int) -> Interval:
         """The same pixels; of padding, those it repeats, or the nearest."""
         return _behind_padding(found, -(self.left, self.top)[axis], before, self.padding)
+
+
+def _padded(image: Image.Image, borders: list[int], fill: int | tuple[int, ...], padding: str) -> Image.Image:
+    """With `borders` (left, top, right, bottom) around it, in pixels."""
+    from torchvision.transforms import functional  # seconds, and most images are larger than the network's input
+
+    found: Image.Image = functional.pad(image, borders, fill, padding)
+    return found
 
 
 def crop_offset(before: int, crop: int) -> int:
@@ -210,6 +216,8 @@ def _behind_padding(found: Interval, offset: int, before: int, padding: str) -> 
 def _nearest(before: int, after: int, tensors: str) -> tuple[int, ...]:
     """The one pixel that each of a resized image is, as Pillow or (`tensors`: its name for it) torch picks them."""
     if tensors:
+        import torch
+
         places = torch.arange(before, dtype=torch.float32)[None, None]
         found = torch.nn.functional.interpolate(places, size=after, mode=tensors)[0, 0].numpy()
     else:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.network.devices import quickly
 from pipeline.readings.seen import Seen, mixed
 from pipeline.readings.taps import Readings
 
@@ -57,7 +58,13 @@ class Sketches:
         """Takes in one batch: `readings` `[B, U]` of the images `seen` `[B]`."""
         drawn = signs(seen.identities, len(self.ones))
         self.ones = self.ones + drawn.sum(0).to(torch.int64)
-        self.sums.addmm_(readings.maximum.nan_to_num(0.0, torch.inf, -torch.inf).t(), drawn)
+        values = readings.maximum.nan_to_num(0.0, torch.inf, -torch.inf)
+        if values.device.type == "cuda":
+            # Tensor cores multiply 11 bits: signs have fewer, values come as their upper 11 and the rest.
+            upper = (values.contiguous().view(torch.int32) & ~0x1FFF).view(torch.float32)
+            values, drawn = torch.cat([upper, values - upper]), torch.cat([drawn, drawn])
+        with quickly(values.device, "tf32"):
+            self.sums.addmm_(values.t(), drawn)
 
     def merge(self, other: Self) -> None:
         """Takes in what another saw of other images."""

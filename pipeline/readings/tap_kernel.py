@@ -20,7 +20,7 @@ _LEAST_PLACES = 512  # of a part of a divided map
 
 
 @triton.jit
-def _larger(value: tl.tensor, place: tl.tensor, other: tl.tensor, elsewhere: tl.tensor):  # type: ignore[no-untyped-def]
+def larger(value, place, other, elsewhere):  # type: ignore[no-untyped-def]
     """The larger of two values with its place, the first of equal ones; NaN is larger than all."""
     first = (value > other) | ((value == other) & (place < elsewhere)) | (value != value)
     return tl.where(first, value, other), tl.where(first, place, elsewhere)
@@ -69,11 +69,11 @@ def _sweep(  # type: ignore[no-untyped-def]
             to = counts + unit[None, :].to(tl.int64) * BUCKETS + ((size ^ sign) - sign + MIDDLE)
             tl.atomic_add(to, 1, mask=number & (size > 0), sem="relaxed")
     row = (which * images + image).to(tl.int64) * units + unit
-    most_of_all, at_first = tl.reduce((most, at), 0, _larger)
+    most_of_all, at_first = tl.reduce((most, at), 0, larger)
     tl.store(maximum + row, most_of_all, mask=there)
     tl.store(position + row, at_first, mask=there)
     if BOTH:
-        least_of_all, low_first = tl.reduce((least, low), 0, _larger)
+        least_of_all, low_first = tl.reduce((least, low), 0, larger)
         tl.store(minimum + row, -least_of_all, mask=there)
         tl.store(lowest + row, low_first, mask=there)
     if COUNTED:
@@ -96,7 +96,7 @@ def _join(parts, places, value_out, place_out, parts_of, entries, SIGN: tl.const
     for which in range(1, parts_of):
         other = SIGN * tl.load(parts + which * entries + entry, mask=there)
         elsewhere = tl.load(places + which * entries + entry, mask=there)
-        value, place = _larger(value, place, other, elsewhere)
+        value, place = larger(value, place, other, elsewhere)
     tl.store(value_out + entry, SIGN * value, mask=there)
     tl.store(place_out + entry, place, mask=there)
 
@@ -120,9 +120,7 @@ def sweep(
     stride_b, stride_u, stride_y, stride_x = maps.stride()
     block_u, block_p, warps = blocks or _blocks(units, places, stride_u)
     groups = triton.cdiv(units, block_u)
-    parts = min(triton.cdiv(_PROGRAMS, max(groups * images, 1)), max(places // _LEAST_PLACES, 1))
-    part = triton.cdiv(triton.cdiv(places, parts), block_p) * block_p
-    parts = triton.cdiv(places, part)
+    part, parts = parts_of(groups * images, places, block_p)
     shape = (parts, images, units)
     found = [_empty(shape, maps, torch.float32), _empty(shape, maps, torch.int32)]
     if both:
@@ -140,21 +138,27 @@ def sweep(
         ONE_STRIDE=height == 1 or stride_y == width * stride_x, BOTH=both, SAMPLED=sampled, COUNTED=counted,
         BLOCK_U=block_u, BLOCK_P=block_p, BUCKETS=BUCKETS, MIDDLE=MIDDLE, SHIFT=SHIFT, ZERO=ZERO, num_warps=warps,
     )  # fmt: skip
-    if parts == 1:
-        return [each[0] for each in found] + beside
-    joined = [torch.empty_like(each[0]) for each in found]
-    for first, sign in ((0, 1), (2, -1))[: len(found) // 2]:
-        _join[(triton.cdiv(images * units, 512),)](
-            found[first],
-            found[first + 1],
-            joined[first],
-            joined[first + 1],
-            parts,
-            images * units,
-            SIGN=sign,
-            BLOCK=512,
-        )
+    joined = join(found[0], found[1])
+    if both:
+        joined += join(found[2], found[3], -1)
     return joined + beside
+
+
+def parts_of(programs: int, places: int, block: int) -> tuple[int, int]:
+    """Places of a part, whole blocks of them, and how many parts there are: a map of few programs is divided."""
+    parts = min(triton.cdiv(_PROGRAMS, max(programs, 1)), max(places // _LEAST_PLACES, 1))
+    part = triton.cdiv(triton.cdiv(places, parts), block) * block
+    return part, triton.cdiv(places, part)
+
+
+def join(values: Tensor, places: Tensor, sign: int = 1) -> list[Tensor]:
+    """The largest value and its first place `[B, U]` of those of all parts `[P, B, U]`; the smallest with `sign` -1."""
+    if len(values) == 1:
+        return [values[0], places[0]]
+    value, place = torch.empty_like(values[0]), torch.empty_like(places[0])
+    entries = value.numel()
+    _join[(triton.cdiv(entries, 512),)](values, places, value, place, len(values), entries, SIGN=sign, BLOCK=512)
+    return [value, place]
 
 
 def _empty(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype) -> Tensor:
@@ -164,7 +168,7 @@ def _empty(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype) -> Tensor:
 def _blocks(units: int, places: int, stride_u: int) -> tuple[int, int, int]:
     """Units and places of a program and its warps: what lies side by side in memory is read side by side."""
     if stride_u == 1:
-        return min(64, _power(units)), min(64, _power(places)), 4
+        return min(64, _power(units)), min(32, _power(places)), 4
     block_p = min(256, _power(places))
     return min(max(4096 // block_p, 1), _power(units)), block_p, 4
 

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from pipeline.datasets.batches import map_in_order
 from pipeline.errors import UserError, first_line
-from pipeline.network.devices import sent
-from pipeline.preprocessing.images import Normalize, Preprocessing
+from pipeline.network.devices import runs_triton, sent
+from pipeline.preprocessing.images import Preprocessing
+from pipeline.preprocessing.normalize import Normalize
+from pipeline.readings.fused_taps import fused
 from pipeline.readings.reductions import EVERY
 from pipeline.readings.taps import Readings, TappedNetwork, unit_offsets
 from pipeline.scanning.cuda_run import Captured, Staging
@@ -65,7 +67,9 @@ class Runner:
         self._cuda = how.device.type == "cuda"
         self._shape = (how.batch_size, *preprocessing.size, preprocessing.channels)
         self._dtype = preprocessing.dtype
-        whole = _Whole(network, Normalize(preprocessing, how.device), PRECISIONS[how.precision])
+        shape = preprocessing.channels, *preprocessing.size
+        normalize = Normalize(preprocessing, how.device)
+        whole = _Whole(network, normalize, PRECISIONS[how.precision], shape, how.device)
         self._network: Callable[..., tuple[Tensor, ...]] = whole.to(how.device)
         try:
             self._prepare(whole)
@@ -174,10 +178,19 @@ class Runner:
 class _Whole(nn.Module):
     """Normalization, cast and network in one module, so that they are compiled together."""
 
-    def __init__(self, network: TappedNetwork, normalize: Normalize, precision: torch.dtype) -> None:
+    def __init__(
+        self,
+        network: TappedNetwork,
+        normalize: Normalize,
+        precision: torch.dtype,
+        input_shape: tuple[int, int, int],
+        device: torch.device,
+    ) -> None:
         super().__init__()
         # Ascent goes on with the same parameters as they are.
         part = network.network if precision is torch.float32 else copy.deepcopy(network.network).to(precision)
+        if precision is not torch.float32 and runs_triton(device):
+            part = fused(part, input_shape)
         self.network = part.to(memory_format=torch.channels_last)
         self.normalize, self.precision = normalize, precision
 

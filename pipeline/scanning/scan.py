@@ -115,9 +115,7 @@ def scan(
     if processes is None:
         alone = isinstance(turn, nullcontext)
         processes = decode_processes(runner.how.device.type, runner.threads) if alone else 0
-    batches = read_batches(
-        shards(), how, size, runner.threads, encoded=on_device, signed=signed, processes=processes
-    )
+    batches = read_batches(shards(), how, size, runner.threads, encoded=on_device, signed=signed, processes=processes)
     decoder = DeviceDecoder(how, runner.how.device) if on_device else None
 
     def opened(batch: Batch) -> tuple[Batch, np.ndarray | Tensor]:

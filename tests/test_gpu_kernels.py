@@ -1,0 +1,150 @@
+"""The kernels of the GPU path by Triton's interpreter, against what a CPU does: values, first positions, counts."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.network.layers import Traced
+from pipeline.readings.buckets import BUCKETS, count_positions
+from pipeline.readings.fused_taps import _plainly, fused
+from pipeline.readings.reductions import read_layer, read_map
+from pipeline.readings.seen import Seen
+from pipeline.readings.statistics import Statistics
+from pipeline.readings.taps import Readings, TappedNetwork
+from pipeline.readings.topk import EMPTY, TopK
+
+triton = pytest.importorskip("triton", reason="needs triton, which comes with torch for NVIDIA GPUs")
+if not triton.knobs.runtime.interpret:
+    pytest.skip("Triton was not begun as an interpreter, because there is a GPU", allow_module_level=True)
+
+from pipeline.readings.chain_kernel import chain  # noqa: E402
+from pipeline.readings.tap_kernel import sweep  # noqa: E402
+from pipeline.readings.unit_kernels import add_statistics, count, keep_best  # noqa: E402
+
+TYPES = (torch.float32, torch.bfloat16, torch.float16)
+VALUES = st.sampled_from([-torch.inf, -3.5, -0.0, 0.0, 1.0, 2.0, 2.5, 300.0, 1e-5, torch.inf])
+
+
+@st.composite
+def maps(draw: st.DrawFn) -> torch.Tensor:
+    """Of few values, so that ties are common, in any order of memory."""
+    shape = draw(st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 5), st.integers(1, 7)))
+    flat = draw(st.lists(VALUES, min_size=1, max_size=40))
+    many = torch.tensor(flat * (-(-torch.Size(shape).numel() // len(flat))))[: torch.Size(shape).numel()]
+    found = many.reshape(shape).to(draw(st.sampled_from(TYPES)))
+    order = draw(st.sampled_from(["contiguous", "channels_last", "tokens", "turned"]))
+    if order == "channels_last":
+        return found.to(memory_format=torch.channels_last)
+    if order == "tokens":
+        return found.flatten(2).transpose(1, 2).contiguous().transpose(1, 2).unsqueeze(3)
+    return found.transpose(2, 3) if order == "turned" else found
+
+
+@settings(max_examples=40, deadline=None)
+@given(maps(), st.integers(0, 1 << 62))
+def test_a_sweep_finds_extremes_first_positions_one_drawn_and_counts(image, draw):
+    marks = (torch.arange(len(image)) + draw) % 2
+    maximum, position, minimum, lowest, counts = sweep(image, marks, both=True, counted=True)
+    for found, place, values in ((maximum, position, image), (-minimum, lowest, -image)):
+        wanted, first = read_map(values)
+        assert torch.equal(found, wanted) and torch.equal(place.long(), first)
+    assert torch.equal(counts, count_positions(image, marks))
+    drawn = torch.arange(len(image)) * 7 + draw
+    sampled = sweep(image, drawn, sampled=True)[2]
+    flat = image.flatten(2)
+    assert torch.equal(sampled, flat[torch.arange(len(image)), :, drawn % flat.shape[2]].float())
+
+
+def test_a_map_in_parts_gives_the_first_of_equal_maxima_and_nan_wins():
+    image = torch.zeros(1, 3, 40, 40)
+    image[0, 0, 39, 1] = image[0, 0, 39, 39] = image[0, 0, 20, 5] = 2.0
+    image[0, 1, 30, 0] = torch.nan
+    for order in (image, image.to(memory_format=torch.channels_last)):
+        maximum, position = sweep(order)
+        assert maximum[0].tolist()[::2] == [2.0, 0.0] and maximum[0, 1].isnan()
+        assert position[0].tolist()[::2] == [20 * 40 + 5, 0]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 30), st.integers(0, 10**6))
+def test_the_best_kept_by_a_kernel_are_those_of_a_sort(k, units, images, seed):
+    draw = torch.Generator().manual_seed(seed)
+    exact, kernel = TopK(units, k), TopK(units, k)
+    for batch in range(2):
+        values = torch.randint(-3, 4, (images, units), generator=draw).float()
+        values[values == 3] = torch.tensor([torch.nan, torch.inf, -0.0])[batch]
+        place = torch.randint(0, 99, (images, units), generator=draw, dtype=torch.int32)
+        numbers = torch.arange(images) + 1000 * batch
+        exact.update(Readings(values, place), Seen.of(numbers))
+        keep_best(kernel._keys, kernel._positions, values, place, numbers)
+    there = exact.state()["keys"] != EMPTY
+    assert torch.equal(kernel.state()["keys"], exact.state()["keys"])
+    assert torch.equal(kernel.state()["positions"][there], exact.state()["positions"][there])
+
+
+def test_statistics_and_histograms_of_a_kernel_are_those_of_a_cpu():
+    draw = torch.Generator().manual_seed(0)
+    values = torch.randn(50, 70, generator=draw) * 10
+    values[values > 15] = torch.nan
+    exact, kernel = Statistics(70), Statistics(70)
+    for part in values.split(30):
+        exact.update(Readings(part, torch.zeros_like(part, dtype=torch.int32)), Seen.of(torch.arange(len(part))))
+        add_statistics(kernel._of, part.contiguous())
+    for name, wanted in exact.state().items():
+        torch.testing.assert_close(kernel.state()[name], wanted, rtol=1e-12, atol=0)
+    for kind in (torch.int32, torch.int64):
+        counts = torch.zeros(70, BUCKETS, dtype=kind)
+        count(counts, values)
+        assert torch.equal(counts, count_positions(values[:, :, None, None], torch.zeros(50)).to(kind))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "activation"),
+    [(torch.float32, "gelu"), (torch.bfloat16, "relu"), (torch.float16, "relu6"), (torch.float32, "none")],
+)
+def test_a_chain_in_one_sweep_rounds_and_reads_as_step_by_step(dtype, activation):
+    draw = torch.Generator().manual_seed(0)
+    left, right = (4 * torch.randn(2, 5, 9, generator=draw).to(dtype) for _ in range(2))
+    norms = [tuple(torch.rand(9, generator=draw) + 0.5 for _ in range(2)) for _ in range(2)]
+    for sides in ((left, None, None, None), (left, norms[0], right, None), (left, norms[0], right, norms[1])):
+        taps = [True, sides[2] is not None, sides[2] is not None, True]
+        out = torch.empty_like(left)
+        found = chain(*sides, activation, tuple(taps), out)
+        wanted = _plainly(*sides, activation, taps, tokens=True)
+        step = 4 * torch.finfo(dtype).eps  # the interpreter cuts bfloat16 off where a GPU rounds it
+        loose = {"rtol": step, "atol": 8 * step}
+        torch.testing.assert_close(out, wanted[0], **loose)
+        for value, other in zip(found[::2], wanted[1::2], strict=True):
+            torch.testing.assert_close(value, other, **loose)
+        places = zip(found[1::2], wanted[2::2], strict=True)
+        assert min((place == other).float().mean() for place, other in places) > (
+            0.8 if dtype is torch.bfloat16 else 0.97
+        )
+
+
+@pytest.mark.parametrize(
+    ("model", "side", "separate"),
+    [("resnet18", 64, 1), ("vit_b_32", 224, 2), ("squeezenet1_1", 64, 0), ("mobilenet_v2", 64, 1)],
+)
+def test_a_network_in_sweeps_reads_what_it_read_before(model, side, separate):
+    torch.manual_seed(0)
+    module = torchvision.models.get_model(model, weights=None).eval()
+    for part in module.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.running_mean.normal_(0, 0.1)
+            part.running_var.uniform_(0.5, 2)
+    traced = Traced(module, (3, side, side))
+    network = TappedNetwork(traced, traced.unit_bearing()).network.to(memory_format=torch.channels_last)
+    images = torch.randn(2, 3, side, side).to(memory_format=torch.channels_last)
+    swept = fused(copy.deepcopy(network), (3, side, side))
+    with torch.inference_mode():
+        before, after = network(images), swept(images)
+    torch.testing.assert_close(after[0], before[0], rtol=1e-4, atol=1e-4)
+    assert (after[1] == before[1]).float().mean() > 0.999
+    assert sum(node.target is read_layer for node in swept.graph.nodes) == separate
