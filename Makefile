@@ -37,7 +37,7 @@ PORT ?= 8420
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup mine visualize views score facets compare layers inspect sheets atlas atlas-export shards demo-model test test-slow lint format bench bench-gpu clean
+.PHONY: help setup mine visualize views score facets compare layers inspect sheets atlas atlas-export shards demo-model test test-slow lint format bench bench-gpu test-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -129,7 +129,10 @@ bench: $(READY) ## measure: mining against the bare forward pass, from files, ag
 	$(BIN)/python -m benchmarks.units
 	$(BIN)/python -m benchmarks.ascent
 
-bench-gpu: ## measure on a GPU; needs no .venv, only torch, torchvision, numpy, pyarrow and pandas
+test-gpu: ## the tests that need an NVIDIA GPU; needs no .venv (docs/gpu.md)
+	PYTHONPATH=. $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m pytest -q tests/test_gpu.py $(ARGS)
+
+bench-gpu: ## measure on a GPU, in parts (ARGS='taps mining'); needs no .venv (docs/gpu.md)
 	PYTHONPATH=. $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu $(ARGS)
 
 clean: ## remove caches (runs, data and .venv stay)

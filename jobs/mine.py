@@ -153,7 +153,7 @@ def mine(
     decoder: Annotated[
         Decoder, typer.Option(help="pillow, exact; or nvjpeg, on the GPU, a few levels off: for hosts with few cores.")
     ] = Decoder.pillow,
-    batch_size: Annotated[int, typer.Option(min=0, help="Images a batch. Default: 16 on a CPU, 128 on a GPU.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=0, help="Images a batch. Default: 16 on a CPU, 256 on a GPU.")] = 0,
     workers: Annotated[
         int, typer.Option(min=0, help="Threads that decode and compute. Default: one per core. No table depends on it.")
     ] = 0,

@@ -24,7 +24,7 @@ def pick_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"DEVICE={name} cannot be used: {first_line(error)} Try DEVICE=auto.") from error
-    if device.type == "cuda":
+    if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # kernels and graphs of ours go to the current one
     return device
 

@@ -15,7 +15,7 @@ from pipeline.progress import Progress
 from pipeline.readings.taps import TappedNetwork
 from pipeline.scanning.compute import Compute, Runner
 
-PAYS_FROM = {"cpu": 5e14, "cuda": 2e19}
+PAYS_FROM = {"cpu": 5e14, "cuda": 1e17}
 """Operations of a scan from which on it saves more than compiling takes."""
 
 

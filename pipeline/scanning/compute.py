@@ -29,7 +29,7 @@ T = TypeVar("T")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MOST_LANES = 16
 _THREADS_COMPILED = 2  # compiled reductions share what the layer before them left in the caches
-_CPU_BATCH, _GPU_BATCH = 16, 128
+_CPU_BATCH, _GPU_BATCH = 16, 256
 
 
 @dataclass(frozen=True, slots=True)
