@@ -79,7 +79,7 @@ def test_where_boxes_are_not_in_pixels_of_the_image_it_is_shown_whole_and_withou
 
 def test_the_pixels_of_a_focus_are_those_of_the_crop(tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))
-    cut = region_picture(exemplar(crop=noise, **FOUND), Shown.focus)
+    cut = region_picture(exemplar(**FOUND) | {"crop": noise}, Shown.focus)
     assert cut is not None and np.array_equal(np.asarray(cut), np.asarray(noise)[10:30, 20:50])
 
 

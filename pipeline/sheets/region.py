@@ -9,9 +9,9 @@ from typing import Any
 
 from PIL import Image
 
+from pipeline.exemplars.pictures import scaled
 from pipeline.run import Run, picture
-
-BOX = ("left", "top", "right", "bottom")
+from schemas.crops import BOX
 
 
 class Shown(StrEnum):
@@ -40,12 +40,13 @@ def region(row: Mapping[str, Any], shown: Shown) -> tuple[int, int, int, int]:
 
 
 def region_picture(row: Mapping[str, Any], shown: Shown | None) -> Image.Image | None:
-    """Those pixels, cut from the crop of the box; None without a crop."""
-    crop = picture(row["crop"])
+    """Those pixels, cut from the picture of the box that is the row's `crop`; None without one."""
+    crop: Image.Image | None = row["crop"]
     if crop is None or shown is not Shown.focus or not has_focus(row):
         return crop
     box, inner = region(row, Shown.box), region(row, shown)
-    return crop.crop((inner[0] - box[0], inner[1] - box[1], inner[2] - box[0], inner[3] - box[1]))
+    within = inner[0] - box[0], inner[1] - box[1], inner[2] - box[0], inner[3] - box[1]
+    return crop.crop(scaled(within, (box[2] - box[0], box[3] - box[1]), crop.size))
 
 
 def view_picture(row: Mapping[str, Any], shown: Shown | None) -> Image.Image | None:
