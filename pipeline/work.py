@@ -13,8 +13,9 @@ import torch
 
 from pipeline.ascent.ascend import Visualization, batch_size, draw
 from pipeline.ascent.climb import Climb
+from pipeline.ascent.own_exemplars import read_exemplars
 from pipeline.ascent.recipe import Preset
-from pipeline.ascent.references import Exemplar, read_exemplars
+from pipeline.ascent.references import Exemplar
 from pipeline.datasets.batches import ahead, map_in_order
 from pipeline.datasets.sources import Block
 from pipeline.engines.engine import Tally, Tell, Workplace

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from pipeline.ascent.ascend import draw
 from pipeline.ascent.climb import Climb
 from pipeline.ascent.facets import find_facets
+from pipeline.ascent.own_exemplars import read_exemplars, references_of
 from pipeline.ascent.presets import find_preset
 from pipeline.ascent.recipe import Guide, Moment, Preset
-from pipeline.ascent.references import Exemplar, Placing, read_exemplars, references_of
+from pipeline.ascent.references import Exemplar, Placing
 from pipeline.ascent.smoothing import denoised
 from pipeline.errors import UserError
 from pipeline.exemplars.exemplar_columns import exemplar_columns

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.ascent.references import originals_gone, read_exemplars
+from pipeline.ascent.own_exemplars import originals_gone, read_exemplars
 from pipeline.datasets.sources import find_dataset
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError

@@ -20,9 +20,10 @@ from torch import nn
 from pipeline.datasets.batches import map_in_order
 from pipeline.engines.engine import Tally, Tell, Workplace
 from pipeline.exemplars.pictures import Pixels
+from pipeline.exemplars.shown_alone import shown_alone
 from pipeline.network.subject import Subject
 from pipeline.network.subnetwork import subnetwork
-from pipeline.preprocessing.images import Normalize, Preprocessing, network_pixels
+from pipeline.preprocessing.images import Normalize, Preprocessing
 
 TOGETHER = 16
 """Crops that go through the network together: it has a say in the last bits."""
@@ -83,21 +84,6 @@ def crop_parts(
             for at, row in enumerate(rows.slice(begin, PART).to_pylist())
         )  # fmt: skip
         yield CropCheckPart(number, count, crops)
-
-
-def shown_alone(
-    crop: Image.Image, corner: tuple[int, int], size: tuple[int, int], how: Preprocessing
-) -> np.ndarray:  # fmt: skip
-    """Network pixels `[H, W, C]` of a crop with its left top `corner` in a picture of `size` in the mean colour.
-
-    Where boxes are not in pixels of the original (`how.followed`), the crop is the whole image and all there is.
-    """
-    if not how.followed:
-        return network_pixels(crop, how)
-    colour = tuple(round(255 * value) for value in (how.mean if how.channels == 3 else how.mean * 3))
-    picture = Image.new("RGB", size, colour)
-    picture.paste(crop, corner)
-    return network_pixels(picture, how)
 
 
 def _alone(crop: CropToCheck, pixels: Image.Image | None, how: Preprocessing) -> np.ndarray:

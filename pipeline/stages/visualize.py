@@ -13,8 +13,8 @@ from PIL import Image
 
 from pipeline import record
 from pipeline.ascent.ascend import Visualization, budget, check_channels
+from pipeline.ascent.own_exemplars import originals_gone
 from pipeline.ascent.recipe import Preset
-from pipeline.ascent.references import originals_gone
 from pipeline.datasets.shards import Shard
 from pipeline.engines.engine import Engine
 from pipeline.engines.local import LocalEngine
