@@ -62,7 +62,7 @@ def view_picture(row: Mapping[str, Any], shown: Shown | None) -> Image.Image | N
 
 def explanation(rows: Sequence[Mapping[str, Any]], shown: Shown | None) -> list[str]:
     """What the crops of a unit's exemplars are, in one sentence or two; `rows` by rank."""
-    sees = "Crops are the original pixels that the unit sees; below each its activation, rank and label."
+    sees = "Crops are what the unit sees of the original images; below each its activation, rank and label."
     without = [row["rank"] for row in rows if not has_focus(row)]
     if shown is None:
         return [
