@@ -2,96 +2,32 @@
 
 from __future__ import annotations
 
-import io
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
 
-from pipeline.ascent.own_exemplars import originals_gone, read_exemplars
-from pipeline.datasets.sources import find_dataset
-from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
 from pipeline.exemplars.crops import encode, parse_pictures
 from pipeline.exemplars.pictures import scaled
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.readings.keep import Keep
-from pipeline.run import Run, open_run
+from pipeline.run import Run
 from pipeline.run import picture as cell_picture
-from pipeline.sheets.region import Shown
-from pipeline.sheets.write import write_overviews, write_sheets
-from pipeline.stages.check_crops import check_crops
-from pipeline.stages.mine import MineSettings, mine
+from pipeline.sheets.write import write_sheets
 from pipeline.storage.parquet import BYTES_OF_ONE_IMAGE
-from tests.making import encoded, picture
-from tests.older import as_before
-from tests.test_sheets import Said
-
-CPU = torch.device("cpu")
-BOX = ["left", "top", "right", "bottom"]
-LAYERS = "stem.relu,block2.relu,block5.relu,classifier"
-SIDE = 64
-"""Of pictures (pixels). The first two layers see less than half of an image, the last two all of it."""
+from tests.pictured import BOX, SIDE, check, copied, mined, noisy_photographs, original_of, without_originals
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noisy photographs of odd sizes in files too large to be kept, two of which are small and two short files."""
-    root = tmp_path_factory.mktemp("photographs")
-    random = np.random.default_rng(5)
-    for number in range(30):
-        width, height = (int(side) for side in random.integers(200, 330, 2))
-        if number in (4, 9):
-            width, height = 80, 60  # the shorter side is no longer than a picture's
-        image = np.asarray(picture(width, height, number), np.int16)
-        noisy = Image.fromarray((image + random.integers(-40, 40, image.shape)).clip(0, 255).astype(np.uint8))
-        short = number in (11, 12)
-        data = encoded(picture(width, height, number), quality=40) if short else encoded(noisy, "PNG")
-        (root / f"{number:02d}.{'jpg' if short else 'png'}").write_bytes(data)
-    return root
-
-
-def mined(folder: Path, run: Path, pictures: str = str(SIDE), workers: int = 2, layers: str = LAYERS) -> Run:
-    network = load_network("demo")
-    traced = Traced(network.module, network.input_shape)
-    settings = MineSettings(Keep(6), workers=workers, pictures=pictures)
-    mine(find_dataset(str(folder)), network, traced, traced.choose(layers), run, CPU, settings)
-    return open_run(run)
+    return noisy_photographs(tmp_path_factory.mktemp("noisy") / "photographs")
 
 
 @pytest.fixture(scope="module")
 def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return mined(folder, tmp_path_factory.mktemp("run") / "run")
-
-
-def check(run: Run, said: Said | None = None) -> pd.DataFrame:
-    network = load_network("demo")
-    traced = Traced(network.module, network.input_shape)
-    check_crops(run.path, network, traced, traced.choose(LAYERS), LocalEngine(CPU, 1), said or Said(), 3)
-    return pd.read_parquet(run.path / "exemplars")
-
-
-def copied(run: Run, to: Path) -> Run:
-    return open_run(shutil.copytree(run.path, to))
-
-
-def without_originals(run: Run, folder: Path, to: Path) -> Run:
-    """A copy of a run that looks for its images where there are none."""
-    path = copied(run, to).path / "shards.parquet"
-    table = pq.read_table(path)
-    urls = [str(folder.parent / "gone")] * len(table)
-    pq.write_table(table.set_column(table.schema.get_field_index("url"), "url", [urls]), path)
-    return open_run(to)
-
-
-def original_of(run: Run, folder: Path, image_id: int) -> Image.Image:
-    return Image.open(folder / run.images.loc[image_id, "path"]).convert("RGB")
 
 
 def test_every_winning_image_has_one_picture_no_larger_than_asked_or_its_own_file(run, folder):
@@ -219,63 +155,3 @@ def test_one_image_is_found_in_a_row_group_of_few_bytes(folder, tmp_path):
         assert last < span.min <= span.max and columns["picture.bytes"].statistics is None
         assert group.num_rows == 1 or columns["picture.bytes"].total_uncompressed_size < BYTES_OF_ONE_IMAGE + 1000
         last = span.max
-
-
-def test_a_run_of_the_version_before_shows_the_same(run, tmp_path):
-    before = open_run(as_before(run.path, tmp_path / "run"))
-    for layer in LAYERS.split(","):
-        for (_, row), (_, old) in zip(*(its.exemplars(layer, 5).iterrows() for its in (run, before)), strict=True):
-            shown, wanted = run.crop(row, sharp=True), before.crop(old)
-            assert shown.size == wanted.size
-            assert np.abs(np.asarray(shown, int) - np.asarray(wanted, int)).mean() < 8
-    assert before.picture(row.image_id) is None and before.whole(row.image_id).size == run.whole(row.image_id).size
-    assert write_overviews(before, []) and write_sheets(before, [], [1], shown=Shown.focus)
-
-
-def test_sheets_show_small_fields_as_before_to_the_pixel_and_large_ones_alike(run, tmp_path):
-    before = open_run(as_before(run.path, tmp_path / "run"))
-    for layer, most in (("stem.relu", 0.0), ("block2.relu", 1.0), ("classifier", 4.0)):
-        units = run.units(layer)
-        unit = int(units[units.activation_max > 0].unit.iloc[3])
-        (new,), (old,) = (write_sheets(its, [layer], [unit]) for its in (run, before))
-        difference = np.abs(np.asarray(Image.open(new), int) - np.asarray(Image.open(old), int))
-        assert difference.shape[0] > 400 and difference.mean() <= most, layer
-
-
-def test_crop_checks_are_of_original_pixels_and_of_pictures_where_these_have_gone(run, folder, tmp_path):
-    new, gone = copied(run, tmp_path / "new"), without_originals(run, folder, tmp_path / "gone")
-    before = open_run(as_before(run.path, tmp_path / "before"))
-    said = Said(), Said()
-    found, lacking, wanted = check(new, said[0]), check(gone, said[1]), check(before)
-    some = found.crop_activation.notna() & (found.activation > 0)
-    assert some.sum() > 100 and (found.crop_activation.notna() == wanted.crop_activation.notna()).all()
-    np.testing.assert_allclose(found.crop_activation[some], found.activation[some], rtol=0.15, atol=0.05)
-    large = some & (found.layer == "classifier")
-    np.testing.assert_allclose(found.crop_activation[large], found.activation[large], rtol=1e-3)  # nothing was encoded
-    assert not any("gone" in sentence for sentence in said[0].sentences)
-    assert any("out of reduced pictures" in sentence for sentence in said[1].sentences)
-    assert open_run(gone.path).record["crop_check"]["reduced"] > 50
-    assert lacking.crop_activation[large].notna().all() and lacking.crop_activation[large].corr(
-        found.crop_activation[large]
-    ) > 0.5  # fmt: skip
-
-
-def test_references_are_the_bytes_that_they_were(run, folder, tmp_path):
-    before = open_run(as_before(run.path, tmp_path / "run"))
-    for layer in ("stem.relu", "classifier"):
-        found, wanted = (read_exemplars(its, layer, [3, 8], 5) for its in (run, before))
-        assert found == wanted and all(found.values())
-    gone = without_originals(run, folder, tmp_path / "gone")
-    assert originals_gone(gone) and not originals_gone(run)
-    for unit, rows in read_exemplars(gone, "classifier", [3, 8], 5).items():
-        sizes = [Image.open(io.BytesIO(its.crop)).size for its in found[unit]]
-        assert [Image.open(io.BytesIO(its.crop)).size for its in rows] == sizes
-
-
-def test_whole_images_are_the_originals_while_they_are_there_and_pictures_afterwards(run, folder, tmp_path):
-    gone = without_originals(run, folder, tmp_path / "gone")
-    for image_id in run.images.image_id:
-        size = original_of(run, folder, image_id).size
-        assert run.whole(image_id).size == size and gone.whole(image_id).size == run.picture(image_id).size
-    with pytest.raises(UserError, match="can no longer be read"):
-        gone.original(int(run.images.image_id.iloc[0]))

@@ -16,7 +16,6 @@ from pipeline.atlas.queries import Queries
 from pipeline.datasets.remote import is_remote
 from pipeline.exemplars.crops import encode
 from pipeline.exemplars.pictures import GONE
-from pipeline.preprocessing.images import ImageError
 from pipeline.storage.files import table_file
 from schemas.crops import BOX
 
@@ -69,7 +68,7 @@ def _crop(queries: Queries, row: dict[str, Any]) -> bytes | None:
         if pixels.data is not None and not pixels.whole:
             return pixels.data
         image = pixels.stored() if pixels.data else pixels.sharp()[0]
-    except (ImageError, KeyError):
+    except KeyError:
         return None
     return encode(image) if image else None
 

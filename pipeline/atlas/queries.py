@@ -20,7 +20,6 @@ from pipeline.atlas.images import Images, named
 from pipeline.atlas.links import Picture
 from pipeline.atlas.records import Drawing, Exemplar, Layer, Neighbour, Share, Unit, UnitPage, View
 from pipeline.errors import UserError
-from pipeline.exemplars.crops import NONE
 from pipeline.readings.keep import BOTTOM, TOP
 from pipeline.run import Run, missing
 from pipeline.storage.files import is_local, table_file
@@ -80,8 +79,8 @@ class Queries:
 
     @cached_property
     def pictured(self) -> bool:
-        """Whether crops come out of pictures, or of originals if none are kept; else they are in exemplars/."""
-        return self.run.pictures.there or self.run.record.get("pictures") == NONE
+        """Whether crops come out of pictures, or of originals where none are kept; before they were in exemplars/."""
+        return "pictures" in self.run.record
 
     @cached_property
     def images(self) -> Images:

@@ -51,10 +51,15 @@ class Pixels:
     original: Original | None = None
 
     def stored(self) -> Image.Image | None:
-        """What the run holds of the box, perhaps reduced; None where that is nothing."""
+        """What the run holds of the box, perhaps reduced; None where that is nothing. Raises `UserError` if damaged."""
         if self.data is None:
             return None
-        image = decode(self.data)
+        try:
+            image = decode(self.data)
+        except ImageError as error:
+            raise UserError(
+                f"A picture of the run is damaged ({error}). Delete the run.json of the run and mine it again."
+            ) from error
         return image.crop(scaled(self.box, self.size, image.size)) if self.whole else image
 
     def sharp(self) -> tuple[Image.Image | None, bool]:
