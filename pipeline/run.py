@@ -126,8 +126,8 @@ class Run:
         A box of more than half of an image comes out of its picture, which is reduced. If `sharp`, the original image
         is read again then, from its shard, and the picture enlarged where that has gone.
         """
-        pixels = self.pictures.of(row)
-        return pixels.sharp()[0] if sharp or pixels.data is None else pixels.stored()
+        found = None if sharp else self.pictures.shown(row)
+        return found or self.pictures.of(row).sharp()[0]
 
     def crops(self, rows: Sequence[Mapping[str, Any]], sharp: Sequence[bool] = ()) -> list[Image.Image | None]:
         """What several exemplars show, as `crop` says; from S3 many are read at once."""

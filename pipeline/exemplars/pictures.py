@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +17,8 @@ from pipeline.preprocessing.images import ImageError, decode
 from pipeline.storage.reading import Reading
 from schemas.crops import BOX
 
+KEPT_PIXELS = 64 << 20
+"""Of decoded images that stay in memory, four bytes each."""
 GONE = (UserError, ImageError, OSError)
 """What reading an image again raises where it has gone or is another one."""
 Box = tuple[int, int, int, int]
@@ -89,7 +93,7 @@ def scaled(box: Box, size: tuple[int, int], to: tuple[int, int]) -> Box:
 
 
 class Pictures:
-    """The pictures of the run in a folder; the row groups read last stay in memory. Many threads may read at once.
+    """The pictures of the run in a folder; what was read last stays in memory. Many threads may read at once.
 
     `original` says where an image lies by its number; `followed`: boxes are in pixels of originals, else a crop shows
     the whole image.
@@ -98,6 +102,9 @@ class Pictures:
     def __init__(self, run: Path, original: Callable[[int], Original], followed: bool = True) -> None:
         self._run, self._original, self._followed = run, original, followed
         self._reading = Reading()
+        self._lock = threading.Lock()
+        self._decoded: OrderedDict[int, Image.Image] = OrderedDict()
+        self._pixels = 0
 
     @property
     def there(self) -> bool:
@@ -129,6 +136,33 @@ class Pictures:
             return Pixels(box, data, False, (box[2] - box[0], box[3] - box[1]))
         assert whole is not None
         return replace(whole, box=box)
+
+    def shown(self, row: Mapping[str, Any]) -> Image.Image | None:
+        """What the run holds of the box of an exemplar. Images that it holds in full stay decoded for a while."""
+        image_id = int(row["image_id"])
+        if not self._followed:
+            return self.of(row).stored()
+        with self._lock:
+            image = self._decoded.get(image_id)
+            if image is not None:
+                self._decoded.move_to_end(image_id)
+        if image is None:
+            pixels = self.of(row)
+            if pixels.data is None or not pixels.whole or pixels.original is not None:
+                return pixels.stored()
+            image = replace(pixels, box=(0, 0, *pixels.size)).stored()
+            assert image is not None
+            self._keep(image_id, image)
+        return image.crop(box_of(row))
+
+    def _keep(self, image_id: int, image: Image.Image) -> None:
+        with self._lock:
+            if image_id not in self._decoded:
+                self._decoded[image_id] = image
+                self._pixels += image.width * image.height
+            while self._pixels > KEPT_PIXELS and len(self._decoded) > 1:
+                last = self._decoded.popitem(last=False)[1]
+                self._pixels -= last.width * last.height
 
     def crop(self, image_id: int, box: Box) -> bytes | None:
         """The encoded crop of a box; None where there is none of its own."""
