@@ -62,7 +62,7 @@ def stored_picture(queries: Queries, picture: Picture, matches: Matches | None =
 
 
 def _crop(queries: Queries, row: dict[str, Any]) -> bytes | None:
-    """An exemplar's crop: the bytes that the run holds of it, or cut out of the picture of its image."""
+    """An exemplar's crop: the bytes that the run holds of it, or cut out of its image's picture, reduced if huge."""
     try:
         pixels = queries.run.pictures.of(row)
         if pixels.data is not None and not pixels.whole:
@@ -70,7 +70,10 @@ def _crop(queries: Queries, row: dict[str, Any]) -> bytes | None:
         image = pixels.stored() if pixels.data else pixels.sharp()[0]
     except KeyError:
         return None
-    return encode(image) if image else None
+    if image is None:
+        return None
+    image.thumbnail((WHOLE_SIDE, WHOLE_SIDE), Pillow.Resampling.LANCZOS)
+    return encode(image)
 
 
 def _where(rows: pa.Table, marks: dict[str, str]) -> list[int]:
