@@ -17,6 +17,7 @@ BANDS ?=
 KEEP_MAXIMA ?= auto
 UNIQUE ?= 0
 POSITIONS ?= none
+PICTURES ?= 256
 RUN ?=
 DEVICE ?= auto
 ENGINE ?= local
@@ -56,7 +57,7 @@ $(READY): pyproject.toml constraints.txt
 mine: $(READY) ## mine DATASET with MODEL: tables, visualizations, sheets (the embedded demo if nothing is said)
 	@$(JOBS) mine --dataset '$(DATASET)' --model '$(MODEL)' --weights '$(WEIGHTS)' --layers '$(LAYERS)' --topk $(TOPK) \
 	  --direction '$(DIRECTION)' --bands '$(BANDS)' --keep-maxima '$(KEEP_MAXIMA)' $(if $(filter 1,$(UNIQUE)),--unique) \
-	  --positions '$(POSITIONS)' \
+	  --positions '$(POSITIONS)' --pictures '$(PICTURES)' \
 	  --run '$(RUN)' --device '$(DEVICE)' --engine '$(ENGINE)' --preset '$(PRESET)' --generator '$(GENERATOR)' \
 	  --precision '$(PRECISION)' --compile '$(COMPILE)' \
 	  $(if $(filter 0,$(VISUALIZE)),--no-visualize,--visualize) $(ARGS)
@@ -121,6 +122,7 @@ bench: $(READY) ## measure: mining against the bare forward pass, from files, ag
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.mining $(ARGS)
 	$(BIN)/python -m benchmarks.end_to_end
+	$(BIN)/python -m benchmarks.cost
 	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.scale

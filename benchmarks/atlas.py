@@ -28,9 +28,7 @@ from pipeline.cores import usable_cores
 from pipeline.storage.files import table_file
 from pipeline.storage.parquet import ROWS_A_PART, image_column, write_rows, write_table
 from schemas.exemplars import EXEMPLARS
-from schemas.images import IMAGES
 from schemas.layers import LAYERS as LAYERS_TABLE
-from schemas.shards import SHARDS
 from schemas.units import UNITS as UNITS_TABLE
 
 BAR_MS = 100
@@ -69,7 +67,7 @@ def main() -> None:
 
 
 def write_run(run: Path) -> Path:
-    """A run with the tables that mining writes, pictures of random bytes."""
+    """A run with the tables that mining writes, visualizations of random bytes."""
     exemplar_tables(run)
     random = np.random.default_rng(0)
     widths = {f"layer{number}": UNITS for number in range(LAYERS)} | {"wide": WIDE}
@@ -89,13 +87,6 @@ def write_run(run: Path) -> Path:
         LAYERS_TABLE,
         [layer | {"layer": name, "units": width} for name, width in widths.items()],
     )
-    images = (
-        {"image_id": number, "key": f"n{number:08d}", "shard": 0, "path": f"n{number:08d}.jpg", "offset": 0,
-         "nbytes": 1, "width": 500, "height": 375, "label": number % 9, "label_name": f"class {number % 9}"}
-        for number in range(50_000)
-    )  # fmt: skip
-    write_rows(run / "images.parquet", IMAGES, list(images))
-    write_rows(run / "shards.parquet", SHARDS, [dict.fromkeys(SHARDS.names, 0) | {"url": str(run / "gone.tar")}])
     (run / "run.json").write_text(
         json.dumps({"model": "net", "dataset": "random", "counts": {"seen": 50_000, "skipped": 0}})
     )

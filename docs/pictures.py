@@ -38,9 +38,9 @@ def strip(run: Run, layer: str, unit: int, crops: int = 7) -> Drawing:
     block.put(picture(row.visualization), 0, 0, cell, cell, "")
     block.write(0, cell + 20, f"{layer}, unit {unit}", 15, cell, INK)
     block.write(0, cell + 40, f"drawn: {number(row.visualization_activation)}", 14, cell, GREY)
-    for place, exemplar in enumerate(exemplars.itertuples(), 1):
+    for place, (_, exemplar) in enumerate(exemplars.iterrows(), 1):
         left = column(place, crops + 1, cell)
-        block.put(picture(exemplar.crop), left, 0, cell, cell, "")
+        block.put(run.crop(exemplar), left, 0, cell, cell, "")
         block.write(left, cell + 20, str(exemplar.label_name), 15, cell, INK)
         block.write(left, cell + 40, number(exemplar.activation), 14, cell, GREY)
     return block

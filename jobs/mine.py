@@ -32,6 +32,7 @@ from jobs.summary import show_summary
 from pipeline.ascent.facets import check_installed
 from pipeline.datasets.sources import find_dataset
 from pipeline.engines.ray import BLOCK_SECONDS
+from pipeline.exemplars.crops import SIDE, parse_pictures
 from pipeline.network.layers import Traced
 from pipeline.network.models import check_name, load_network
 from pipeline.network.weights import listed
@@ -131,6 +132,13 @@ def mine(
             help="1 (float32) or float16: every image activation stays, in RUN/maxima. auto: for a while, where small."
         ),
     ] = "auto",
+    pictures: Annotated[
+        str,
+        typer.Option(
+            help="What is kept of images that win: a picture whose shorter side has so many pixels, with crops of what "
+            "it does not show sharply; original, the file's own bytes; or none."
+        ),
+    ] = SIDE,
     resize: Resize = "",
     crop: Crop = "",
     interpolation: Interpolation = "",
@@ -188,6 +196,7 @@ def mine(
     keep = Keep(
         topk, direction, parse_bands(bands), band_images, labels, parse_maxima(keep_maxima), sketch, unique, positions
     )
+    kept = parse_pictures(pictures)
     recipe = recipe_of(preset, generator)
     if facets:
         check_installed()
@@ -213,24 +222,25 @@ def mine(
             f"The weights lack {listed(sorted(network.missing))}; the chosen layers do not need "
             f"{'it' if len(network.missing) == 1 else 'them'}."
         )
-    settings = MineSettings(keep, batch_size, workers, max_skipped, precision.value, compile, decoder.value)
+    settings = MineSettings(keep, batch_size, workers, max_skipped, precision.value, compile, decoder.value, kept)
     with workforce(engine, device, place, worker_cores, block_seconds, display, workers) as crew:
         written = mine_dataset(source, network, traced, chosen, folder, crew.device, settings, display, crew)
         if sketch_length(written):
             find_neighbors(folder, place, display)
         if focus:
             focus_run(folder, source, network, traced, chosen, crew, display, focus)
-        if check_crops:
-            check_mined_crops(folder, network, traced, chosen, crew, display, check_crops)
         shards = {shard.number: shard for shard in source.shards}
+        if check_crops:
+            check_mined_crops(folder, network, traced, chosen, crew, display, check_crops, shards)
         if views:
             view_run(folder, shards, network, traced, chosen, crew, display, most=views)
         if facets:
             facet_run(open_run(folder), network, traced, chosen, crew, display, shards=shards)
         if visualize:
             visualize_run(
-                folder, network, traced, chosen, recipe, crew.device, seed=seed, progress=display, engine=crew
-            )
+                folder, network, traced, chosen, recipe, crew.device, seed=seed, progress=display, engine=crew,
+                shards=shards,
+            )  # fmt: skip
     mined = open_run(folder)
     if sheets:
         names = [layer.name for layer in chosen]

@@ -27,11 +27,12 @@ def show_summary(run: Run, display: Display) -> None:
         ("layers.parquet", len(run.layers), "map sizes and receptive fields"),
         ("units/", run.record["units"], "statistics, labels" + (", visualizations" if drawn else "")),
         *([("visualizations/", pictures, f"what gradient ascent drew, by {', '.join(drawn)}")] if drawn else []),
-        ("exemplars/", counts["exemplars"], "the strongest images of each unit, their boxes and crops"),
+        ("exemplars/", counts["exemplars"], "the strongest images of each unit, and their boxes"),
         *([("labels/", _labelled(run), "what units make of labels")] if (folder / "labels").is_dir() else []),
         *([("neighbors.parquet", alike["rows"], "the units most alike each unit")] if alike else []),
         *([("views/", views, f"what of them drives the units, by {', '.join(projected)}")] if projected else []),
         ("images.parquet", counts["images_with_exemplars"], "the images those exemplars name"),
+        *_pictured(run),
         (
             "shards.parquet",
             len(run.shards),
@@ -48,6 +49,17 @@ def show_summary(run: Run, display: Display) -> None:
     display.say(f"  make atlas RUN={folder}")
     display.say(f"  make sheets RUN={folder} LAYERS='{run.layers['layer'].iloc[-1]}' UNITS=0-9")
     display.say(f"  python -c \"import pandas as pd; print(pd.read_parquet('{folder}/units').describe())\"")
+
+
+def _pictured(run: Run) -> list[tuple[str, int, str]]:
+    """Tables of pictures, where there are any."""
+    holds = {"pictures": "a picture of each of them", "crops": "where boxes show more than these"}
+    found = []
+    for name, what in holds.items():
+        if (run.path / f"{name}.parquet").is_file():
+            with parquet_file(run.path / f"{name}.parquet") as file:
+                found.append((f"{name}.parquet", int(file.metadata.num_rows), what))
+    return found
 
 
 def _labelled(run: Run) -> int:

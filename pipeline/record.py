@@ -42,6 +42,7 @@ def identity(
     keep: Keep,
     how: Compute,
     decoder: str = "pillow",
+    pictures: str = "",
 ) -> dict[str, Any]:
     """Everything that the bytes of a scan's tables depend on; nothing else."""
     return {
@@ -58,6 +59,7 @@ def identity(
         "precision": how.precision,
         "compiled": how.compiled,
         "decoder": decoder if decoder == "pillow" else f"{decoder} (not exact)",
+        "pictures": pictures,
     }
 
 

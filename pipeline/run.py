@@ -1,8 +1,10 @@
-"""Reads a finished run: the tables as DataFrames, a picture cell as an image, an original image by its id."""
+"""Reads a finished run: the tables as DataFrames, an exemplar's pixels, an image by its id."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,14 @@ from PIL import Image
 from pipeline.checked_record import Record, checked, parsed
 from pipeline.datasets.shards import Place, Shard, read_bytes
 from pipeline.errors import UserError, first_line, near_matches
+from pipeline.exemplars.pictures import GONE, Original, Pictures
 from pipeline.preprocessing.images import decode
 from pipeline.readings.keep import BOTTOM, TOP, band_name
 from pipeline.storage.files import is_local, local_copy, run_folder, safe_name, table_file
 from pipeline.storage.parquet import parquet_file, read_rows
 from schemas.views import VIEWS
+
+_READ_AT_ONCE = 16
 
 
 def open_run(path: str | Path) -> Run:
@@ -28,7 +33,7 @@ def open_run(path: str | Path) -> Run:
     Raises `UserError` if there is none, or if its run.json is damaged.
 
     >>> run = open_run("runs/demo-demo")                                              # doctest: +SKIP
-    >>> run.exemplars("block5.relu", 7).crop.map(picture)[0].show()                   # doctest: +SKIP
+    >>> run.crop(run.exemplars("block5.relu", 7).iloc[0]).show()                      # doctest: +SKIP
     """
     run = run_folder(path)
     if not str(path):
@@ -44,17 +49,21 @@ def open_run(path: str | Path) -> Run:
 
 
 def picture(cell: dict[str, Any] | None) -> Image.Image | None:
-    """The image in a cell of a `crop` or `visualization` column, or None."""
+    """The image in a cell of a `picture`, `crop` or `visualization` column, or None."""
     if cell is None or cell.get("bytes") is None:
         return None
     return Image.open(io.BytesIO(cell["bytes"]))
 
 
 class Run:
-    """One run's tables; every table is also a plain Parquet file that any reader opens."""
+    """One run's tables; every table is also a plain Parquet file that any reader opens.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Images are read again from `shards` by number, if none are given from where the run says that they are.
+    """
+
+    def __init__(self, path: Path, shards: Mapping[int, Shard] | None = None) -> None:
+        self.path, self._shards = path, shards
+        self._places: dict[int, Original] = {}
 
     @cached_property
     def record(self) -> Record:
@@ -111,15 +120,69 @@ class Run:
         """The image activations of all images. Raises `UserError` if the run did not keep them."""
         return RunMaxima(self)
 
+    def crop(self, row: Mapping[str, Any], sharp: bool = False) -> Image.Image | None:
+        """What an exemplar, a row of `exemplars`, shows of its image; None where that is nowhere to be had.
+
+        A box of more than half of an image comes out of its picture, which is reduced. If `sharp`, the original image
+        is read again then, from its shard, and the picture enlarged where that has gone.
+        """
+        found = None if sharp else self.pictures.shown(row)
+        return found or self.pictures.of(row).sharp()[0]
+
+    def crops(self, rows: Sequence[Mapping[str, Any]], sharp: Sequence[bool] = ()) -> list[Image.Image | None]:
+        """What several exemplars show, as `crop` says; from S3 many are read at once."""
+        each = list(zip(rows, sharp or [False] * len(rows), strict=True))
+        if is_local(self.path):
+            return [self.crop(row, its) for row, its in each]
+        with ThreadPoolExecutor(_READ_AT_ONCE, "crop") as pool:
+            return list(pool.map(lambda one: self.crop(*one), each))
+
+    def picture(self, image_id: int) -> Image.Image | None:
+        """The picture of a whole image that the run holds, reduced or not; None if it holds none.
+
+        Raises `KeyError` for an image that no exemplar names.
+        """
+        return self.pictures.whole(image_id).stored()
+
+    def whole(self, image_id: int) -> Image.Image:
+        """A whole image as large as it is to be had: as the run holds it, read again, or else its reduced picture.
+
+        Raises `UserError` or `ImageError` where there is none of them, `KeyError` for one that no exemplar names.
+        """
+        pixels = self.pictures.whole(image_id)
+        found = pixels.stored() if pixels.original is None else None
+        try:
+            return found or self.place_of(image_id).read()
+        except GONE:
+            found = pixels.stored()
+            if found is None:
+                raise
+            return found
+
     def original(self, image_id: int) -> Image.Image:
         """The whole original image, read from its shard again. Raises `UserError` if it has gone."""
-        row = self.images.loc[image_id]
-        shard = self.shards_to_read[int(row["shard"])]
-        return decode(read_bytes(shard, Place(row["path"], int(row["offset"]), int(row["nbytes"]))))
+        at = self.place_of(image_id)
+        return decode(read_bytes(at.shard, at.place))
+
+    def place_of(self, image_id: int) -> Original:
+        """Where an image lies in its dataset. Raises `KeyError` for one that no exemplar names."""
+        if image_id not in self._places:
+            row = self.images.loc[image_id]
+            place = Place(row["path"], int(row["offset"]), int(row["nbytes"]))
+            size = int(row["width"]), int(row["height"])
+            self._places[image_id] = Original(self.shards_to_read[int(row["shard"])], place, size)
+        return self._places[image_id]
 
     @cached_property
-    def shards_to_read(self) -> dict[int, Shard]:
+    def pictures(self) -> Pictures:
+        """The pictures and crops that the run holds."""
+        return Pictures(self.path, self.place_of, self.record.get("boxes") != "network input")
+
+    @cached_property
+    def shards_to_read(self) -> Mapping[int, Shard]:
         """The shards by number, to read images again from where they were mined."""
+        if self._shards is not None:
+            return self._shards
         urls = zip(self.shards["shard"].tolist(), self.shards["url"].tolist(), strict=True)
         return {number: Shard(number, url, () if Path(url).is_dir() else None) for number, url in urls}
 

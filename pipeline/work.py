@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -14,8 +13,9 @@ import torch
 
 from pipeline.ascent.ascend import Visualization, batch_size, draw
 from pipeline.ascent.climb import Climb
+from pipeline.ascent.own_exemplars import read_exemplars
 from pipeline.ascent.recipe import Preset
-from pipeline.ascent.references import Exemplar, read_exemplars
+from pipeline.ascent.references import Exemplar
 from pipeline.datasets.batches import Batch, ahead, map_in_order
 from pipeline.datasets.sources import Block
 from pipeline.engines.engine import Tally, Tell, Workplace
@@ -27,6 +27,7 @@ from pipeline.network.subject import Subject
 from pipeline.preprocessing.images import Preprocessing
 from pipeline.readings.taps import TappedNetwork
 from pipeline.receptive_fields.receptive_field import Field
+from pipeline.run import Run
 from pipeline.scanning.compute import Runner
 from pipeline.scanning.scan import BlockState, ScanSettings, scan
 
@@ -72,7 +73,7 @@ class ScanWork:
 
 @dataclass(frozen=True, slots=True)
 class CropWork:
-    """Crops of a part of a block, as an Arrow file in memory."""
+    """What is kept of some winning images of a block, as an Arrow file in memory."""
 
     def open(self, at: Workplace) -> Callable[[Iterable[CropPart], Tell], Iterator[pa.Buffer]]:
         """Needs nothing but threads."""
@@ -82,13 +83,13 @@ class CropWork:
                 for part in parts:
                     far = any(task.shard.remote for task in part.tasks)
                     together = max(at.cores, REMOTE_READS) if far else at.cores
-                    yield cut_all(part.tasks, pool, together, lambda crops: tell(Tally(crops)))
+                    yield cut_all(part.tasks, pool, together, lambda images: tell(Tally(images)))
 
         return buffers
 
     def name(self, item: CropPart) -> str:
         """Its block, and which part of it."""
-        return f"part {item.part} of the crops of block {item.block}"
+        return f"part {item.part} of the pictures of block {item.block}"
 
 
 class Measure(Protocol[Found]):
@@ -213,7 +214,7 @@ class AscentWork:
         size = batch_size(self.subject.layers[layer], self._climb(layer, device), device_memory)
         return [AscentBatch(layer, tuple(chosen[at : at + size]), size) for at in range(0, len(chosen), size)]
 
-    def with_exemplars(self, batch: AscentBatch, run: Path) -> AscentBatch:
+    def with_exemplars(self, batch: AscentBatch, run: Run) -> AscentBatch:
         """The batch with what its preset needs of the exemplars of `run`. Raises `UserError` if the run has none."""
         if not self.preset.references:
             return batch

@@ -29,7 +29,7 @@ EXEMPLARS = table(
     field("focus_top", pa.int32(), "top edge of the focus (pixels of the original image, inclusive)", nullable=True),
     field("focus_right", pa.int32(), "right edge of the focus (pixels of the original image, exclusive)", nullable=True),
     field("focus_bottom", pa.int32(), "bottom edge of the focus (pixels of the original image, exclusive)", nullable=True),
-    field("crop", IMAGE, "the original pixels inside the box (PNG up to 64 x 64 pixels, JPEG above); the whole image where run.json has boxes: network input", nullable=True),
-    field("crop_activation", pa.float32(), "the unit's value at (y, x) when the network sees the stored crop alone: put back at (left, top) of a picture of the original's size that has the network's mean colour everywhere else, preprocessed as any image, unmodified network in float32 (activation); null where not measured, and without a crop", nullable=True),
+    field("crop", IMAGE, "null: the pixels inside the box are in crops.parquet, by image_id and box, or else are cut out of the image's picture in pictures.parquet (Run.crop does either); runs of versions before hold them here", nullable=True),
+    field("crop_activation", pa.float32(), "the unit's value at (y, x) when the network sees the original pixels inside the box alone: put back at (left, top) of a picture of the original's size that has the network's mean colour everywhere else, preprocessed as any image, unmodified network in float32 (activation); null where not measured, and where those pixels have gone", nullable=True),
     field("facet", pa.int32(), "which of its unit's facets the exemplar belongs to, from 0, that of the best exemplar: groups of whole images that are alike to the network's last mined layer; null where not looked for, where the unit does not fire, and in all bands but the first", nullable=True),
 )

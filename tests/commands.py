@@ -26,7 +26,7 @@ from jobs.console import Display
 from pipeline.scanning.ledger import Ledger
 
 STAGES = (
-    "Start", "Scanning", "Merging", "Cutting crops", "Writing tables", "Finding units alike", "Checking crops",
+    "Start", "Scanning", "Merging", "Keeping pictures", "Writing tables", "Finding units alike", "Checking crops",
     "Drawing", "overviews", "sheets",
 )  # fmt: skip
 """Every stage of `mine`, in order; `Start` is all that comes before the first."""

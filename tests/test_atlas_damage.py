@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.atlas import reading
 from pipeline.errors import UserError
+from pipeline.storage import reading
 from pipeline.storage.files import table_file
 from tests.atlas_browsing import LAYERS, browsing, unit_path
 from tests.atlas_tables import PLAIN, WILD, write_run

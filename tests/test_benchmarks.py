@@ -48,11 +48,12 @@ def test_every_benchmark_is_a_command_and_says_what_it_measures(file):
 def test_one_unit_is_looked_up_in_tables_as_mining_writes_them(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scale, "LAYERS", 2)
     monkeypatch.setattr(scale, "UNITS", 12)
-    assert scale.exemplar_tables(tmp_path) > 2 * 12 * 50 * scale.CROP_BYTES
+    monkeypatch.setattr(scale, "MEMBERS", 60)
+    assert scale.exemplar_tables(tmp_path) > 60 * 9_000
     scale.lookups(tmp_path)
     said = capsys.readouterr().out
     assert [line.split("  ")[1] for line in said.splitlines()] == [
-        "pandas, the folder", "pandas, the layer's file", "Run.exemplars"
+        "pandas, the folder", "pandas, the layer's file", "Run.exemplars", "the same with its crops"
     ]  # fmt: skip
 
 

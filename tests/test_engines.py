@@ -38,7 +38,7 @@ from pipeline.engines.schedule import (
     Told,
 )
 from pipeline.errors import UserError
-from pipeline.exemplars.crops import CROPS, CutTask, _in_parts, cut, cut_all
+from pipeline.exemplars.crops import KEPT, CutTask, _in_parts, cut, cut_all
 from pipeline.network.layers import Traced
 from pipeline.network.models import load_network
 from pipeline.network.subject import Subject
@@ -318,18 +318,18 @@ def test_a_scan_computes_nothing_before_its_turn_and_gives_it_up_behind_its_last
     assert events[0] == "mine" and sorted(events) == ["batch"] * 5 + ["mine", "yours"]
 
 
-def test_crops_come_in_bounded_parts_that_hold_everything_once(tmp_path, monkeypatch):
-    shard = Shard(0, str(image_tar(tmp_path / "x.tar", 6)))
+def test_pictures_come_in_bounded_parts_that_hold_everything_once(tmp_path, monkeypatch):
+    shard = Shard(0, str(image_tar(tmp_path / "x.tar", 20)))
     random = np.random.default_rng(3)
-    tasks, row = [], 0
-    for sample in read_samples(shard):
-        count = int(random.integers(1, 40))
+    tasks = []
+    for number, sample in enumerate(read_samples(shard)):
+        count = int(random.integers(0, 4))
         corner = random.integers(0, 15, (count, 2))
-        boxes = np.concatenate([corner, corner + random.integers(4, 15, (count, 2))], 1).astype(np.int32)
-        tasks.append(CutTask(shard, sample.place, np.arange(row, row + count), boxes))
-        row += count
-    whole = [crop for task in tasks for crop in cut(task)]
-    monkeypatch.setattr("pipeline.exemplars.crops._BYTES_A_PART", 5000)
+        boxes = np.concatenate([corner, corner + random.integers(2, 6, (count, 2))], 1).astype(np.int32)
+        tasks.append(CutTask(number, shard, sample.place, (40, 30), boxes, 9))
+    whole = [kept for task in tasks for kept in cut(task)]
+    assert {box is None for _, box, *_ in whole} == {True, False}
+    monkeypatch.setattr("pipeline.exemplars.crops._BYTES_A_PART", 2000)
     parts = list(_in_parts(tasks))
     assert len(parts) > 5
     found = []
@@ -337,8 +337,10 @@ def test_crops_come_in_bounded_parts_that_hold_everything_once(tmp_path, monkeyp
         for part in parts:
             counted: list[int] = []
             table = pa.ipc.open_file(cut_all(part, pool, 2, counted.append)).read_all()
-            assert table.schema == CROPS and table.nbytes < 8000 and sum(counted) == len(table)
-            found += zip(table["row"].to_pylist(), table["crop"].to_pylist(), strict=True)
+            assert table.schema == KEPT and table.nbytes < 4000 and sum(counted) == len(part)
+            for row in table.to_pylist():
+                box = None if row["left"] is None else tuple(row[side] for side in ("left", "top", "right", "bottom"))
+                found.append((row["image_id"], box, (row["width"], row["height"]), row["picture"]))
     assert found == whole
 
 

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from pipeline.ascent.ascend import draw
 from pipeline.ascent.climb import Climb
 from pipeline.ascent.facets import find_facets
+from pipeline.ascent.own_exemplars import read_exemplars, references_of
 from pipeline.ascent.presets import find_preset
 from pipeline.ascent.recipe import Guide, Moment, Preset
-from pipeline.ascent.references import Exemplar, Placing, read_exemplars, references_of
+from pipeline.ascent.references import Exemplar, Placing
 from pipeline.ascent.smoothing import denoised
 from pipeline.errors import UserError
 from pipeline.exemplars.exemplar_columns import exemplar_columns
@@ -146,7 +147,7 @@ def test_facets_of_demo_units_follow_the_concepts(demo_run):
     purities, before = [], []
     for unit, rows in list(table.groupby("unit"))[:24]:
         labels = rows.sort_values("rank")["label"].to_numpy()
-        exemplars = read_exemplars(demo_run, "block5.relu", [unit], 50)[unit]
+        exemplars = read_exemplars(open_run(demo_run), "block5.relu", [unit], 50)[unit]
         facets = find_facets(climb.embedded(climb.placing(exemplars)).numpy())
         ranks = [[exemplars[member].rank for member in facet.members] for facet in facets]
         counted = [np.bincount(labels[its]).max() for its in ranks]
@@ -160,7 +161,7 @@ def test_a_crop_lies_on_the_canvas_as_the_network_saw_it(demo_run):
     climb = climb_of(network, "block1.relu", quick("mean-image"))
     run = open_run(demo_run)
     rows = run.exemplars("block1.relu", 5)
-    references = references_of(demo_run, "block1.relu", [5], 50, climb.placing)[5]
+    references = references_of(open_run(demo_run), "block1.relu", [5], 50, climb.placing)[5]
     row_at, column_at = climb._position(climb.size)
     exact = []
     for row, picture in zip(rows.itertuples(), references, strict=True):
@@ -217,10 +218,10 @@ def test_mirrored_crops_go_on_where_the_field_left_the_image():
 def test_only_exemplars_that_fire_are_references_unless_none_does(demo_run):
     rows = open_run(demo_run).exemplars("stem.relu")
     counts = rows[rows["activation"] > 0].groupby("unit").size()
-    for unit, found in read_exemplars(demo_run, "stem.relu", range(5), 30).items():
+    for unit, found in read_exemplars(open_run(demo_run), "stem.relu", range(5), 30).items():
         assert [each.rank for each in found] == list(range(min(30, counts.get(unit, 50))))
     with pytest.raises(UserError, match=r"has no exemplars of layer 'stem\.rely'"):
-        read_exemplars(demo_run, "stem.rely", [0], 3)
+        read_exemplars(open_run(demo_run), "stem.rely", [0], 3)
 
 
 def test_an_ascent_of_no_steps_is_the_mean_of_the_exemplars_nearest_the_middle():
@@ -298,7 +299,7 @@ def test_batches_carry_what_they_need_and_give_the_same_in_any_order(name, demo_
     preset = quick(name)
     work = AscentWork(Subject(network, traced, layers), receptive_fields(traced, layers), preset, 0)
     batches = [
-        work.with_exemplars(dataclasses.replace(batch, size=4), demo_run)
+        work.with_exemplars(dataclasses.replace(batch, size=4), open_run(demo_run))
         for batch in (dataclasses.replace(work.batches(0, CPU, None)[0], units=units) for units in ((0, 1), (2, 3)))
     ]  # fmt: skip
     assert all(len(batch.exemplars[unit]) for batch in batches for unit in batch.units)
@@ -348,12 +349,12 @@ def test_pictures_begun_with_something_else_end_as_something_else():
 
 
 def test_exemplars_of_a_version_before_are_references_too(demo_run, tmp_path):
-    layer, wanted = "block5.relu", read_exemplars(demo_run, "block5.relu", [7], 5)
-    (tmp_path / "exemplars").mkdir()
-    shutil.copy(demo_run / "images.parquet", tmp_path)
+    layer, wanted = "block5.relu", read_exemplars(open_run(demo_run), "block5.relu", [7], 5)
+    older_run = tmp_path / "run"
+    shutil.copytree(demo_run, older_run)
     rows = pq.read_table(table_file(demo_run, "exemplars", layer))
     place = rows.schema.get_field_index("band")
     for older in (rows.drop_columns(["band"]), rows.set_column(place, "band", pa.nulls(len(rows), pa.string()))):
-        pq.write_table(older, table_file(tmp_path, "exemplars", layer))
-        assert read_exemplars(tmp_path, layer, [7], 5) == wanted and len(wanted[7]) == 5
-        assert set(exemplar_columns(tmp_path, layer, ["unit", "band"])["band"].to_pylist()) == {"top"}
+        pq.write_table(older, table_file(older_run, "exemplars", layer))
+        assert read_exemplars(open_run(older_run), layer, [7], 5) == wanted and len(wanted[7]) == 5
+        assert set(exemplar_columns(older_run, layer, ["unit", "band"])["band"].to_pylist()) == {"top"}

@@ -165,7 +165,7 @@ def test_a_disk_that_fills_up_in_any_stage_is_one_sentence_and_more_room_is_enou
     left = shutil.disk_usage(disk).used // 1024 + 8  # what the scan kept meanwhile was more than all that follows needs
     remount(disk, f"size={left}k")
     fill(left)
-    assert {"Scanning", "Cutting crops", "Drawing"} <= set(full) and {"overviews", "sheets"} & set(full), full
+    assert {"Scanning", "Keeping pictures", "Drawing"} <= set(full) and {"overviews", "sheets"} & set(full), full
     assert_as_if_nothing_had_been(run, whole)
 
 
@@ -212,7 +212,7 @@ def test_other_settings_at_the_same_time_are_refused(shards, whole, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("stage", "pattern"), [("Merging", "block-*"), ("Writing tables", "crops-*"), ("Drawing", "ascent-*/[!.]*")]
+    ("stage", "pattern"), [("Merging", "block-*"), ("Writing tables", "pictures-*"), ("Drawing", "ascent-*/[!.]*")]
 )
 def test_a_damaged_state_file_is_named_and_deleting_it_is_enough(stage, pattern, shards, whole, tmp_path):
     run = tmp_path / "run"

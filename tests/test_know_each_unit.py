@@ -158,7 +158,7 @@ def test_exemplars_hold_both_ends_and_bands_and_the_plain_reader_the_top_alone(r
         for row in rows[rows["band"] != "bottom"].sample(200, random_state=0).itertuples():
             assert row.activation == pytest.approx(values[row.image_id, row.unit], rel=1e-4, abs=1e-5)
             assert maps[row.image_id, row.unit, row.y, row.x] == pytest.approx(row.activation, rel=1e-4, abs=1e-5)
-            assert row.crop is not None
+            assert opened.crop(row._asdict()) is not None
         shares = values.argsort(0).argsort(0) / (IMAGES - 1)
         median = rows[(rows["band"] == "p50") & (rows["activation"] > 0.01)]
         assert np.abs(shares[median["image_id"], median["unit"]] - 0.5).mean() < 0.05

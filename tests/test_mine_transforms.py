@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +24,7 @@ from pipeline.preprocessing.images import Preprocessing
 from pipeline.preprocessing.transforms import follow
 from pipeline.readings.keep import Keep
 from pipeline.readings.taps import TappedNetwork
+from pipeline.run import open_run
 from pipeline.scanning.compute import Compute, Runner
 from pipeline.stages.mine import MineSettings, mine
 from tests.making import picture
@@ -98,10 +98,11 @@ def test_boxes_and_crops_are_of_the_original_image(folder, tmp_path, transform, 
     exemplars, record = mined(folder, tmp_path / "run", follow(transform, channels))
     assert record["boxes"] == "original image"
     check_by_brute_force(exemplars, folder, transform, channels)
+    run = open_run(tmp_path / "run")
     for row in exemplars.iloc[::7].itertuples():
         original = Image.open(folder / f"{row.key}.png").convert("RGB")
         wanted = original.crop((row.left, row.top, row.right, row.bottom))
-        assert np.array_equal(np.asarray(Image.open(io.BytesIO(row.crop["bytes"]))), np.asarray(wanted))
+        assert np.array_equal(np.asarray(run.crop(row._asdict())), np.asarray(wanted))
 
 
 @pytest.fixture
@@ -118,9 +119,10 @@ def test_an_unknown_transform_has_boxes_of_its_input_and_whole_images_as_crops(f
     assert (exemplars.right <= 32).all() and (exemplars.bottom <= 24).all() and (exemplars.left >= 0).all()
     conv = exemplars[exemplars.layer == "1"]
     assert ((conv.right - conv.left) == 3).all() and (conv.left == 2 * conv.x).all() and (conv.top == 2 * conv.y).all()
+    run = open_run(tmp_path / "run")
     for row in exemplars.iloc[::7].itertuples():
         original = Image.open(folder / f"{row.key}.png")
-        assert Image.open(io.BytesIO(row.crop["bytes"])).size == original.size
+        assert run.crop(row._asdict()).size == original.size
 
 
 def test_images_that_a_transform_refuses_are_skipped_with_its_reason(folder, tmp_path, any_width):

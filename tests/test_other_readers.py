@@ -6,12 +6,28 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
+from pipeline.network.layers import Traced
+from pipeline.network.models import load_network
+from pipeline.readings.keep import Keep
 from pipeline.run import open_run, picture
+from pipeline.stages.mine import MineSettings, mine
 
 
 def files(run: Path, table: str) -> list[str]:
     return sorted(str(path) for path in (run / table).glob("*.parquet"))
+
+
+@pytest.fixture(scope="module")
+def reduced_run(demo_dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the demo whose pictures are reduced, so that there are crops."""
+    run = tmp_path_factory.mktemp("reduced") / "run"
+    network = load_network("demo")
+    traced = Traced(network.module, network.input_shape)
+    layers = traced.choose("stem.relu,classifier")
+    mine(demo_dataset, network, traced, layers, run, torch.device("cpu"), MineSettings(Keep(5), pictures="32"))
+    return run
 
 
 def load(run: Path, table: str, tmp_path: Path):
@@ -20,14 +36,37 @@ def load(run: Path, table: str, tmp_path: Path):
     return datasets.load_dataset("parquet", data_files=paths, split="train", cache_dir=str(tmp_path))
 
 
-def test_datasets_shows_crops_as_pictures(demo_run, tmp_path):
-    found = load(demo_run, "exemplars", tmp_path)
-    wanted = pd.read_parquet(files(demo_run, "exemplars"))
-    assert len(found) == len(wanted)
+@pytest.mark.parametrize(("table", "column"), [("pictures", "picture"), ("crops", "crop")])
+def test_datasets_shows_pictures_and_crops(table, column, reduced_run, tmp_path):
+    found = load(reduced_run, table, tmp_path)
+    wanted = pd.read_parquet(reduced_run / f"{table}.parquet")
+    assert found.column_names == list(wanted.columns) and len(found) == len(wanted) > 9
     for row in (0, len(wanted) - 1):
-        crop = picture(wanted.crop[row])
-        assert found[row]["crop"].size == crop.size and found[row]["crop"].tobytes() == crop.tobytes()
-        assert (found[row]["key"], found[row]["rank"]) == (wanted.key[row], wanted["rank"][row])
+        shown = picture(wanted[column][row])
+        assert found[row][column].size == shown.size and found[row][column].tobytes() == shown.tobytes()
+
+
+def test_datasets_opens_exemplars_which_are_joined_to_pictures_and_crops(reduced_run, tmp_path):
+    found = load(reduced_run, "exemplars", tmp_path)
+    wanted = pd.read_parquet(files(reduced_run, "exemplars"))
+    assert found.column_names == list(wanted.columns) and len(found) == len(wanted)
+    assert found[9]["key"] == wanted.key[9] and found[9]["crop"] is None
+    pictures, crops = (pd.read_parquet(reduced_run / f"{name}.parquet") for name in ("pictures", "crops"))
+    rows = wanted.drop(columns="crop").merge(crops, how="left").merge(pictures, on="image_id")
+    assert len(rows) == len(wanted) and rows.picture.notna().all() and 0 < rows.crop.notna().sum() < len(rows)
+    run = open_run(reduced_run)
+    for row in rows[rows.crop.notna()].iloc[::50].to_dict("records"):
+        assert picture(row["crop"]).tobytes() == run.crop(row | {"crop": None}).tobytes()
+
+
+def test_duckdb_joins_exemplars_to_their_crops(reduced_run):
+    duckdb = pytest.importorskip("duckdb")
+    found = duckdb.sql(f"""
+        select count(crops.crop) as crops, count(*) as rows from '{reduced_run}/exemplars/*.parquet' as exemplars
+        left join '{reduced_run}/crops.parquet' as crops using (image_id, "left", top, "right", bottom)""").df()
+    exemplars = pd.read_parquet(files(reduced_run, "exemplars")).drop(columns="crop")
+    merged = exemplars.merge(pd.read_parquet(reduced_run / "crops.parquet"), how="left")
+    assert found.to_dict("list") == {"crops": [merged.crop.notna().sum()], "rows": [len(exemplars)]}
 
 
 @pytest.mark.parametrize("table", ["units", "visualizations", "labels", "layers", "images", "shards"])

@@ -117,7 +117,7 @@ def test_a_run_in_a_bucket_has_the_bytes_of_a_run_in_a_folder(both):
     wanted = {str(path.relative_to(local.path)): path for path in local.path.rglob("*") if path.is_file()}
     found = objects("a/run/")
     assert set(found) == set(wanted) - {"state/lock"}
-    assert sum(name.endswith(".parquet") for name in found) == 14 and "sheets/classifier/overview.png" in found
+    assert sum(name.endswith(".parquet") for name in found) == 16 and "sheets/classifier/overview.png" in found
     assert [name for name in found if name != "run.json" and found[name] != wanted[name].read_bytes()] == []
     assert remote.record["fingerprint"] == local.record["fingerprint"]
     assert [name for name in found if name.startswith("state/")] == ["state/identity.json"]
@@ -134,6 +134,9 @@ def test_a_run_in_a_bucket_reads_like_any_other(both):
     first = remote.units("stem.relu", 0).iloc[0]
     assert picture(first.visualization).size == picture(local.units("stem.relu", 0).iloc[0].visualization).size
     assert remote.original(0).size == local.original(0).size
+    rows = local.exemplars("stem.relu", 3).to_dict("records")
+    for there, here in zip(remote.crops(rows), local.crops(rows), strict=True):
+        assert there.tobytes() == here.tobytes()
     with pytest.raises(UserError, match=r"s3://bucket/a/run has no layer 'stem\.rel'.*stem\.relu"):
         remote.units("stem.rel")
     with pytest.raises(UserError, match="no finished run in s3://bucket/a/ran"):

@@ -79,14 +79,14 @@ def test_where_boxes_are_not_in_pixels_of_the_image_it_is_shown_whole_and_withou
 
 def test_the_pixels_of_a_focus_are_those_of_the_crop(tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))
-    cut = region_picture(exemplar(crop=noise, **FOUND), Shown.focus)
+    cut = region_picture(exemplar(**FOUND) | {"crop": noise}, Shown.focus)
     assert cut is not None and np.array_equal(np.asarray(cut), np.asarray(noise)[10:30, 20:50])
 
 
 def test_the_sheet_says_what_its_crops_are():
     with_focus, without = exemplar(0, **FOUND), [exemplar(rank) for rank in (1, 2, 3)]
     nan = exemplar(1, **dict.fromkeys(FOCUS, float("nan")))
-    assert explanation([with_focus, *without], Shown.box)[0].startswith("Crops are the original pixels that the unit s")
+    assert explanation([with_focus, *without], Shown.box)[0].startswith("Crops are what the unit sees of the original")
     first, second = explanation([with_focus, *without], Shown.focus)
     assert "95% of its squared input gradient" in first and second.startswith("Ranks 1 to 3 have no measured focus")
     assert explanation([with_focus, nan], Shown.focus)[1].startswith("Rank 1 has")

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from jobs.__main__ import application
 from pipeline.errors import UserError
 from pipeline.run import Run
+from pipeline.run import picture as cell_picture
 from pipeline.sheets.drawing import Drawing, Picture, Text
 from pipeline.sheets.unit_sheet import Look, unit_sheet
 from pipeline.sheets.vector import DENSITY
@@ -64,7 +65,8 @@ def pictures(drawing: Drawing) -> list[Picture]:
 
 
 def sheet(exemplars: Sequence[dict[str, Any]], look: Look = Look(), **unit: Any) -> Drawing:
-    return unit_sheet(unit_row(**unit), exemplars, [], ["net on photos", ""], look=look)
+    rows = [row | {"crop": cell_picture(row["crop"])} for row in exemplars]
+    return unit_sheet(unit_row(**unit), rows, [], ["net on photos", ""], look=look)
 
 
 def test_a_pdf_page_looks_like_the_png(tmp_path):

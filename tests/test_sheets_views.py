@@ -135,7 +135,7 @@ def test_a_page_is_drawn_when_it_is_asked_for_of_its_own_units_alone():
     def each() -> Any:
         for unit in range(200):
             read.append(unit)
-            yield unit_row(unit), [exemplar() | {"view": cell(plain())}]
+            yield unit_row(unit), [exemplar() | {"view": cell(plain()), "crop": plain()}]
 
     pages = grid_pages("a", 200, each(), "deconvnet", [])
     assert not read

@@ -23,7 +23,9 @@ from schemas.skipped import SKIPPED
 
 SCHEMAS = {
     name: getattr(importlib.import_module(f"schemas.{name}"), name.upper())
-    for name in "layers units exemplars visualizations views images shards skipped neighbors matches".split()
+    for name in (
+        "layers units exemplars visualizations views images pictures crops shards skipped neighbors matches".split()
+    )
 }
 
 PUBLIC = {
@@ -34,6 +36,8 @@ PUBLIC = {
     "visualizations": "layer unit facet preset seed attempts visualization activation ratio rank",
     "views": "layer unit rank image_id method view scale input_left input_top input_right input_bottom recipe",
     "images": "image_id key shard offset nbytes width height label label_name",
+    "pictures": "image_id width height picture",
+    "crops": "image_id left top right bottom crop",
     "shards": "shard url members seen skipped",
     "skipped": "shard position key error",
     "neighbors": "layer unit rank neighbor_layer neighbor_unit similarity",

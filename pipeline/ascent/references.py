@@ -1,28 +1,20 @@
-"""References: a unit's own exemplars as pictures on the canvas of its ascent, read from a mined run."""
+"""References: a unit's own exemplars as pictures on the canvas of its ascent."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
 from pipeline.ascent.recipe import Size
-from pipeline.errors import UserError
-from pipeline.exemplars.crop_check import StoredCrop, shown_alone
-from pipeline.exemplars.exemplar_columns import with_bands
+from pipeline.exemplars.shown_alone import shown_alone
 from pipeline.preprocessing.geometry import Box
-from pipeline.preprocessing.images import Preprocessing
-from pipeline.readings.keep import TOP
+from pipeline.preprocessing.images import Preprocessing, decode
 from pipeline.receptive_fields.receptive_field import Field
-from pipeline.storage.files import table_file
-from pipeline.storage.parquet import parquet_file, read_rows
 
-_COLUMNS = ["unit", "rank", "band", "activation", "image_id", "y", "x", "left", "top", "crop"]
 Position = tuple[int, int]
 
 
@@ -41,44 +33,6 @@ class Exemplar:
     top: int
     width: int
     height: int
-
-
-def read_exemplars(run: Path, layer: str, units: Iterable[int], count: int) -> dict[int, tuple[Exemplar, ...]]:
-    """Up to `count` exemplars of each unit that make it fire, best first; of one that never fires, all the same.
-
-    Raises `UserError` where the run has no exemplars of the layer.
-    """
-    wanted = sorted(set(units))
-    try:
-        with parquet_file(table_file(run, "exemplars", layer)) as file:
-            column = file.schema_arrow.get_field_index("unit")
-            groups = [group for group in range(file.num_row_groups) if _holds(file, group, column, wanted)]
-            rows = file.read_row_groups(groups, [name for name in _COLUMNS if name in file.schema_arrow.names])
-    except FileNotFoundError:
-        raise UserError(
-            f"{run} has no exemplars of layer {layer!r}, from which its units would be drawn. `make mine` mines them."
-        ) from None
-    rows = with_bands(rows.filter(pa.compute.is_in(rows["unit"], pa.array(wanted, pa.int32()))))
-    rows = rows.filter(pa.compute.equal(rows["band"], TOP))
-    images = read_rows(run / "images.parquet", ["image_id", "width", "height"])
-    size_of = {row["image_id"]: (row["width"], row["height"]) for row in images.to_pylist()}
-    found: dict[int, list[tuple[float, Exemplar]]] = {unit: [] for unit in wanted}
-    for row in rows.to_pylist():
-        if row["crop"] is not None and row["crop"]["bytes"] is not None:
-            places = (row["y"] or 0, row["x"] or 0, row["left"], row["top"], *size_of[row["image_id"]])
-            exemplar = Exemplar(row["rank"], row["crop"]["bytes"], *places)
-            found[row["unit"]].append((row["activation"], exemplar))
-    return {unit: _firing(found[unit])[:count] for unit in wanted}
-
-
-def _holds(file: pa.parquet.ParquetFile, group: int, column: int, units: list[int]) -> bool:
-    span = file.metadata.row_group(group).column(column).statistics
-    return span is None or any(span.min <= unit <= span.max for unit in units)
-
-
-def _firing(rows: list[tuple[float, Exemplar]]) -> tuple[Exemplar, ...]:
-    firing = [exemplar for activation, exemplar in rows if activation > 0]
-    return tuple(sorted(firing or [exemplar for _, exemplar in rows], key=lambda exemplar: exemplar.rank))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,21 +88,13 @@ class Placing:
     def _pixels(self, exemplar: Exemplar, box: Box) -> np.ndarray:
         """The pixels of the network's input in `box`, before normalization, float32 `[h, w, C]` in 0..1."""
         its = exemplar
-        stored = StoredCrop(0, 0, its.y, its.x, its.left, its.top, its.width, its.height, its.crop)
-        pixels = shown_alone(stored, self.how)[box.top : box.bottom, box.left : box.right]
+        whole = shown_alone(decode(its.crop), (its.left, its.top), (its.width, its.height), self.how)
+        pixels = whole[box.top : box.bottom, box.left : box.right]
         if pixels.dtype == np.uint8:
             return pixels.astype(np.float32) / 255
         # by a transform, which normalizes too
         colours: np.ndarray = pixels * np.array(self.how.std) + np.array(self.how.mean)
         return colours.clip(0, 1).astype(np.float32)
-
-
-def references_of(run: Path, layer: str, units: Iterable[int], count: int, placing: Placing) -> dict[int, Tensor]:
-    """The best exemplars of each unit that make it fire, on the canvas: `[R, C, H, W]` in 0..1, R up to `count`.
-
-    Raises `UserError` where the run has no exemplars of the layer.
-    """
-    return {unit: placing(found) for unit, found in read_exemplars(run, layer, units, count).items()}
 
 
 def _overlap(begin: int, length: int, whole: int) -> slice:

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.atlas.reading import Reading
 from pipeline.atlas.records import Image
 from pipeline.errors import UserError
 from pipeline.readings.keep import TOP
 from pipeline.run import missing
 from pipeline.storage.files import table_file
+from pipeline.storage.reading import Reading
 
 
 class Images:

@@ -14,9 +14,10 @@ from pipeline.atlas.links import Picture
 from pipeline.atlas.matches import Matches
 from pipeline.atlas.queries import Queries
 from pipeline.datasets.remote import is_remote
-from pipeline.errors import UserError
-from pipeline.preprocessing.images import ImageError
+from pipeline.exemplars.crops import encode
+from pipeline.exemplars.pictures import GONE
 from pipeline.storage.files import table_file
+from schemas.crops import BOX
 
 WHOLE_SIDE = 960
 """The longest side of a whole image on a page (pixels)."""
@@ -24,7 +25,7 @@ _KEPT = 128
 _QUALITY = 88
 _TABLES = {
     "visualization": ("units", "visualization", ()),
-    "crop": ("exemplars", "crop", ("rank",)),
+    "crop": ("exemplars", "crop", ("rank",)),  # or out of the picture of its image
     "preset": ("visualizations", "visualization", ("preset", "facet")),
     "facet": ("facets", "visualization", ("preset", "facet")),
     "view": ("views", "view", ("method", "rank")),
@@ -49,11 +50,30 @@ def stored_picture(queries: Queries, picture: Picture, matches: Matches | None =
     if len(picture.marks) != len(names):
         return None
     file = f"{picture.layer}-{picture.marks[0]}" if table in _A_FILE_EACH else picture.layer
-    rows = queries.reading.rows(table_file(queries.run.path, table, file), [*names, column], picture.unit)
+    columns = [*names, column, *(("image_id", *BOX) if picture.kind == "crop" else ())]
+    rows = queries.reading.rows(table_file(queries.run.path, table, file), columns, picture.unit)
     if rows is None or column not in rows.column_names:
         return None
-    cell = next((rows[column][row].as_py() for row in _where(rows, dict(zip(names, picture.marks, strict=True)))), None)
-    return cell["bytes"] if cell else None
+    place = next(iter(_where(rows, dict(zip(names, picture.marks, strict=True)))), None)
+    row = {} if place is None else rows.slice(place, 1).to_pylist()[0]
+    if row and picture.kind == "crop":
+        return _crop(queries, row)
+    return row[column]["bytes"] if row and row[column] else None
+
+
+def _crop(queries: Queries, row: dict[str, Any]) -> bytes | None:
+    """An exemplar's crop: the bytes that the run holds of it, or cut out of its image's picture, reduced if huge."""
+    try:
+        pixels = queries.run.pictures.of(row)
+        if pixels.data is not None and not pixels.whole:
+            return pixels.data
+        image = pixels.stored() if pixels.data else pixels.sharp()[0]
+    except KeyError:
+        return None
+    if image is None:
+        return None
+    image.thumbnail((WHOLE_SIDE, WHOLE_SIDE), Pillow.Resampling.LANCZOS)
+    return encode(image)
 
 
 def _where(rows: pa.Table, marks: dict[str, str]) -> list[int]:
@@ -86,8 +106,10 @@ class Wholes:
         return self._readable[image_id]
 
     def there(self, image_id: int) -> bool:
-        """Whether the file that holds an image is where it was; of a shard elsewhere it is not asked."""
+        """Whether the run holds a picture of an image, or its file is where it was; of a shard elsewhere none asks."""
         image = self._queries.images.get(image_id)
+        if image is not None and self._queries.run.pictures.there:
+            return True
         if image is None or not image.shard:
             return False
         if is_remote(image.shard):
@@ -96,20 +118,16 @@ class Wholes:
         return (place / image.path).is_file() if place.is_dir() else place.is_file()
 
     def _read(self, image_id: int) -> bytes | None:
-        """An image as JPEG, or PNG where it is small; None where it has gone or is another one than was mined."""
+        """An image as JPEG, or PNG where it is small; None where there is no picture and the image has gone."""
         found = self._reduced(image_id)
         self._readable[image_id] = found is not None
         return found
 
     def _reduced(self, image_id: int) -> bytes | None:
-        size = self._queries.images.size(image_id)
-        if size is None:
-            return None
         try:
-            image = self._queries.run.original(image_id)
-        except (UserError, ImageError, OSError, KeyError):
+            return encoded(self._queries.run.whole(image_id))
+        except (*GONE, KeyError):
             return None
-        return encoded(image) if image.size == size else None
 
 
 def encoded(image: Pillow.Image) -> bytes:

@@ -18,18 +18,18 @@ import pyarrow.compute as pc
 from pipeline.atlas.catalogue import COLUMNS, OF_TILES, Catalogue, unit_of
 from pipeline.atlas.images import Images, named
 from pipeline.atlas.links import Picture
-from pipeline.atlas.reading import Reading
 from pipeline.atlas.records import Drawing, Exemplar, Layer, Neighbour, Share, Unit, UnitPage, View
 from pipeline.errors import UserError
 from pipeline.readings.keep import BOTTOM, TOP
 from pipeline.run import Run, missing
 from pipeline.storage.files import is_local, table_file
+from pipeline.storage.reading import Reading
+from schemas.crops import BOX
 from schemas.exemplars import EXEMPLARS, FOCUS
 
 MOST_LABELS = 12
 KEPT_BYTES = 256 << 20
 """How much the columns of layers that were opened last take of memory (bytes)."""
-BOX = ("left", "top", "right", "bottom")
 _EXEMPLAR_COLUMNS = (*(name for name in EXEMPLARS.names if name != "crop"), "crop.path", "band")
 _PLACE_COLUMNS = ("unit", "rank", "activation", "image_id", *BOX, *FOCUS, "crop.path")
 
@@ -76,6 +76,11 @@ class Queries:
     def true_boxes(self) -> bool:
         """Whether boxes are in pixels of the original images."""
         return bool(self.run.record.get("boxes") != "network input")
+
+    @cached_property
+    def pictured(self) -> bool:
+        """Whether crops come out of pictures, or of originals where none are kept; before they were in exemplars/."""
+        return "pictures" in self.run.record
 
     @cached_property
     def images(self) -> Images:
@@ -165,13 +170,14 @@ class Queries:
     def _exemplar(self, layer: str, row: Mapping[str, Any]) -> Exemplar:
         focus = tuple(row.get(name) for name in FOCUS)
         known, band = self.true_boxes, row.get("band") or TOP
+        seen = self.pictured or row["crop"] is not None
         return Exemplar(
             layer,
             row["unit"], row["rank"], band, row["activation"], row["image_id"], row.get("key") or "",
             named(row), None if row.get("y") is None else (row["y"], row["x"]),
             tuple(row[side] for side in BOX) if known else None,
             focus if known and None not in focus else None,  # type: ignore[arg-type]
-            bool(row.get("clipped")), Picture(layer, row["unit"], "crop", (str(row["rank"]),)) if row["crop"] else None,
+            bool(row.get("clipped")), Picture(layer, row["unit"], "crop", (str(row["rank"]),)) if seen else None,
             row.get("crop_activation"), self.images.size(row["image_id"]), row.get("facet"),
         )  # fmt: skip
 

@@ -1,14 +1,15 @@
-"""What crops are worth alone: the stored crop, put back at its place among nothing but the network's mean colour.
+"""What crops are worth alone: a crop put back at its place among nothing but the network's mean colour.
 
 A receptive field is exact, so that the unit reads the same where nothing else is to be seen, but for what JPEG has
-lost: `crop_activation` close to `activation` says that box, crop and position are right.
+lost of a crop: `crop_activation` close to `activation` says that box, crop and position are right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +19,11 @@ from torch import nn
 
 from pipeline.datasets.batches import map_in_order
 from pipeline.engines.engine import Tally, Tell, Workplace
+from pipeline.exemplars.pictures import Pixels
+from pipeline.exemplars.shown_alone import shown_alone
 from pipeline.network.subject import Subject
 from pipeline.network.subnetwork import subnetwork
-from pipeline.preprocessing.images import Preprocessing, decode, network_pixels
+from pipeline.preprocessing.images import Preprocessing
 from pipeline.preprocessing.normalize import Normalize
 
 TOGETHER = 16
@@ -29,13 +32,14 @@ PART = 256
 """Crops of a part."""
 _MOST_LANES, _GPU_LANES = 16, 4
 
-Found = list[tuple[int, float]]
-"""Rows of a layer's exemplars with what their crops reach (activation)."""
+Found = list[tuple[int, float | None, bool]]
+"""Rows of a layer's exemplars with what their crops reach (activation; None without a crop), and whether a reduced
+picture had to do, as the original has gone."""
 
 
 @dataclass(frozen=True, slots=True)
-class StoredCrop:
-    """An exemplar's encoded crop, and where it lies (pixels) in an original of `width` by `height`.
+class CropToCheck:
+    """An exemplar's crop, wherever its pixels are, in an original of `width` by `height`.
 
     `row` counts the exemplars of its layer; `y` and `x` are the position of its activation, 0 where there is none.
     """
@@ -44,11 +48,9 @@ class StoredCrop:
     unit: int
     y: int
     x: int
-    left: int
-    top: int
     width: int
     height: int
-    crop: bytes
+    pixels: Pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class CropCheckPart:
 
     layer: int
     number: int
-    crops: tuple[StoredCrop, ...]
+    crops: tuple[CropToCheck, ...]
 
     @property
     def exemplars(self) -> int:
@@ -65,33 +67,29 @@ class CropCheckPart:
         return len(self.crops)
 
 
-def crop_parts(number: int, rows: pa.Table, images: pa.Table) -> Iterator[CropCheckPart]:
-    """The crops of `rows` (of exemplars, with `row`, their number) in parts; `images` is images.parquet."""
+def crop_parts(
+    number: int, rows: pa.Table, images: pa.Table, pixels: Callable[[Mapping[str, Any]], Pixels]
+) -> Iterator[CropCheckPart]:
+    """The crops of `rows` (of exemplars, with `row`, their number) in parts; `images` is images.parquet.
+
+    `pixels` says where those of an exemplar's box are.
+    """
     place = np.searchsorted(images["image_id"].to_numpy(), rows["image_id"].to_numpy())
     width, height = (images[name].to_numpy()[place] for name in ("width", "height"))
     for count, begin in enumerate(range(0, len(rows), PART)):
         crops = tuple(
-            StoredCrop(
-                row["row"], row["unit"], row["y"] or 0, row["x"] or 0, row["left"], row["top"],
-                int(width[begin + at]), int(height[begin + at]), row["crop"]["bytes"],
+            CropToCheck(
+                row["row"], row["unit"], row["y"] or 0, row["x"] or 0, int(width[begin + at]), int(height[begin + at]),
+                pixels(row),
             )
             for at, row in enumerate(rows.slice(begin, PART).to_pylist())
         )  # fmt: skip
         yield CropCheckPart(number, count, crops)
 
 
-def shown_alone(crop: StoredCrop, how: Preprocessing) -> np.ndarray:
-    """Network pixels `[H, W, C]` of the crop at its place in a picture of the original's size in the mean colour.
-
-    Where boxes are not in pixels of the original (`how.followed`), the crop is the whole image and all there is.
-    """
-    pixels = decode(crop.crop)
-    if not how.followed:
-        return network_pixels(pixels, how)
-    colour = tuple(round(255 * value) for value in (how.mean if how.channels == 3 else how.mean * 3))
-    picture = Image.new("RGB", (crop.width, crop.height), colour)
-    picture.paste(pixels, (crop.left, crop.top))
-    return network_pixels(picture, how)
+def _alone(crop: CropToCheck, pixels: Image.Image | None, how: Preprocessing) -> np.ndarray:
+    assert pixels is not None
+    return shown_alone(pixels, crop.pixels.box[:2], (crop.width, crop.height), how)
 
 
 class CropCheckWork:
@@ -110,15 +108,22 @@ class CropCheckWork:
         how = self.subject.network.preprocessing
         normalize = Normalize(how, at.device)
 
-        def reached(kernel: tuple[nn.Module, tuple[StoredCrop, ...]]) -> Found:
+        def reached(kernel: tuple[nn.Module, tuple[CropToCheck, ...]]) -> Found:
             network, crops = kernel
-            pixels = torch.from_numpy(np.stack([shown_alone(crop, how) for crop in crops])).to(at.device)
+            seen = [crop.pixels.sharp() for crop in crops]
+            found: Found = [(crop.row, None, False) for crop in crops]
+            which = [place for place, (image, _) in enumerate(seen) if image is not None]
+            if not which:
+                return found
+            pixels = np.stack([_alone(crops[place], seen[place][0], how) for place in which])
             with torch.inference_mode():
-                output = network(normalize(pixels)).float()
-            which = torch.arange(len(crops))
-            units, y, x = ([getattr(crop, name) for crop in crops] for name in ("unit", "y", "x"))
-            values = output[which, units, y, x] if output.dim() == 4 else output[which, units]
-            return list(zip((crop.row for crop in crops), values.tolist(), strict=True))
+                output = network(normalize(torch.from_numpy(pixels).to(at.device))).float()
+            units, y, x = ([getattr(crops[place], name) for place in which] for name in ("unit", "y", "x"))
+            each = torch.arange(len(which))
+            values = output[each, units, y, x] if output.dim() == 4 else output[each, units]
+            for place, value in zip(which, values.tolist(), strict=True):
+                found[place] = (crops[place].row, value, not seen[place][1])
+            return found
 
         def found(parts: Iterable[CropCheckPart], tell: Tell) -> Iterator[Found]:
             with ThreadPoolExecutor(lanes, "crop-check", torch.set_num_threads, (1,)) as pool:

@@ -1,4 +1,4 @@
-"""Winners to crops: reads only winning images, by their place, decodes each once and cuts every box."""
+"""Winning images to what a run keeps of them: each is read and decoded once, for its picture and its crops."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,114 +14,113 @@ from PIL import Image
 from pipeline.datasets.batches import map_in_order
 from pipeline.datasets.shards import Place, Shard, ShardError, read_bytes
 from pipeline.datasets.sources import Block
+from pipeline.errors import UserError
 from pipeline.exemplars.exemplars import Rows
 from pipeline.preprocessing.images import ImageError, decode
 from pipeline.scanning.merge import Merged
-from pipeline.storage.parquet import read_arrow
+from schemas.crops import BOX
 
-CROPS = pa.schema([("row", pa.int64()), ("crop", pa.binary())])
+ORIGINAL, NONE = "original", "none"
+SIDE = "256"
+"""What is kept unless something else is said: pictures whose shorter side has so many pixels.
+
+A crop that is more than half of an image then has about as many as a sheet or a page shows of it.
+"""
+KEPT = pa.schema(
+    [("image_id", pa.int64()), *((side, pa.int32()) for side in BOX), ("width", pa.int32()), ("height", pa.int32()),
+     ("picture", pa.binary())]
+)  # fmt: skip
+"""Pictures, of which the box is null, and crops."""
+
 SMALL_SIDE = 64
+_HALF = 0.55  # of an image's side: half of it, and what a resize filter sees beyond
 _BYTES_A_BATCH = 32 << 20
 _BYTES_A_PART = 64 << 20
-Crops = list[tuple[int, bytes]]
+Kept = tuple[int, tuple[int, ...] | None, tuple[int, int], bytes]
+"""A picture or crop: image_id, box (pixels; None: all of the image), its width and height, encoded."""
+
+
+def parse_pictures(word: str) -> str:
+    """What `--pictures` says, in one way each: original, none, or a number of pixels. Raises `UserError`."""
+    if word in (ORIGINAL, NONE):
+        return word
+    if not word.isascii() or not word.isdigit() or not 1 <= int(word) < 1 << 16:
+        raise UserError(f"--pictures {word} is none of original, none, and a number of pixels such as {SIDE}.")
+    return str(int(word))
 
 
 @dataclass(frozen=True, slots=True)
 class CutTask:
-    """One winning image and the boxes to cut from it: `rows` of the exemplars, `boxes` `[rows, 4]` (pixels)."""
+    """One winning image of `size` (width, height) and the distinct `boxes` `[n, 4]` that may become crops (pixels).
 
+    `side` is how long the shorter side of its picture may be, 0 for the file's own bytes in any case.
+    """
+
+    image_id: int
     shard: Shard
     place: Place
-    rows: np.ndarray
+    size: tuple[int, int]
     boxes: np.ndarray
+    side: int
+
+    @property
+    def guessed_bytes(self) -> int:
+        """About what is kept of it (bytes): no more than the file has."""
+        return min(self.place.nbytes, self.guessed_cuts) if self.reduced else self.place.nbytes
+
+    @property
+    def guessed_cuts(self) -> int:
+        """About what the reduced picture and the crops come to (bytes)."""
+        picture = np.array([[0, 0, *_reduced(self.size, self.side)]])
+        return int(_guessed_bytes(np.concatenate([self.boxes, picture])).sum())
+
+    @property
+    def reduced(self) -> bool:
+        """Whether its picture may have fewer pixels than it has itself."""
+        return 0 < self.side < min(self.size)
 
 
-def cut(task: CutTask) -> Crops:
-    """Every crop of one image by exemplar row; equal boxes are encoded once.
+def cut(task: CutTask) -> list[Kept]:
+    """The picture of an image, and its crops where the picture is reduced.
 
+    It is the file itself where that is no larger than the reduced picture and its crops together: exact, and shorter.
     Raises `ShardError` if the image is not the one that was scanned.
     """
+    data = read_bytes(task.shard, task.place)
     try:
-        image = decode(read_bytes(task.shard, task.place))
+        image = decode(data)
+        if image.size != task.size:
+            raise ImageError(f"it has {image.width} x {image.height} pixels")
     except ImageError as error:
         raise ShardError(
             f"{task.place.path} of {task.shard.url} could be read when it was scanned, and now cannot ({error}): "
             "its dataset changed during the run. Restore it, or start a new RUN."
         ) from error
-    encoded: dict[tuple[int, ...], bytes] = {}
-    crops: Crops = []
-    for row, box in zip(task.rows.tolist(), map(tuple, task.boxes.tolist()), strict=True):
-        if box not in encoded:
-            encoded[box] = encode(image.crop(box))
-        crops.append((row, encoded[box]))
-    return crops
+    if task.reduced and task.guessed_cuts < len(data):
+        size = _reduced(task.size, task.side)
+        small = encode(image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
+        found: list[Kept] = [(task.image_id, None, size, small)]
+        for box in map(tuple, task.boxes.tolist()):
+            found.append((task.image_id, box, (box[2] - box[0], box[3] - box[1]), encode(image.crop(box))))
+        if sum(len(picture) for *_, picture in found) < len(data):
+            return found
+    return [(task.image_id, None, task.size, data)]
 
 
-def encode(crop: Image.Image) -> bytes:
+def encode(picture: Image.Image) -> bytes:
     """PNG, which is exact, up to 64 x 64 pixels; JPEG of quality 90 without chroma subsampling above."""
     data = io.BytesIO()
-    if max(crop.size) <= SMALL_SIDE:
-        crop.save(data, "PNG", compress_level=1)
+    if max(picture.size) <= SMALL_SIDE:
+        picture.save(data, "PNG", compress_level=1)
     else:
-        crop.save(data, "JPEG", quality=90, subsampling=0)
+        picture.save(data, "JPEG", quality=90, subsampling=0)
     return data.getvalue()
 
 
-@dataclass(frozen=True, slots=True)
-class CropPart:
-    """Some of what there is to cut from a block: few enough that their crops fit in memory together."""
-
-    block: int
-    part: int
-    tasks: tuple[CutTask, ...]
-
-    @property
-    def crops(self) -> int:
-        """How many crops it comes to."""
-        return sum(len(task.rows) for task in self.tasks)
-
-
-def crop_parts(blocks: Iterable[Block], merged: Merged, rows: Rows, whole: bool = False) -> Iterator[CropPart]:
-    """Everything there is to cut, block by block in the order of the images' bytes.
-
-    A block comes in parts of about 64 MiB of crops, as far as can be told from the boxes. The parts depend on the
-    exemplars alone. `whole` cuts out nothing: each crop is the whole image, for boxes that are not in its pixels.
-    """
-    images = merged.images
-    shard_of = images["shard"].to_numpy()
-    columns = [images[name] for name in ("path", "offset", "nbytes")]
-    sizes = np.stack([images[name].to_numpy() for name in ("width", "height")], 1)
-    by_image = np.argsort(rows.image, kind="stable")
-    begins = np.searchsorted(rows.image, np.arange(len(shard_of)), side="left", sorter=by_image)
-    ends = np.append(begins[1:], len(by_image))
-    for block in blocks:
-        shards = {shard.number: shard for shard in block.shards}
-        tasks = []
-        for image in np.flatnonzero(np.isin(shard_of, list(shards))).tolist():
-            chosen = by_image[begins[image] : ends[image]]
-            place = Place(*(column[image].as_py() for column in columns))
-            boxes = np.tile([0, 0, *sizes[image]], (len(chosen), 1)) if whole else rows.box[chosen]
-            tasks.append(CutTask(shards[int(shard_of[image])], place, chosen, boxes))
-        for part, some in enumerate(_in_parts(tasks)):
-            yield CropPart(block.number, part, some)
-
-
-def _in_parts(tasks: Iterable[CutTask]) -> Iterator[tuple[CutTask, ...]]:
-    """Runs of tasks below `_BYTES_A_PART`; an image with more than that is cut in several tasks."""
-    waiting: list[CutTask] = []
-    size = 0
-    for task in tasks:
-        sizes = _guessed_bytes(task.boxes)
-        cuts = np.flatnonzero(np.diff(np.cumsum(sizes) // _BYTES_A_PART)) + 1
-        for rows, boxes, nbytes in zip(*(np.split(of, cuts) for of in (task.rows, task.boxes, sizes)), strict=True):
-            piece, more = CutTask(task.shard, task.place, rows, boxes), int(nbytes.sum())
-            if waiting and size + more > _BYTES_A_PART:
-                yield tuple(waiting)
-                waiting, size = [], 0
-            waiting.append(piece)
-            size += more
-    if waiting:
-        yield tuple(waiting)
+def _reduced(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Width and height (pixels) with the shorter one `side` long."""
+    shorter = min(size)
+    return round(size[0] * side / shorter), round(size[1] * side / shorter)
 
 
 def _guessed_bytes(boxes: np.ndarray) -> np.ndarray:
@@ -132,59 +130,98 @@ def _guessed_bytes(boxes: np.ndarray) -> np.ndarray:
     return np.where(np.maximum(width, height) <= SMALL_SIDE, 3 * pixels, pixels // 2) + 100
 
 
+@dataclass(frozen=True, slots=True)
+class CropPart:
+    """Some winning images of a block: few enough that what is kept of them fits in memory together."""
+
+    block: int
+    part: int
+    tasks: tuple[CutTask, ...]
+
+    @property
+    def name(self) -> str:
+        """What its file is called."""
+        return f"pictures-{self.block:06d}-{self.part:04d}"
+
+
+def crop_parts(
+    blocks: Iterable[Block], merged: Merged, rows: Rows, pictures: str = SIDE, whole: bool = False
+) -> Iterator[CropPart]:
+    """Everything there is to keep, block by block in the order of the images' bytes; `pictures` as in `parse_pictures`.
+
+    A block comes in parts of about 64 MiB, as far as can be told from the boxes. The parts depend on the exemplars
+    alone. `whole`: there is nothing to cut out, for boxes that are not in pixels of the images.
+    """
+    images = merged.images
+    shard_of, ids = images["shard"].to_numpy(), images["image"].to_numpy()
+    columns = [images[name] for name in ("path", "offset", "nbytes")]
+    sizes = np.stack([images[name].to_numpy() for name in ("width", "height")], 1)
+    side = 0 if pictures == ORIGINAL else int(pictures)
+    shown = np.flatnonzero(~_more_than_half(rows.box, sizes[rows.image]) & (not whole) & (side > 0))
+    by_image = shown[np.argsort(rows.image[shown], kind="stable")]
+    begins = np.searchsorted(rows.image[by_image], np.arange(len(ids) + 1))
+    for block in blocks:
+        shards = {shard.number: shard for shard in block.shards}
+        tasks = []
+        for image in np.flatnonzero(np.isin(shard_of, list(shards))).tolist():
+            boxes = np.unique(rows.box[by_image[begins[image] : begins[image + 1]]], axis=0)
+            boxes = boxes[(boxes[:, :2] < boxes[:, 2:]).all(1)]  # a field that sees padding only has no pixels
+            place = Place(*(column[image].as_py() for column in columns))
+            size = int(sizes[image, 0]), int(sizes[image, 1])
+            tasks.append(CutTask(int(ids[image]), shards[int(shard_of[image])], place, size, boxes, side))
+        for part, some in enumerate(_in_parts(tasks)):
+            yield CropPart(block.number, part, some)
+
+
+def _more_than_half(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Whether boxes `[n, 4]` are wider or higher than about half of images of `sizes` `[n, 2]`, `[n]`."""
+    found: np.ndarray = (boxes[:, 2:] - boxes[:, :2] > _HALF * sizes).any(1)
+    return found
+
+
+def _in_parts(tasks: Iterable[CutTask]) -> Iterator[tuple[CutTask, ...]]:
+    """Runs of tasks of which about `_BYTES_A_PART` are kept, or a single one of more."""
+    waiting: list[CutTask] = []
+    size = 0
+    for task in tasks:
+        more = task.guessed_bytes
+        if waiting and size + more > _BYTES_A_PART:
+            yield tuple(waiting)
+            waiting, size = [], 0
+        waiting.append(task)
+        size += more
+    if waiting:
+        yield tuple(waiting)
+
+
 def cut_all(
-    tasks: Sequence[CutTask], pool: ThreadPoolExecutor, threads: int, on_crops: Callable[[int], None]
+    tasks: Sequence[CutTask], pool: ThreadPoolExecutor, threads: int, on_images: Callable[[int], None]
 ) -> pa.Buffer:
-    """Cuts all `tasks` in `pool`; an Arrow file of `CROPS` in memory, its crops in the order of the tasks."""
+    """Cuts all `tasks` in `pool`; an Arrow file of `KEPT` in memory, in the order of the tasks."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, CROPS) as writer:
-        for crops in _gathered(_counted(map_in_order(cut, tasks, pool, 2 * threads), on_crops)):
-            numbers, data = zip(*crops, strict=True)
-            writer.write_batch(pa.record_batch([pa.array(numbers, pa.int64()), pa.array(data, pa.binary())], CROPS))
+    with pa.ipc.new_file(sink, KEPT) as writer:
+        for some in _gathered(map_in_order(cut, tasks, pool, 2 * threads), on_images):
+            ids, boxes, sizes, data = zip(*some, strict=True)
+            columns = [
+                pa.array(ids, pa.int64()),
+                *(pa.array([box and box[side] for box in boxes], pa.int32()) for side in range(4)),
+                *(pa.array([size[side] for size in sizes], pa.int32()) for side in range(2)),
+                pa.array(data, pa.binary()),
+            ]
+            writer.write_batch(pa.record_batch(columns, KEPT))
     return sink.getvalue()
 
 
-def _counted(results: Iterator[Crops], on_crops: Callable[[int], None]) -> Iterator[Crops]:
-    for crops in results:
-        on_crops(len(crops))
-        yield crops
-
-
-def _gathered(results: Iterator[Crops]) -> Iterator[Crops]:
-    """Joins results until they are worth a record batch."""
-    waiting: Crops = []
+def _gathered(results: Iterator[list[Kept]], on_images: Callable[[int], None]) -> Iterator[list[Kept]]:
+    """Joins what is kept of images until it is worth a record batch."""
+    waiting: list[Kept] = []
     size = 0
-    for crops in results:
-        waiting += crops
-        size += sum(len(data) for _, data in crops)
+    for kept in results:
+        on_images(1)
+        waiting += kept
+        size += sum(len(picture) for *_, picture in kept)
         if size >= _BYTES_A_BATCH:
             yield waiting
             waiting, size = [], 0
     if waiting:
         yield waiting
-
-
-class CropStore:
-    """Crops of any exemplar row from the files of all blocks, memory-mapped.
-
-    Raises `UserError` if one of the files is damaged.
-    """
-
-    def __init__(self, paths: Sequence[Path], rows: int) -> None:
-        tables = [read_arrow(path, CROPS) for path in paths]
-        self._chunks = [chunk for table in tables for chunk in table["crop"].chunks]
-        self._chunk = np.full(rows, -1, np.int32)
-        self._index = np.zeros(rows, np.int64)
-        numbered = (chunk for table in tables for chunk in table["row"].chunks)
-        for chunk, numbers in enumerate(numbered):
-            self._chunk[numbers.to_numpy()] = chunk
-            self._index[numbers.to_numpy()] = np.arange(len(numbers))
-
-    def take(self, rows: slice) -> pa.Array:
-        """The encoded crops of consecutive exemplar rows. Raises KeyError for one that was never cut."""
-        chunks = self._chunk[rows].tolist()
-        if -1 in chunks:
-            raise KeyError(f"exemplar row {rows.start + chunks.index(-1)} has no crop")
-        # pyarrow's take on a chunked array joins all chunks first: gigabytes for a few hundred crops
-        places = zip(chunks, self._index[rows].tolist(), strict=True)
-        return pa.array([self._chunks[chunk][index].as_py() for chunk, index in places], pa.binary())

@@ -61,7 +61,7 @@ def _usual(run: Run | None, layer: str) -> np.ndarray | None:
 
 def _known(run: Run, layer: str, unit: int) -> tuple[Image.Image | None, Sequence[Image.Image | None]]:
     drawn = picture(run.units(layer, unit).iloc[0]["visualization"])
-    crops = [picture(crop) for crop in run.exemplars(layer, unit).head(EXEMPLARS)["crop"]]
+    crops = run.crops(run.exemplars(layer, unit).head(EXEMPLARS).to_dict("records"))
     return drawn, crops
 
 

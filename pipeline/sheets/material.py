@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
 import pyarrow.compute as pc
 from PIL import Image
 
-from pipeline.errors import UserError
+from pipeline.exemplars.pictures import GONE
 from pipeline.exemplars.projection import METHODS
-from pipeline.preprocessing.images import ImageError
 from pipeline.run import Run, picture
 from pipeline.sheets.drawing import fitted
-from pipeline.sheets.region import BOX, Shown, region_picture
+from pipeline.sheets.region import Shown, has_focus, region_picture
 from pipeline.sheets.unit_sheet import Whole
 from pipeline.storage.files import table_file
 from pipeline.storage.parquet import parquet_file
 from pipeline.tables.view_tables import methods_of
+from schemas.crops import BOX
 from schemas.exemplars import FOCUS
 
 _BATCH = 64
@@ -39,14 +39,11 @@ class Wholes:
 
     def _read(self, image_id: int) -> Whole | None:
         try:
-            image = self._run.original(image_id)
-            row = self._run.images.loc[image_id]
-            if image.size != (row["width"], row["height"]):
-                raise UserError(f"{row['key']} is no longer the image that was mined.")
-        except (UserError, ImageError, OSError, KeyError) as error:
+            image, size = self._run.whole(image_id), self._run.place_of(image_id).size
+        except (*GONE, KeyError) as error:
             self.gone[image_id] = str(error)
             return None
-        return Whole(fitted(image, *self._size), *image.size)
+        return Whole(fitted(image, *self._size), *size)
 
 
 def about(run: Run, layer: str, shown: Shown | None) -> list[str]:
@@ -61,7 +58,10 @@ def about(run: Run, layer: str, shown: Shown | None) -> list[str]:
 
 
 def exemplars_with_views(run: Run, layer: str, unit: int, method: str) -> list[dict[str, Any]]:
-    """A unit's exemplars by rank; where `method` is not empty, each with its `view` by that method, or None."""
+    """A unit's exemplars by rank; where `method` is not empty, each with its `view` by that method, or None.
+
+    What they show of their images is still to come: `with_crops`.
+    """
     rows = run.exemplars(layer, unit).to_dict("records")
     if method:
         views = run.views(layer, unit, method).to_dict("records")
@@ -69,6 +69,22 @@ def exemplars_with_views(run: Run, layer: str, unit: int, method: str) -> list[d
         for row in rows:
             row["view"] = by_rank.get((row["rank"], row["image_id"]))
     return rows
+
+
+def with_crops(
+    run: Run, rows: Sequence[dict[str, Any]], shown: Shown | None, most: int, sharp: bool = False
+) -> list[dict[str, Any]]:
+    """Exemplars, the first `most` that fire with what they show of their images as `crop`, an image; others with None.
+
+    Pixels of the original, where it is still there, for a focus that is `shown`, and for all if `sharp`.
+    """
+    firing = [place for place, row in enumerate(rows) if row["activation"] > 0][:most]
+    found = [{**row, "crop": None} for row in rows]
+    some = [rows[place] for place in firing]
+    truly = [sharp or (shown is Shown.focus and has_focus(row)) for row in some]
+    for place, crop in zip(firing, run.crops(some, truly), strict=True):
+        found[place]["crop"] = crop
+    return found
 
 
 def method_of(run: Run, layer: str, wanted: str = "") -> str:
@@ -101,11 +117,11 @@ def _units(run: Run, layer: str, columns: list[str]) -> Iterator[dict[str, Any]]
 
 
 def _strongest(run: Run, layer: str, shown: Shown | None) -> Iterator[tuple[int, Image.Image | None]]:
-    columns = ["unit", "rank", "activation", "crop", *BOX]
+    columns = ["unit", "rank", "activation", "image_id", "crop", *BOX]
     with parquet_file(table_file(run.path, "exemplars", layer)) as file:
         columns += [name for name in FOCUS if name in file.schema_arrow.names]
         for group in range(file.num_row_groups):
             rows = file.read_row_group(group, columns=columns)
             first = pc.and_(pc.equal(rows["rank"], 0), pc.greater(rows["activation"], 0))
-            for row in rows.filter(first).to_pylist():
+            for row in with_crops(run, rows.filter(first).to_pylist(), shown, len(rows)):
                 yield row["unit"], region_picture(row, shown)

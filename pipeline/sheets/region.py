@@ -9,9 +9,9 @@ from typing import Any
 
 from PIL import Image
 
+from pipeline.exemplars.pictures import scaled
 from pipeline.run import Run, picture
-
-BOX = ("left", "top", "right", "bottom")
+from schemas.crops import BOX
 
 
 class Shown(StrEnum):
@@ -40,12 +40,13 @@ def region(row: Mapping[str, Any], shown: Shown) -> tuple[int, int, int, int]:
 
 
 def region_picture(row: Mapping[str, Any], shown: Shown | None) -> Image.Image | None:
-    """Those pixels, cut from the crop of the box; None without a crop."""
-    crop = picture(row["crop"])
+    """Those pixels, cut from the picture of the box that is the row's `crop`; None without one."""
+    crop: Image.Image | None = row["crop"]
     if crop is None or shown is not Shown.focus or not has_focus(row):
         return crop
     box, inner = region(row, Shown.box), region(row, shown)
-    return crop.crop((inner[0] - box[0], inner[1] - box[1], inner[2] - box[0], inner[3] - box[1]))
+    within = inner[0] - box[0], inner[1] - box[1], inner[2] - box[0], inner[3] - box[1]
+    return crop.crop(scaled(within, (box[2] - box[0], box[3] - box[1]), crop.size))
 
 
 def view_picture(row: Mapping[str, Any], shown: Shown | None) -> Image.Image | None:
@@ -61,7 +62,7 @@ def view_picture(row: Mapping[str, Any], shown: Shown | None) -> Image.Image | N
 
 def explanation(rows: Sequence[Mapping[str, Any]], shown: Shown | None) -> list[str]:
     """What the crops of a unit's exemplars are, in one sentence or two; `rows` by rank."""
-    sees = "Crops are the original pixels that the unit sees; below each its activation, rank and label."
+    sees = "Crops are what the unit sees of the original images; below each its activation, rank and label."
     without = [row["rank"] for row in rows if not has_focus(row)]
     if shown is None:
         return [

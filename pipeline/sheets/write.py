@@ -13,7 +13,15 @@ from pipeline.errors import UserError
 from pipeline.progress import Progress, Silent
 from pipeline.run import Run
 from pipeline.sheets.drawing import Drawing
-from pipeline.sheets.material import Wholes, about, best_crops, exemplars_with_views, method_of, visualizations
+from pipeline.sheets.material import (
+    Wholes,
+    about,
+    best_crops,
+    exemplars_with_views,
+    method_of,
+    visualizations,
+    with_crops,
+)
 from pipeline.sheets.overview import overview_pages
 from pipeline.sheets.raster import pixels
 from pipeline.sheets.region import Shown, what_is_shown
@@ -71,7 +79,8 @@ def write_sheets(
 
     def draw(task: tuple[str, int]) -> Path:
         layer, unit = task
-        return _write(_sheet(run, layer, unit, wholes, known, methods[layer], look), run, layer, str(unit), kind)
+        sheet = _sheet(run, layer, unit, wholes, known, methods[layer], look, kind is not Format.png)
+        return _write(sheet, run, layer, str(unit), kind)
 
     # Decoding, resampling and encoding all let go of the interpreter, so threads are enough.
     with progress.stage("sheets", len(tasks), "sheets") as advance, ThreadPoolExecutor(usable_cores()) as pool:
@@ -146,7 +155,8 @@ def write_grids(
             def each(layer: str = layer, its: str = its) -> Iterator[Of]:
                 for unit in chosen[layer]:
                     rows = exemplars_with_views(run, layer, unit, its)
-                    yield run.units(layer, unit).iloc[0].to_dict(), [row for row in rows if row["view"]][: SIDE * SIDE]
+                    some = with_crops(run, [row for row in rows if row["view"]][: SIDE * SIDE], known, SIDE * SIDE)
+                    yield run.units(layer, unit).iloc[0].to_dict(), some
                     advance(1, layer)
 
             pages = grid_pages(layer, len(chosen[layer]), each(), its, about(run, layer, known), known)
@@ -161,10 +171,10 @@ def _check(kind: Format) -> None:
 
 
 def _sheet(
-    run: Run, layer: str, unit: int, wholes: Wholes, shown: Shown | None, method: str, look: Look
+    run: Run, layer: str, unit: int, wholes: Wholes, shown: Shown | None, method: str, look: Look, sharp: bool
 ) -> Drawing:  # fmt: skip
     row = run.units(layer, unit).iloc[0].to_dict()
-    exemplars = exemplars_with_views(run, layer, unit, method)
+    exemplars = with_crops(run, exemplars_with_views(run, layer, unit, method), shown, look.crops, sharp)
     firing = [exemplar["image_id"] for exemplar in exemplars[: look.large] if exemplar["activation"] > 0]
     whole = [wholes.of(image) for image in firing]
     return unit_sheet(row, exemplars, whole, about(run, layer, shown), shown, method, look)

@@ -1,4 +1,4 @@
-"""Mines a dataset: scan, merge, crops, tables; every stage resumes, and the record says which is done."""
+"""Mines a dataset: scan, merge, pictures, tables; every stage resumes, and the record says which is done."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.datasets.sources import Block, Dataset, blocks_of
 from pipeline.engines.engine import Engine, Tally
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
-from pipeline.exemplars.crops import CropPart, CropStore, crop_parts
+from pipeline.exemplars.crops import NONE, SIDE, CropPart, crop_parts
 from pipeline.exemplars.exemplars import Rows, exemplar_rows
 from pipeline.exemplars.winners import winners
 from pipeline.network.layers import Layer, Traced
@@ -38,6 +38,7 @@ from pipeline.scanning.scan import ScanSettings
 from pipeline.storage.files import alone, is_local, remove_files, write_bytes
 from pipeline.storage.parquet import write_table
 from pipeline.tables.mined_tables import MinedTables, matrix_images
+from pipeline.tables.picture_tables import write_pictures
 from pipeline.work import CropWork, ScanWork
 from schemas.labels import MAXIMA_IMAGES
 from schemas.shards import SHARDS
@@ -49,7 +50,8 @@ class MineSettings:
     """How to mine. `workers` and `max_skipped` have no say in the tables.
 
     `batch_size` 0 is what suits the device, `workers` 0 one for each usable core. `precision` is one of
-    `compute.PRECISIONS`; `compile` is 1, 0 or auto, see `compiling.decide`; `decoder` is pillow or nvjpeg.
+    `compute.PRECISIONS`; `compile` is 1, 0 or auto, see `compiling.decide`; `decoder` is pillow or nvjpeg; `pictures`
+    is what is kept of winning images, see `crops.parse_pictures`.
     """
 
     keep: Keep = field(default_factory=Keep)
@@ -59,6 +61,7 @@ class MineSettings:
     precision: str = "fp32"
     compile: str = "auto"
     decoder: str = "pillow"
+    pictures: str = SIDE
 
 
 def mine(
@@ -95,7 +98,7 @@ def mine(
     how = Compute(device, settings.precision, False, settings.batch_size or default_batch_size(device))
     here = isinstance(engine, LocalEngine)
     how = decide(settings.compile, tapped, network.preprocessing, how, dataset.about, begun(run), progress, here)
-    known = record.identity(dataset, network, layers, settings.keep, how, settings.decoder)
+    known = record.identity(dataset, network, layers, settings.keep, how, settings.decoder, settings.pictures)
     written = _mined(run, Ledger(run, known), progress)
     if written is not None:
         return written
@@ -131,7 +134,7 @@ def _mined(run: Path, ledger: Ledger, progress: Progress) -> dict[str, Any] | No
 def _clear(ledger: Ledger) -> None:
     ledger.clear("block-*")
     ledger.clear("maxima-*")
-    ledger.clear("crops-*")
+    ledger.clear("pictures-*")
 
 
 def _check_weights(network: Network, tapped: TappedNetwork) -> None:
@@ -178,8 +181,7 @@ class _Mining:
         won = winners(merged, keep)
         merged = merged.keeping(won.image_id)
         rows = exemplar_rows(won, merged, self.layers, self.fields, self.network.preprocessing)
-        paths = self._cut(merged, rows)
-        self._write_tables(merged, rows, CropStore(paths, len(rows.unit)))
+        self._write_tables(merged, rows, self._cut(merged, rows))
         self.seconds["mine"] = time.perf_counter() - start
         written = {
             "fingerprint": self.ledger.fingerprint,
@@ -243,35 +245,33 @@ class _Mining:
 
     def _cut(self, merged: Merged, rows: Rows) -> list[Path]:
         start = time.perf_counter()
-        folder = self.run / "state"
-        before = {path.name for path in folder.glob(f"crops-*-{self.ledger.fingerprint}.arrow")}
-        paths: list[Path] = []
-
-        def path_of(part: CropPart) -> Path:
-            return folder / f"crops-{part.block:06d}-{part.part:04d}-{self.ledger.fingerprint}.arrow"
-
-        with self.progress.stage("Cutting crops", len(rows.unit), "crops") as advance:
+        folder, kept, followed = self.run / "state", self.settings.pictures, self.network.preprocessing.followed
+        if kept == NONE:
+            return []
+        before, paths = {path.name for path in folder.glob("pictures-*")}, dict[str, Path]()
+        with self.progress.stage("Keeping pictures", merged.images.num_rows, "images") as advance:
 
             def todo() -> Iterator[CropPart]:
-                for part in crop_parts(self.blocks, merged, rows, whole=not self.network.preprocessing.followed):
-                    paths.append(path_of(part))
-                    if paths[-1].name in before:
-                        advance(part.crops)
+                for part in crop_parts(self.blocks, merged, rows, kept, whole=not followed):
+                    paths[part.name] = folder / f"{part.name}-{self.ledger.fingerprint}.arrow"
+                    if paths[part.name].name in before:
+                        advance(len(part.tasks))
                     else:
                         yield part
 
-            for part, crops in self.engine.map(CropWork(), todo(), lambda tally: advance(tally.done)):
-                write_bytes(path_of(part), crops.to_pybytes())
-        self.seconds["crops"] = time.perf_counter() - start
-        return paths
+            for part, pictures in self.engine.map(CropWork(), todo(), lambda tally: advance(tally.done)):
+                write_bytes(paths[part.name], pictures.to_pybytes())
+        self.seconds["pictures"] = time.perf_counter() - start
+        return list(paths.values())
 
-    def _write_tables(self, merged: Merged, rows: Rows, crops: CropStore) -> None:
+    def _write_tables(self, merged: Merged, rows: Rows, pictures: Sequence[Path]) -> None:
         start = time.perf_counter()
         for made in ("visualizations", "labels", "matches"):  # of what was mined here before
             remove_files((self.run / made).glob("*.parquet"))
         stage = self.progress.stage("Writing tables", len(self.layers), "layers")
         with opened(merged.maxima) as matrix, stage as advance:
-            tables = MinedTables(self.run, self.layers, self.fields, merged, rows, crops, self.words, matrix)
+            tables = MinedTables(self.run, self.layers, self.fields, merged, rows, self.words, matrix)
+            write_pictures(self.run, pictures)
             tables.write_lists()
             for layer in self.layers:
                 tables.write_layer(layer)

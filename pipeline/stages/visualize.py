@@ -13,7 +13,9 @@ from PIL import Image
 
 from pipeline import record
 from pipeline.ascent.ascend import Visualization, budget, check_channels
+from pipeline.ascent.own_exemplars import originals_gone
 from pipeline.ascent.recipe import Preset
+from pipeline.datasets.shards import Shard
 from pipeline.engines.engine import Engine
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
@@ -46,18 +48,20 @@ def visualize_run(
     seed: int = 0,
     progress: Progress = Silent(),
     engine: Engine | None = None,
+    shards: Mapping[int, Shard] | None = None,
 ) -> dict[str, Any]:
     """Draws `units` of `layers` (by name; None: all of them) by `preset`; returns the run's record.
 
     Their rows of `visualizations/` are added or replaced, and the units table shows them; those of other units and
     presets stay. What is there already by the same recipe is not drawn again. `engine` does the work, this process on
     `device` if there is none; of an `engine` the device counts that it has. Batches that an interrupted call had
-    finished are kept. Raises `UserError` if the run cannot be written.
+    finished are kept. Images that a preset needs are read from `shards` by number, or else from where the run says that
+    they are. Raises `UserError` if the run cannot be written.
     """
     check_channels(network)
     chosen = {layer.name: list(range(layer.units) if units is None else units[layer.name]) for layer in layers}
     subject = Subject(network, traced, [layer for layer in layers if chosen[layer.name]])
-    drawing = _Drawing(run, subject, preset, seed, chosen, engine or LocalEngine(device), progress)
+    drawing = _Drawing(Run(run, shards), subject, preset, seed, chosen, engine or LocalEngine(device), progress)
     if not drawing.done():
         with alone(run, progress.say):
             if not drawing.done():  # by whoever we waited for
@@ -70,7 +74,7 @@ class _Drawing:
 
     def __init__(
         self,
-        run: Path,
+        opened: Run,
         subject: Subject,
         preset: Preset,
         seed: int,
@@ -78,15 +82,16 @@ class _Drawing:
         engine: Engine,
         progress: Progress,
     ) -> None:
-        self.run, self.subject, self.layers, self.units = run, subject, subject.layers, units
+        self.opened, self.run = opened, opened.path
+        self.subject, self.layers, self.units = subject, subject.layers, units
         self.preset, self.seed, self.engine, self.progress = preset, seed, engine, progress
         known = {
-            "mined": record.read_record(run)["fingerprint"], "preset": repr(preset), "seed": seed,
+            "mined": record.read_record(self.run)["fingerprint"], "preset": repr(preset), "seed": seed,
             "device": engine.device.type,
         }  # fmt: skip
         self.recipe = fingerprint(known)
         self.store = StageStore(
-            run / "state" / f"ascent-{fingerprint(known | {'memory': budget(engine.memory)})}", DRAWN
+            self.run / "state" / f"ascent-{fingerprint(known | {'memory': budget(engine.memory)})}", DRAWN
         )
 
     def done(self) -> bool:
@@ -125,8 +130,10 @@ class _Drawing:
     def _draw(self, missing: Sequence[Sequence[int]]) -> None:
         fields = receptive_fields(self.subject.traced, self.layers) if any(missing) else {}
         wanted = self.preset.spectrum and any(missing)
-        spectrum = spectrum_of(Run(self.run), self.subject.network.preprocessing) if wanted else None
+        spectrum = spectrum_of(self.opened, self.subject.network.preprocessing) if wanted else None
         work = AscentWork(self.subject, fields, self.preset, self.seed, spectrum)
+        if self.preset.references and any(missing) and originals_gone(self.opened):
+            self.progress.say("Images of this run have gone: exemplars come out of reduced pictures.")
         before = self.store.parts()
         parts: list[list[str]] = [[] for _ in self.layers]
         left = [len(units) for units in missing]
@@ -154,7 +161,7 @@ class _Drawing:
                         if _part(layer, batch.units) in before:
                             finish(batch)
                         else:
-                            yield work.with_exemplars(batch, self.run)
+                            yield work.with_exemplars(batch, self.opened)
 
             for batch, drawn in self.engine.map(work, todo(), lambda tally: None):
                 layer = self.layers[batch.layer]

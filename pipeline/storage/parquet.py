@@ -17,16 +17,19 @@ from schemas.fields import IMAGE
 ROWS_A_PART = 450
 MOST_ROWS_A_GROUP = 1_800
 MOST_BYTES_A_GROUP = 9_000_000  # of pictures: what looking up one unit costs at most, read from S3
-_SORTED_BY = ("layer", "unit")  # statistics of other columns exclude no row group, but cost a sixth of a look-up
+BYTES_OF_ONE_IMAGE = 256 << 10
+"""Pictures of a row group of a table by image: what looking up one image costs at most, or one picture."""
+_BY_UNIT, _BY_IMAGE = ("layer", "unit"), ("image_id",)
 
 
 def write_table(path: Path, schema: pa.Schema, parts: Iterable[pa.Table]) -> None:
     """Writes `parts` one after the other; no part of up to 450 rows is divided among row groups.
 
-    Encoded pictures are stored as they are, everything else as zstd. Raises `UserError` if `path` cannot be written.
+    A table by unit has row groups of up to 9 MB of pictures; one by image has a row group for each part. Encoded
+    pictures are stored as they are, everything else as zstd. Raises `UserError` if `path` cannot be written.
     """
     with written_aside(path) as aside, pq.ParquetWriter(aside, schema, **_layout(schema)) as writer:
-        for group in _row_groups(parts) if _has_images(schema) else parts:
+        for group in _row_groups(parts) if _has_images(schema) and "unit" in schema.names else parts:
             writer.write_table(group.cast(schema))
 
 
@@ -101,6 +104,23 @@ def _in_parts(table: pa.Table) -> Iterator[pa.Table]:
     return (table.slice(at, ROWS_A_PART) for at in range(0, len(table), ROWS_A_PART))
 
 
+def few_bytes(tables: Iterable[pa.Table], column: str) -> Iterator[pa.Table]:
+    """The rows of tables by image in parts of up to 256 KiB of the pictures in a `column`, or of one larger picture."""
+    waiting: list[pa.Table] = []
+    size = 0
+    for table in tables:
+        lengths = pc.fill_null(pc.binary_length(pc.struct_field(table[column], "bytes")), 0).to_pylist()
+        begin = 0
+        for row, more in enumerate(lengths):
+            if size and size + more > BYTES_OF_ONE_IMAGE:
+                yield pa.concat_tables([*waiting, table.slice(begin, row - begin)])
+                waiting, begin, size = [], row, 0
+            size += more
+        waiting.append(table.slice(begin))
+    if any(map(len, waiting)):
+        yield pa.concat_tables(waiting)
+
+
 def _row_groups(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Gathers parts until their pictures take 9 MB or their rows are 1,800.
 
@@ -146,8 +166,10 @@ def _leaves(column: pa.Field) -> list[str]:
 def _layout(schema: pa.Schema) -> dict[str, object]:
     leaves = [leaf for column in schema for leaf in _leaves(column)]
     pictures = [leaf for leaf in leaves if leaf.endswith(".bytes")]
+    # statistics of other columns exclude no row group, but cost a sixth of a look-up
+    sorted_by = _BY_UNIT if "unit" in schema.names else _BY_IMAGE
     return {
         "compression": {leaf: "none" if leaf in pictures else "zstd" for leaf in leaves},
         "use_dictionary": [column.name for column in schema if column.type == pa.string()],
-        "write_statistics": [leaf for leaf in leaves if leaf in _SORTED_BY] if pictures else True,
+        "write_statistics": [leaf for leaf in leaves if leaf in sorted_by] if pictures else True,
     }

@@ -1,4 +1,4 @@
-"""The tables of a mined run: what was merged, which rows won and their crops, laid out by schema."""
+"""The tables of a mined run: what was merged and which rows won, laid out by schema."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipeline.exemplars.crops import CropStore
 from pipeline.exemplars.exemplars import Rows
 from pipeline.network.layers import Layer
 from pipeline.readings.histograms import Histograms
@@ -21,12 +20,13 @@ from pipeline.readings.taps import unit_offsets
 from pipeline.receptive_fields.receptive_field import Field
 from pipeline.scanning.merge import Merged
 from pipeline.storage.files import table_file
-from pipeline.storage.parquet import image_column, units_a_part, write_rows, write_table
+from pipeline.storage.parquet import units_a_part, write_rows, write_table
 from pipeline.tables.label_table import LabelTable
 from pipeline.tables.layer_table import layer_rows
 from pipeline.tables.sketch_tables import write_sketches
 from pipeline.tables.units import unit_table
 from schemas.exemplars import EXEMPLARS, FOCUS
+from schemas.fields import IMAGE
 from schemas.images import IMAGES
 from schemas.labels import LABELS, MAXIMA_IMAGES
 from schemas.layers import LAYERS
@@ -48,12 +48,11 @@ class MinedTables:
         fields: dict[str, Field],
         merged: Merged,
         rows: Rows,
-        crops: CropStore,
         words: Sequence[str] | None,
         matrix: Matrix | None = None,
     ) -> None:
         self.run, self.layers, self.fields = run, layers, fields
-        self.merged, self.rows, self.crops = merged, rows, crops
+        self.merged, self.rows = merged, rows
         labels = merged.images["label"].to_pylist()
         self.names = _label_names(labels, merged.images["label_name"].to_pylist(), words or ())
         self.labels = np.array([-1 if label is None else label for label in labels], np.int64)
@@ -138,7 +137,7 @@ class MinedTables:
                 **dict.fromkeys(FOCUS, pa.nulls(count, pa.int32())),  # measured later, see focus.py
                 "crop_activation": pa.nulls(count, pa.float32()),  # and this, see crop_check.py
                 "facet": pa.nulls(count, pa.int32()),  # and this, see exemplar_facets.py
-                "crop": image_column(self.crops.take(part)),
+                "crop": pa.nulls(count, IMAGE),  # see picture_tables.py
             }
             yield pa.table([columns[name] for name in EXEMPLARS.names], schema=EXEMPLARS)
 

@@ -1,4 +1,4 @@
-"""Reads rows of one unit out of a run's Parquet files: each footer is parsed once, recent row groups are kept."""
+"""Reads rows of one unit, or of one image, out of Parquet files: footers are parsed once, recent row groups kept."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class _Footer:
     stamp: Stamp
     metadata: pq.FileMetaData
     names: frozenset[str]
-    first: np.ndarray  # smallest unit of each row group
+    key: str  # what rows are looked up by
+    first: np.ndarray  # its smallest value in each row group
     last: np.ndarray
 
 
@@ -50,9 +51,10 @@ class Reading:
         footer = self._footer(path)
         return footer.names if footer else frozenset()
 
-    def rows(self, path: Path, columns: Sequence[str], unit: int | None = None, keep: bool = True) -> pa.Table | None:
+    def rows(self, path: Path, columns: Sequence[str], number: int | None = None, keep: bool = True) -> pa.Table | None:
         """The rows of one unit, or all; of `columns` those that the file has. None where there is no file.
 
+        In a table that knows no units, the rows of one image.
         `crop.path` reads of a picture only whether there is one. What is read stays in memory for a while if `keep`.
         Raises `UserError` where a file cannot be read.
         """
@@ -60,14 +62,14 @@ class Reading:
         if footer is None:
             return None
         there = tuple(name for name in columns if name.split(".")[0] in footer.names)
-        if unit is None:
+        if number is None:
             return self._read(path, footer, there, None) if keep else _read(path, footer, there, None)
-        groups = np.flatnonzero((footer.first <= unit) & (unit <= footer.last))
+        groups = np.flatnonzero((footer.first <= number) & (number <= footer.last))
         if not len(groups):
             return footer.metadata.schema.to_arrow_schema().empty_table()
-        parts = [self._read(path, footer, ("unit", *there), int(group)) for group in groups]
+        parts = [self._read(path, footer, (footer.key, *there), int(group)) for group in groups]
         rows = pa.concat_tables(parts) if len(parts) > 1 else parts[0]
-        return rows.filter(pc.equal(rows["unit"], unit))
+        return rows.filter(pc.equal(rows[footer.key], number))
 
     def rows_of(self, path: Path, columns: Sequence[str], units: Sequence[int]) -> pa.Table | None:
         """All row groups that hold any of some units, read at once and not kept; otherwise as `rows`."""
@@ -95,10 +97,12 @@ class Reading:
         return rows
 
     def _footer(self, path: Path) -> _Footer | None:
+        known = self._footers.get(path)
+        if known and not is_local(path):
+            return known  # asking whether it has changed would cost as much as reading
         stamp = _stamp(path)
         if stamp is None:
             return None
-        known = self._footers.get(path)
         if known and known.stamp == stamp:
             return known
         try:
@@ -106,7 +110,8 @@ class Reading:
                 metadata, names = file.metadata, frozenset(file.schema_arrow.names)
         except FileNotFoundError:
             return None
-        footer = _Footer(stamp, metadata, names, *_spans(metadata))
+        key = "unit" if "unit" in names else "image_id"
+        footer = _Footer(stamp, metadata, names, key, *_spans(metadata, key))
         self._footers[path] = footer
         return footer
 
@@ -134,9 +139,9 @@ def _stamp(path: Path) -> Stamp | None:
     return (state.st_mtime_ns, state.st_size, state.st_ino)
 
 
-def _spans(metadata: pq.FileMetaData) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest and largest unit of each row group; where a writer left none, anything it may be."""
-    column = next((at for at in range(metadata.num_columns) if metadata.schema.column(at).path == "unit"), None)
+def _spans(metadata: pq.FileMetaData, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and largest `key` of each row group; where a writer left none, anything it may be."""
+    column = next((at for at in range(metadata.num_columns) if metadata.schema.column(at).path == key), None)
     found: list[tuple[Any, Any]] = []
     for group in range(metadata.num_row_groups):
         span = None if column is None else metadata.row_group(group).column(column).statistics
