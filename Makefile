@@ -38,7 +38,7 @@ PORT ?= 8420
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup mine visualize views score facets compare layers inspect sheets atlas atlas-export shards demo-model test test-slow lint format bench bench-gpu test-gpu clean
+.PHONY: help setup mine visualize views focus check score facets compare layers inspect sheets atlas atlas-export shards demo-model test test-slow lint format bench bench-gpu test-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -65,6 +65,14 @@ mine: $(READY) ## mine DATASET with MODEL: tables, visualizations, sheets (the e
 visualize: $(READY) ## draw units of RUN by PRESET: LAYERS=… UNITS=3,7,10-20; other units and presets stay
 	@$(JOBS) visualize --run '$(RUN)' --preset '$(PRESET)' --layers '$(LAYERS)' --units '$(UNITS)' \
 	  --generator '$(GENERATOR)' --weights '$(WEIGHTS)' --device '$(DEVICE)' --engine '$(ENGINE)' $(ARGS)
+
+focus: $(READY) ## measure which part of its field matters to each exemplar of RUN: LAYERS=…
+	@$(JOBS) focus --run '$(RUN)' --layers '$(LAYERS)' --weights '$(WEIGHTS)' \
+	  --device '$(DEVICE)' --engine '$(ENGINE)' $(ARGS)
+
+check: $(READY) ## show the network the crops of exemplars of RUN, each alone: LAYERS=…
+	@$(JOBS) check --run '$(RUN)' --layers '$(LAYERS)' --weights '$(WEIGHTS)' \
+	  --device '$(DEVICE)' --engine '$(ENGINE)' $(ARGS)
 
 views: $(READY) ## project exemplars of RUN back to pixels by METHOD (deconvnet or guided): LAYERS=…
 	@$(JOBS) views --run '$(RUN)' --method '$(METHOD)' --layers '$(LAYERS)' --weights '$(WEIGHTS)' \

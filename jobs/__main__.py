@@ -26,6 +26,8 @@ COMMANDS = (
     "atlas-export",
     "shards",
     "views",
+    "focus",
+    "check",
     "compare",
     "score",
     "facets",

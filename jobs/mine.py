@@ -42,10 +42,9 @@ from pipeline.readings.sketches import LENGTH
 from pipeline.relations.neighbors import find_neighbors, sketch_length
 from pipeline.run import open_run
 from pipeline.sheets.write import write_overviews, write_sheets
-from pipeline.stages.check_crops import MOST as MOST_CHECKED
 from pipeline.stages.check_crops import check_crops as check_mined_crops
 from pipeline.stages.exemplar_facets import facet_run
-from pipeline.stages.focus import MOST, focus_run
+from pipeline.stages.focus import focus_run
 from pipeline.stages.mine import MineSettings
 from pipeline.stages.mine import mine as mine_dataset
 from pipeline.stages.views import view_run
@@ -98,11 +97,14 @@ def mine(
     engine: Engine = EngineName.local,
     focus: Annotated[
         int,
-        typer.Option(min=0, help="Exemplars of each unit whose effective field is measured, where fields are large."),
-    ] = MOST,
+        typer.Option(
+            min=0, help="Exemplars of each unit whose focus is measured, as `focus` does; many times the scan."
+        ),
+    ] = 0,
     check_crops: Annotated[
-        int, typer.Option(min=0, help="Exemplars of each unit whose crop is shown to the network alone.")
-    ] = MOST_CHECKED,
+        int,
+        typer.Option(min=0, help="Exemplars of each unit whose crop is checked, as `check` does. Costs many scans."),
+    ] = 0,
     views: Annotated[
         int, typer.Option(min=0, help="Exemplars of each unit that are projected back to pixels by a deconvnet.")
     ] = 0,
@@ -227,9 +229,9 @@ def mine(
         written = mine_dataset(source, network, traced, chosen, folder, crew.device, settings, display, crew)
         if sketch_length(written):
             find_neighbors(folder, place, display)
+        shards = source.by_number
         if focus:
-            focus_run(folder, source, network, traced, chosen, crew, display, focus)
-        shards = {shard.number: shard for shard in source.shards}
+            focus_run(folder, shards, network, traced, chosen, crew, display, focus)
         if check_crops:
             check_mined_crops(folder, network, traced, chosen, crew, display, check_crops, shards)
         if views:

@@ -129,7 +129,7 @@ def focused(
 ) -> pd.DataFrame:
     """The exemplars of a mined run with their focus."""
     traced = Traced(subject.module, subject.input_shape)
-    focus_run(run, dataset, subject, traced, traced.choose(layers), LocalEngine(CPU, workers), most=most)
+    focus_run(run, dataset.by_number, subject, traced, traced.choose(layers), LocalEngine(CPU, workers), most=most)
     return pd.read_parquet(run / "exemplars")
 
 
@@ -283,14 +283,10 @@ def test_two_workers_give_the_bytes_of_one(odd, tmp_path, monkeypatch):
 def test_what_travels_to_another_process_measures_the_same(squares, small_run):
     subject = network(seeded(Small))
     traced = Traced(subject.module, subject.input_shape)
+    subject_of = Subject(subject, traced, traced.choose(""))
     run = focus_stage._Focusing(
-        small_run,
-        squares,
-        Subject(subject, traced, traced.choose("")),
-        LocalEngine(CPU, 1),
-        focus_stage.Silent(),
-        3,
-    )
+        small_run, squares.by_number, subject_of, LocalEngine(CPU, 1), focus_stage.Silent(), 3
+    )  # fmt: skip
     parts = [part for part in run.parts() if part.layer == max(run.wanted)]
     here = [found for _, found in LocalEngine(CPU, 1).map(run.work, parts, lambda tally: None)]
     work: KernelWork[Focus] = pickle.loads(pickle.dumps(run.work))

@@ -292,8 +292,9 @@ def test_focus_and_crop_checks_agree_with_the_cpu(run, folder, tmp_path):
         network = load_network("squeezenet1_1", "random")
         traced = Traced(network.module, network.input_shape)
         chosen = traced.choose("features.12.*,features.4.*")
-        focus_run(copied, find_dataset(str(folder)), network, traced, chosen, LocalEngine(torch.device(device)), most=2)
-        check_crops(copied, network, traced, chosen, LocalEngine(torch.device(device)), most=2)
+        shards, engine = find_dataset(str(folder)).by_number, LocalEngine(torch.device(device))
+        focus_run(copied, shards, network, traced, chosen, engine, most=2)
+        check_crops(copied, network, traced, chosen, engine, most=2)
         found[device] = pd.read_parquet(copied / "exemplars", filters=[("rank", "<", 2)])
     one, other = found[DEVICE.type], found["cpu"]
     both = one.crop_activation.notna() & other.crop_activation.notna()

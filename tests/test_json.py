@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pandas as pd
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -26,7 +27,7 @@ from tests.making import encoded, picture, write_folder
 IMAGES = 12
 LAYER = "stem.relu"
 MINE = ["--layers", LAYER, "--topk", "4", "--no-visualize", "--device", "cpu", "--workers", "1", "--direction", "both",
-        "--focus", "0", "--check-crops", "0", "--no-sheets"]  # fmt: skip
+        "--no-sheets"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,20 @@ def viewing(place: Place) -> None:
     assert said["views"] == len(read_rows(place.run / "views" / f"{LAYER}-deconvnet.parquet"))
 
 
+def focusing(place: Place) -> None:
+    said = told("focus", "--run", place.run, "--most", "1")
+    assert said["most"] == 1 and said["run"] == str(place.run)
+    rows = pd.read_parquet(place.run / "exemplars")
+    assert rows.focus_left.notna().sum() == said["found"] and not rows.focus_left[rows["rank"] > 0].notna().any()
+
+
+def checking(place: Place) -> None:
+    assert pd.read_parquet(place.run / "exemplars").crop_activation.isna().all(), "only when asked for"
+    said = told("check", "--run", place.run, "--most", "2")
+    rows = pd.read_parquet(place.run / "exemplars")
+    assert said["checked"] == rows.crop_activation.notna().sum() == (rows["rank"] < 2).sum()
+
+
 def faceting(place: Place) -> None:
     pytest.importorskip("sklearn", reason="needs the extra facets")
     said = told("facets", "--run", place.run, "--units", "0-1")
@@ -123,9 +138,10 @@ def listing(place: Place) -> None:
     assert result.stderr == "" and [row["layer"] for row in json.loads(result.stdout)][-1] == "classifier"
 
 
-@pytest.mark.parametrize(
-    "check", [mining, drawing, viewing, faceting, scoring, comparing, sharding, inspecting, exporting, listing]
-)
+CHECKS = [mining, drawing, viewing, focusing, checking, faceting, scoring, comparing, sharding, inspecting, exporting]
+
+
+@pytest.mark.parametrize("check", [*CHECKS, listing])
 def test_a_script_reads_one_json_object_and_nothing_else(place: Place, check: Callable[[Place], None]) -> None:
     threads = torch.get_num_threads()
     check(place)

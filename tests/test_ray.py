@@ -267,8 +267,8 @@ def test_effective_fields_measured_on_a_cluster_have_the_bytes_of_this_process(e
     layers = traced.choose("block4.relu,classifier")
     mine(dataset, network, traced, layers, tmp_path / "here", CPU, MineSettings(Keep(topk=3)))
     shutil.copytree(tmp_path / "here", tmp_path / "there")
-    focus_run(tmp_path / "here", dataset, network, traced, layers, LocalEngine(CPU), most=3)
-    record = focus_run(tmp_path / "there", dataset, network, traced, layers, engine, most=3)
+    focus_run(tmp_path / "here", dataset.by_number, network, traced, layers, LocalEngine(CPU), most=3)
+    record = focus_run(tmp_path / "there", dataset.by_number, network, traced, layers, engine, most=3)
     assert record["focus"]["measured"] == 3 * (80 + 32)
     assert tables_of(tmp_path / "there") == tables_of(tmp_path / "here")
 

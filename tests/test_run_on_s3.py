@@ -85,7 +85,7 @@ def whole_run(dataset: Dataset, run: Path) -> Run:
     layers = traced.choose("stem.*,classifier")
     mine(dataset, network, traced, layers, run, CPU, MineSettings(Keep(topk=4), workers=1))
     find_neighbors(run)
-    focus_run(run, dataset, network, traced, layers, LocalEngine(CPU, 1), most=2)
+    focus_run(run, dataset.by_number, network, traced, layers, LocalEngine(CPU, 1), most=2)
     visualize_run(run, network, traced, layers[:1], find_preset("default"), CPU)
     opened = open_run(run)
     names = [layer.name for layer in layers]

@@ -49,6 +49,11 @@ class Dataset:
     nbytes: int = 0
 
     @property
+    def by_number(self) -> dict[int, Shard]:
+        """Its shards by number."""
+        return {shard.number: shard for shard in self.shards}
+
+    @property
     def about(self) -> int:
         """How many samples there are, or may be by the bytes of the tars and the size of ImageNet's images."""
         return self.samples if self.samples is not None else self.nbytes // _BYTES_AN_IMAGE

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.datasets.sources import Dataset
+from pipeline.datasets.shards import Shard
 from pipeline.engines.engine import Engine
 from pipeline.exemplars.effective_field import EffectiveField, Focus, is_wide
 from pipeline.exemplars.exemplar_parts import ExemplarPart, exemplar_parts, first_exemplars
@@ -28,12 +28,12 @@ from schemas.exemplars import EXEMPLARS, FOCUS
 
 MOST = 9
 """Exemplars of a unit that are measured unless something else is said."""
-_OTHERWISE = "leave the effective fields out with --focus 0"
+_OTHERWISE = "leave the focus out"
 
 
 def focus_run(
     run: Path,
-    dataset: Dataset,
+    shards: Mapping[int, Shard],
     network: Network,
     traced: Traced,
     layers: Sequence[Layer],
@@ -44,11 +44,11 @@ def focus_run(
     """Writes the focus columns of the exemplars tables of a mined run; returns the run's record.
 
     Measured are the first `most` exemplars of each unit of those `layers` whose field is larger than half of the
-    network's input in height or width. `layers` are those that were mined, `dataset` what they were mined over.
+    network's input in height or width. `layers` are such as were mined, `shards` the dataset's by number.
     Parts that an interrupted call had finished are kept. Raises `UserError` if an image has changed since the scan
     or the run cannot be written.
     """
-    return _Focusing(run, dataset, Subject(network, traced, layers), engine, progress, most).carry_out()
+    return _Focusing(run, shards, Subject(network, traced, layers), engine, progress, most).carry_out()
 
 
 class _Focusing(ExemplarStage[ExemplarPart, list[Focus]]):
@@ -56,10 +56,10 @@ class _Focusing(ExemplarStage[ExemplarPart, list[Focus]]):
     title = "Measuring focus", "exemplars"
 
     def __init__(
-        self, run: Path, dataset: Dataset, subject: Subject, engine: Engine, progress: Progress, most: int
+        self, run: Path, shards: Mapping[int, Shard], subject: Subject, engine: Engine, progress: Progress, most: int
     ) -> None:
         super().__init__(("focus",), run, subject, engine, progress, {"most": most, "percent": PERCENT})
-        self.subject, self.dataset, self.most = subject, dataset, most
+        self.subject, self.shards, self.most = subject, shards, most
         self.work: KernelWork[Focus] = KernelWork(subject, EffectiveField, "effective fields", _OTHERWISE)
 
     def in_place(self, about: dict[str, Any]) -> bool:
@@ -83,10 +83,9 @@ class _Focusing(ExemplarStage[ExemplarPart, list[Focus]]):
 
     def parts(self) -> Iterator[ExemplarPart]:
         images = read_rows(self.run / "images.parquet")
-        shards = {shard.number: shard for shard in self.dataset.shards}
         for number, rows in self.wanted.items():
             size = self.work.kernel_size(number, self.engine.here, self.engine.memory)
-            yield from exemplar_parts(number, self.fields[self.layers[number].name], size, rows, images, shards)
+            yield from exemplar_parts(number, self.fields[self.layers[number].name], size, rows, images, self.shards)
 
     def rows(self, part: ExemplarPart, found: list[Focus]) -> list[dict[str, Any]]:
         return [_row(focus) for focus in found]
