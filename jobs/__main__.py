@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 import os
@@ -9,8 +10,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from importlib import metadata
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -44,15 +47,51 @@ _STOPPED = "interrupted. What was done is kept: the same command goes on from th
 
 def application(commands: Iterable[str] = COMMANDS) -> typer.Typer:
     """The command line with the given commands, whose modules it imports."""
-    app = typer.Typer(
-        add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
-        help="What does each unit of a vision network respond to? Mines a dataset for it.",
-    )  # fmt: skip
-    app.callback()(lambda: None)
+    app = _nothing_yet()
     for command in commands:
         name = command.replace("-", "_")
         app.command(command)(_spoken(getattr(importlib.import_module(f"jobs.{name}"), name)))
     return app
+
+
+def overview() -> typer.Typer:
+    """The command line with what every command is for, read from its file, which takes no import."""
+    app = _nothing_yet()
+    for command in COMMANDS:
+        app.command(command, help=_told(command.replace("-", "_")))(lambda: None)
+    return app
+
+
+def _nothing_yet() -> typer.Typer:
+    app = typer.Typer(
+        add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
+        help="What does each unit of a vision network respond to? Mines a dataset for it.",
+    )  # fmt: skip
+
+    @app.callback()
+    def _(
+        version: Annotated[
+            bool, typer.Option("--version", help="Say which version this is.", is_eager=True, callback=_say_version)
+        ] = False,
+    ) -> None: ...
+
+    return app
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            print(f"actmine {metadata.version('actmine')}")
+        except metadata.PackageNotFoundError:
+            print("actmine, from a checkout that is not installed")
+        raise typer.Exit
+
+
+def _told(name: str) -> str:
+    """The docstring of a command."""
+    file = ast.parse(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8"))
+    functions = (node for node in file.body if isinstance(node, ast.FunctionDef) and node.name == name)
+    return ast.get_docstring(next(functions)) or ""
 
 
 def _spoken(command: Callable[..., Any]) -> Callable[..., None]:
@@ -92,7 +131,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, _stop)
     asked = [word for word in sys.argv[1:2] if word in COMMANDS]
     try:
-        app = application(asked or COMMANDS)
+        app = application(asked) if asked else overview()
     except KeyboardInterrupt:  # seconds of imports
         fail(_STOPPED)
         os._exit(INTERRUPTED)
