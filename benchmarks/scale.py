@@ -35,7 +35,7 @@ from schemas.images import IMAGES
 from schemas.pictures import PICTURES
 from schemas.shards import SHARDS
 
-K = 100
+K, MANY = 100, 1_281_167
 LAYERS, UNITS, EXEMPLARS_EACH, MEMBERS = 26, 1000, 50, 50_000
 BAR_MS = 50
 _WHOLE, _REDUCED = (500, 375), (341, 256)
@@ -47,7 +47,7 @@ def main() -> None:
     torch.set_num_threads(usable_cores())
     print(f"{date.today()}  {usable_cores()} cores")
     for units, blocks in ((30_000, 5), (1_000_000, 2)):
-        seconds, most = merging(units, blocks), most_blocks(units, Keep(K))
+        seconds, most = merging(units, blocks), most_blocks(units, Keep(K), MANY)
         print(
             f"merge {units:,} units, k = {K}: {seconds:.2f} s a block, "
             f"{seconds * most / 60:.1f} minutes for {most:,} blocks, {units * K * 12 / 1e6:,.0f} MB of top-k in each"

@@ -390,10 +390,12 @@ def test_workers_with_another_installation_are_refused_by_name():
 
 
 def test_a_very_wide_run_gets_fewer_blocks_so_that_states_fit_on_a_disk():
-    assert most_blocks(1_000, Keep()) == 1024
-    wide = most_blocks(26_000, Keep(bands=(50.0,)))
+    many = 1_281_167
+    assert most_blocks(1_000, Keep(), many) == 1024
+    wide = most_blocks(26_000, Keep(bands=(50.0,)), many)
     assert LEAST_BLOCKS < wide < 1024 and wide * bytes_of_a_block(26_000, Keep(bands=(50.0,))) <= STATE_BYTES
-    assert most_blocks(10**7, Keep(1000)) == LEAST_BLOCKS
+    assert most_blocks(10**7, Keep(1000), many) == LEAST_BLOCKS
+    assert most_blocks(26_000, Keep(), 50_000) < most_blocks(26_000, Keep(), many), "states are a part of the images"
 
 
 def test_without_ray_there_is_a_sentence_and_all_else_works():

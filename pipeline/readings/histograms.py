@@ -36,7 +36,20 @@ class Histograms:
         return units <= cls.MOST_UNITS
 
     def __init__(self, units: int, device: torch.device | str = "cpu") -> None:
-        self.counts = torch.zeros((units, BUCKETS), dtype=self.KIND, device=device)
+        self.units = units
+        self._counts: Tensor | None = torch.zeros((units, BUCKETS), dtype=self.KIND, device=device)
+        self._state: dict[str, Tensor] | None = None
+
+    @property
+    def counts(self) -> Tensor:
+        """How many images fell into each bucket, `[U, BUCKETS]`; made of a state that was read when first asked for."""
+        if self._counts is None:
+            state = self._state or {}
+            device = state["rows"].device
+            self._counts = torch.zeros((self.units, BUCKETS), dtype=self.KIND, device=device)
+            unit = torch.arange(self.units, device=device).repeat_interleave(state["rows"])
+            self._counts[unit, state["buckets"].to(torch.int64)] = state["counts"]
+        return self._counts
 
     def update(self, readings: Readings, seen: Seen) -> None:
         """Takes in one batch: `readings` `[B, U]`."""
@@ -44,7 +57,7 @@ class Histograms:
 
     def merge(self, other: Self) -> None:
         """Takes in what another saw of other images."""
-        self.counts = self.counts + other.counts
+        self._counts, self._state = self.counts + other.counts, None
 
     def shift(self, images: int) -> None:
         """Histograms know no image numbers."""
@@ -55,34 +68,36 @@ class Histograms:
 
     def state(self) -> dict[str, Tensor]:
         """The buckets that are not empty: `rows`, how many each unit has, their `buckets` and `counts`, in order."""
-        there = self.counts > 0
-        buckets = there.nonzero()[:, 1].to(torch.int16)
-        return {"rows": there.sum(1, dtype=torch.int32), "buckets": buckets, "counts": self.counts[there]}
+        if self._state is None:
+            there = self.counts > 0
+            unit, bucket_of = there.nonzero(as_tuple=True)
+            rows = there.sum(1, dtype=torch.int32)
+            return {"rows": rows, "buckets": bucket_of.to(torch.int16), "counts": self.counts[unit, bucket_of]}
+        return dict(self._state)
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> Self:
         """The accumulator whose `state` it was."""
-        units = len(state["rows"])
-        self = cls(units, state["rows"].device)
-        unit = torch.arange(units, device=state["rows"].device).repeat_interleave(state["rows"])
-        self.counts[unit, state["buckets"].to(torch.int64)] = state["counts"]
+        self = cls(0, state["rows"].device)
+        self.units, self._counts, self._state = len(state["rows"]), None, dict(state)
         return self
 
     def _count(self, activations: Tensor, complete: bool) -> None:
         """Counts what is a number of `[B, U]`; all are where they are `complete`."""
+        counts, self._state = self.counts, None
         if runs_triton(activations.device):
             from pipeline.readings.unit_kernels import count
 
-            count(self.counts, activations.contiguous())
+            count(counts, activations.contiguous())
             return
-        units = len(self.counts)
-        step = _UNITS_TOGETHER if self.counts.device.type == "cpu" else units
+        units = len(counts)
+        step = _UNITS_TOGETHER if counts.device.type == "cpu" else units
         for begin in range(0, units, max(step, 1)):
             part = activations[:, begin : begin + step].t().contiguous()
             ones = torch.ones_like(part, dtype=self.KIND)
             if not complete:
                 ones.masked_fill_(part.isnan(), 0)
-            self.counts[begin : begin + step].scatter_add_(1, bucket(part).to(torch.int64), ones)
+            counts[begin : begin + step].scatter_add_(1, bucket(part).to(torch.int64), ones)
 
 
 def quantiles(

@@ -45,4 +45,4 @@ class Positions(Histograms):
 
     def add(self, counted: Tensor) -> None:
         """Takes in the positions of a batch, integers `[U, BUCKETS]`."""
-        self.counts += counted
+        self._counts, self._state = self.counts + counted, None

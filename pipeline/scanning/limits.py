@@ -16,13 +16,18 @@ from pipeline.readings.reductions import NO_POSITIONS
 from pipeline.readings.sketches import Sketches
 
 STATE_BYTES = 32 << 30
+_LEAST_STATE_BYTES, _STATE_BYTES_AN_IMAGE = 4 << 30, 20_000  # committing them must not take longer than the scan
 """About how much the states of all blocks may take together; a run of very many units gets fewer blocks for it."""
 LEAST_BLOCKS = 32
 
 
-def most_blocks(units: int, keep: Keep) -> int:
-    """How many blocks a run of `units` units in all may have, so that their states stay below `STATE_BYTES`."""
-    return min(max(STATE_BYTES // state_bytes(units, keep), LEAST_BLOCKS), MOST_BLOCKS)
+def most_blocks(units: int, keep: Keep, images: int) -> int:
+    """How many blocks a run of `units` units over about so many `images` may have.
+
+    Their states stay below `STATE_BYTES`, and below some kilobytes an image where that is less.
+    """
+    room = min(max(images * _STATE_BYTES_AN_IMAGE, _LEAST_STATE_BYTES), STATE_BYTES)
+    return min(max(room // state_bytes(units, keep), LEAST_BLOCKS), MOST_BLOCKS)
 
 
 def settled(keep: Keep, units: int, images: int, local: bool) -> Keep:

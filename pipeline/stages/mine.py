@@ -165,7 +165,7 @@ class _Mining:
         self.network, self.layers = subject.network, subject.layers
         self.settings, self.how, self.progress, self.ledger, self.fields = settings, how, progress, ledger, fields
         units = sum(layer.units for layer in self.layers)
-        self.blocks = blocks_of(dataset, most_blocks(units, settings.keep))
+        self.blocks = blocks_of(dataset, most_blocks(units, settings.keep, dataset.about))
         self.words = dataset.label_words(self.network.categories)
         self.seconds: dict[str, float] = {}
 
