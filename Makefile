@@ -26,7 +26,7 @@ COMPILE ?= auto
 PRESET ?= default
 METHOD ?= deconvnet
 OTHER ?=
-VISUALIZE ?= 1
+VISUALIZE ?= auto
 UNITS ?=
 FORMAT ?= png
 GENERATOR ?=
@@ -60,7 +60,7 @@ mine: $(READY) ## mine DATASET with MODEL: tables, visualizations, sheets (the e
 	  --positions '$(POSITIONS)' --pictures '$(PICTURES)' \
 	  --run '$(RUN)' --device '$(DEVICE)' --engine '$(ENGINE)' --preset '$(PRESET)' --generator '$(GENERATOR)' \
 	  --precision '$(PRECISION)' --compile '$(COMPILE)' \
-	  $(if $(filter 0,$(VISUALIZE)),--no-visualize,--visualize) $(ARGS)
+	  $(if $(filter 0,$(VISUALIZE)),--no-visualize)$(if $(filter 1,$(VISUALIZE)),--visualize) $(ARGS)
 
 visualize: $(READY) ## draw units of RUN by PRESET: LAYERS=… UNITS=3,7,10-20; other units and presets stay
 	@$(JOBS) visualize --run '$(RUN)' --preset '$(PRESET)' --layers '$(LAYERS)' --units '$(UNITS)' \

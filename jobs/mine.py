@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -30,19 +31,22 @@ from jobs.options import (
 )  # fmt: skip
 from jobs.summary import show_summary
 from pipeline.ascent.facets import check_installed
+from pipeline.ascent.recipe import Preset
 from pipeline.datasets.sources import find_dataset
+from pipeline.engines.engine import Engine as Crew
 from pipeline.engines.ray import BLOCK_SECONDS
 from pipeline.exemplars.crops import SIDE, parse_pictures
-from pipeline.network.layers import Traced
-from pipeline.network.models import check_name, load_network
+from pipeline.network.layers import Layer, Traced
+from pipeline.network.models import Network, check_name, load_network
 from pipeline.network.weights import listed
 from pipeline.preprocessing.wishes import Wishes
 from pipeline.readings.keep import Keep, parse_bands, parse_maxima
 from pipeline.readings.sketches import LENGTH
 from pipeline.relations.neighbors import find_neighbors, sketch_length
-from pipeline.run import open_run
+from pipeline.run import Run, open_run
 from pipeline.sheets.write import write_overviews, write_sheets
 from pipeline.stages.check_crops import check_crops as check_mined_crops
+from pipeline.stages.drawing_plan import in_words, plan
 from pipeline.stages.exemplar_facets import facet_run
 from pipeline.stages.focus import focus_run
 from pipeline.stages.mine import MineSettings
@@ -149,7 +153,14 @@ def mine(
     channels: Channels = 0,
     preset: Annotated[str, typer.Option(help="Recipe of the visualizations.")] = "default",
     generator: Generator = "",
-    visualize: Annotated[bool, typer.Option(help="Draw every unit by gradient ascent.")] = True,
+    visualize: Annotated[
+        bool | None,
+        typer.Option(
+            "--visualize/--no-visualize",
+            help="Draw every unit by gradient ascent, or none. Default: all if that is estimated at ten minutes or "
+            "less, else the most selective of each layer.",
+        ),
+    ] = None,
     sheets: Annotated[
         bool, typer.Option(help=f"Draw overviews, and contact sheets of {SHEETS_A_LAYER} units of each layer.")
     ] = True,
@@ -238,10 +249,12 @@ def mine(
             view_run(folder, shards, network, traced, chosen, crew, display, most=views)
         if facets:
             facet_run(open_run(folder), network, traced, chosen, crew, display, shards=shards)
-        if visualize:
+        if visualize is not False:
+            run_now = open_run(folder)
+            some = None if visualize else _unasked(run_now, network, traced, chosen, recipe, crew, display)
             visualize_run(
-                folder, network, traced, chosen, recipe, crew.device, seed=seed, progress=display, engine=crew,
-                shards=shards,
+                folder, network, traced, chosen, recipe, crew.device, units=some, seed=seed, progress=display,
+                engine=crew, shards=shards,
             )  # fmt: skip
     mined = open_run(folder)
     if sheets:
@@ -251,3 +264,17 @@ def mine(
     show_summary(mined, display)
     if as_json:
         display.answer(run=folder, **mined.record)
+
+
+def _unasked(
+    run: Run, network: Network, traced: Traced, layers: list[Layer], recipe: Preset, crew: Crew, display: Display
+) -> Mapping[str, Sequence[int]] | None:
+    """The units that are drawn where nobody said which, None for all; says what is left out and how to draw it."""
+    drawn = plan(run, network, traced, layers, recipe, crew)
+    if drawn.units is not None:
+        some, every = sum(map(len, drawn.units.values())), sum(layer.units for layer in layers)
+        display.say(
+            f"Drawing {some:,} of {every:,} units, the most selective of each layer ({in_words(drawn.seconds)}). "
+            f"All would take about {in_words(drawn.whole)}: make visualize RUN={run.path} PRESET={recipe.name}"
+        )
+    return drawn.units

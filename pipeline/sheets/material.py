@@ -92,12 +92,20 @@ def method_of(run: Run, layer: str, wanted: str = "") -> str:
     return next(iter(methods_of(run.path, layer, [wanted] if wanted else METHODS)), "")
 
 
-def visualizations(run: Run, layer: str) -> Iterator[Cell] | None:
-    """Every unit's row with its visualization, or None where the layer has none at all."""
-    if not any(row["visualization"] for row in _units(run, layer, ["visualization"])):
+def visualizations(run: Run, layer: str, shown: Shown | None) -> Iterator[Cell] | None:
+    """Every unit's row with its visualization, or None where the layer has none at all.
+
+    Units that are not drawn come as `best_crops` has them, their rows with `crop`.
+    """
+    drawn = [row["visualization"] is not None for row in _units(run, layer, ["visualization"])]
+    if not any(drawn):
         return None
     units = _units(run, layer, ["unit", "activation_max", "visualization"])
-    return ((row, picture(row.pop("visualization"))) for row in units)
+    pictures = ((row, picture(row.pop("visualization"))) for row in units)
+    if all(drawn):
+        return pictures
+    both = zip(pictures, best_crops(run, layer, shown), strict=True)
+    return (one if one[1] is not None else ({**other[0], "crop": True}, other[1]) for one, other in both)
 
 
 def best_crops(run: Run, layer: str, shown: Shown | None) -> Iterator[Cell]:

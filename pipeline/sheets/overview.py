@@ -53,7 +53,8 @@ def _grid(cells: Sequence[tuple[Mapping[str, Any], Image.Image | None]], columns
         strongest = unit["activation_max"]
         fires = strongest is not None and strongest > 0
         block.put(image, left, top, cell, cell, "none" if fires else "never fires")
-        block.write(left, top + cell + 17, str(unit["unit"]), 15, cell * 0.5, INK if fires else GREY)
+        name = f"{unit['unit']} crop" if unit.get("crop") and image is not None else str(unit["unit"])
+        block.write(left, top + cell + 17, name, 15, cell * 0.5, INK if fires else GREY)
         note = number(strongest) if fires else "never fires" if image else ""
         block.write(left + cell, top + cell + 17, note, 13, cell * 0.75, GREY, "rs")
     return block

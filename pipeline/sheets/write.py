@@ -103,8 +103,8 @@ def write_overviews(
 ) -> list[Path]:  # fmt: skip
     """Writes `RUN/sheets/LAYER/overview.png` of each layer, and `overview-2.png`, … of a large one; returns the files.
 
-    `layers` are names or globs (empty: all). A layer without visualizations shows each unit's best crop instead, and
-    of it what is `shown`.
+    `layers` are names or globs (empty: all). Units without a visualization show their best crop, and of it what is
+    `shown`.
     Raises `UserError` for unknown layers, for a kind of file that cannot be made here and where nothing can be written.
     """
     _check(kind)
@@ -112,7 +112,7 @@ def write_overviews(
     written = []
     with progress.stage("overviews", len(chosen), "layers") as advance:
         for layer in chosen:
-            cells, what = visualizations(run, layer), "what each unit prefers"
+            cells, what = visualizations(run, layer, known), "what each unit prefers; crop: not drawn, its strongest"
             if cells is None:
                 cells, what = best_crops(run, layer, known), _HARDEST[known]
             units = int(run.layers.set_index("layer").loc[layer, "units"])
