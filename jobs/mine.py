@@ -240,6 +240,8 @@ def mine(
         written = mine_dataset(source, network, traced, chosen, folder, crew.device, settings, display, crew)
         if sketch_length(written):
             find_neighbors(folder, place, display)
+        if focus or check_crops or views or facets or visualize is not False:
+            display.say(f"All tables are there: make atlas RUN={folder} works from now on.")
         shards = source.by_number
         if focus:
             focus_run(folder, shards, network, traced, chosen, crew, display, focus)
