@@ -34,7 +34,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def words(dataset: Path, run: Path, *more: str) -> list[str]:
     return [
         "mine", "--dataset", str(dataset), "--model", "demo", "--layers", "stem.*,block1.*,block2.*", "--topk", "6",
-        "--workers", "1", "--device", "cpu", "--run", str(run), *more,
+        "--workers", "1", "--device", "cpu", "--check-crops", "9", "--run", str(run), *more,
     ]  # fmt: skip
 
 

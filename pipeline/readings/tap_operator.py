@@ -12,7 +12,10 @@ def reads_once(maps: Tensor) -> bool:
     return runs_triton(maps.device)
 
 
-@torch.library.custom_op("actmine::read_once", mutates_args=(), tags=(torch.Tag.flexible_layout,))
+_ANY_STRIDES = (torch.Tag.flexible_layout,) if hasattr(torch.Tag, "flexible_layout") else ()  # for compilers
+
+
+@torch.library.custom_op("actmine::read_once", mutates_args=(), tags=_ANY_STRIDES)
 def read_once(
     maps: Tensor, marks: Tensor | None = None, both: bool = False, sampled: bool = False, counted: bool = False
 ) -> list[Tensor]:
