@@ -25,7 +25,6 @@ from pipeline.network.models import load_network
 from pipeline.readings.keep import Keep
 from pipeline.relations.neighbors import find_neighbors
 from pipeline.run import open_run
-from pipeline.scanning.ledger import Ledger
 from pipeline.scanning.scan import BlockState
 from pipeline.stages.exemplar_facets import facet_run
 from pipeline.stages.focus import focus_run
@@ -185,18 +184,18 @@ def test_a_node_dies_in_mid_block_and_another_one_joins(cluster, tars, tmp_path,
     begun.mkdir()
     nodes = {node.node_id: node for node in cluster.worker_nodes}
     happened: list[str] = []
-    commit = Ledger.commit
 
-    def commit_and_kill(self, state):
-        commit(self, state)
-        under_way = [path.name.split("-")[1] for path in begun.glob("1-*")]
-        if not happened and under_way:
-            cluster.remove_node(nodes[under_way[0]], allow_graceful=False)
-            happened.extend([under_way[0], cluster.add_node(num_cpus=1).node_id])
+    class Deadly(RayEngine):
+        def map(self, work, items, tell):
+            for result in super().map(work, items, tell):
+                under_way = [path.name.split("-")[1] for path in begun.glob("1-*")]
+                if not happened and under_way:
+                    cluster.remove_node(nodes[under_way[0]], allow_graceful=False)
+                    happened.extend([under_way[0], cluster.add_node(num_cpus=1).node_id])
+                yield result
 
     monkeypatch.setattr("pipeline.stages.mine.ScanWork", lambda *parts: SlowScan(*parts, folder=begun))
-    monkeypatch.setattr(Ledger, "commit", commit_and_kill)
-    with RayEngine("cpu", worker_cores=1) as engine:
+    with Deadly("cpu", worker_cores=1) as engine:
         found = run_mine(tars, tmp_path / "run", engine)
         machine = engine.machine()
     assert found == wanted
