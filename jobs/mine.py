@@ -36,6 +36,7 @@ from pipeline.datasets.sources import find_dataset
 from pipeline.engines.engine import Engine as Crew
 from pipeline.engines.ray import BLOCK_SECONDS
 from pipeline.exemplars.crops import SIDE, parse_pictures
+from pipeline.exemplars.maps import MOST as MAPS
 from pipeline.network.layers import Layer, Traced
 from pipeline.network.models import Network, check_name, load_network
 from pipeline.network.weights import listed
@@ -145,6 +146,10 @@ def mine(
             "it does not show sharply; original, the file's own bytes; or none."
         ),
     ] = SIDE,
+    maps: Annotated[
+        int,
+        typer.Option(min=0, help="Exemplars of each unit whose activation map is kept, to show where it is active."),
+    ] = MAPS,
     resize: Resize = "",
     crop: Crop = "",
     interpolation: Interpolation = "",
@@ -235,7 +240,7 @@ def mine(
             f"The weights lack {listed(sorted(network.missing))}; the chosen layers do not need "
             f"{'it' if len(network.missing) == 1 else 'them'}."
         )
-    settings = MineSettings(keep, batch_size, workers, max_skipped, precision.value, compile, decoder.value, kept)
+    settings = MineSettings(keep, batch_size, workers, max_skipped, precision.value, compile, decoder.value, kept, maps)
     with workforce(engine, device, place, worker_cores, block_seconds, display, workers) as crew:
         written = mine_dataset(source, network, traced, chosen, folder, crew.device, settings, display, crew)
         if sketch_length(written):

@@ -43,6 +43,7 @@ def identity(
     how: Compute,
     decoder: str = "pillow",
     pictures: str = "",
+    maps: int = 0,
 ) -> dict[str, Any]:
     """Everything that the bytes of a scan's tables depend on; nothing else."""
     return {
@@ -60,6 +61,7 @@ def identity(
         "compiled": how.compiled,
         "decoder": decoder if decoder == "pillow" else f"{decoder} (not exact)",
         "pictures": pictures,
+        "maps": maps,
     }
 
 

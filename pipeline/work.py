@@ -20,8 +20,10 @@ from pipeline.datasets.batches import Batch, ahead, map_in_order
 from pipeline.datasets.sources import Block
 from pipeline.engines.engine import Tally, Tell, Workplace
 from pipeline.errors import UserError, first_line
-from pipeline.exemplars.crops import CropPart, cut_all
+from pipeline.exemplars.crops import CropPart
 from pipeline.exemplars.exemplar_parts import ExemplarPart, Kernel, input_pixels, kernels
+from pipeline.exemplars.maps import MapReader, MapSettings
+from pipeline.exemplars.winner_pass import cut_all
 from pipeline.network.layers import Layer, Traced
 from pipeline.network.subject import Subject
 from pipeline.preprocessing.images import Preprocessing
@@ -34,6 +36,7 @@ from pipeline.scanning.scan import BlockState, ScanSettings, scan
 REMOTE_READS = 16
 """Winners that are read at once from shards elsewhere: each is a request of its own, most of it waiting."""
 _MOST_LANES, _GPU_LANES = 16, 4
+_IMAGES_TOGETHER, _GPU_IMAGES_TOGETHER = 16, 64  # whose maps are read
 Found = TypeVar("Found")
 
 
@@ -73,17 +76,35 @@ class ScanWork:
 
 @dataclass(frozen=True, slots=True)
 class CropWork:
-    """What is kept of some winning images of a block, as an Arrow file in memory."""
+    """What is kept of some winning images of a block: Arrow files of pictures and of maps, in memory.
 
-    def open(self, at: Workplace) -> Callable[[Iterable[CropPart], Tell], Iterator[pa.Buffer]]:
-        """Needs nothing but threads."""
+    Images are preprocessed by `how` for their `maps`, if any are wanted. A batch of images has one CPU thread, and
+    cores compute batches of their own.
+    """
 
-        def buffers(parts: Iterable[CropPart], tell: Tell) -> Iterator[pa.Buffer]:
-            with ThreadPoolExecutor(max(at.cores, REMOTE_READS), thread_name_prefix="crop") as pool:
+    how: Preprocessing
+    maps: MapSettings | None = None
+
+    def open(self, at: Workplace) -> Callable[[Iterable[CropPart], Tell], Iterator[tuple[pa.Buffer, pa.Buffer]]]:
+        """Moves the network to the device, where maps are wanted."""
+        reader = MapReader(self.maps, at.device) if self.maps else None
+        together = _IMAGES_TOGETHER if at.device.type == "cpu" else _GPU_IMAGES_TOGETHER
+        lanes = min(at.cores, _MOST_LANES) if at.device.type == "cpu" else 1
+
+        def buffers(parts: Iterable[CropPart], tell: Tell) -> Iterator[tuple[pa.Buffer, pa.Buffer]]:
+            with (
+                ThreadPoolExecutor(max(at.cores, REMOTE_READS), thread_name_prefix="crop") as pool,
+                ThreadPoolExecutor(lanes, "maps", torch.set_num_threads, (1,)) as computing,
+            ):
                 for part in parts:
                     far = any(task.shard.remote for task in part.tasks)
-                    together = max(at.cores, REMOTE_READS) if far else at.cores
-                    yield cut_all(part.tasks, pool, together, lambda images: tell(Tally(images)))
+                    read = (pool, 2 * (max(at.cores, REMOTE_READS) if far else at.cores))
+                    with at.turn:
+                        kept = cut_all(
+                            part.tasks, self.how, read, reader, (computing, lanes + 1), together,
+                            lambda images: tell(Tally(images)),
+                        )  # fmt: skip
+                    yield kept
 
         return buffers
 

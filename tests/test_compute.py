@@ -191,6 +191,6 @@ def test_a_precision_that_a_device_does_not_have_is_a_sentence(monkeypatch):
     def refuse(self: nn.Module, pixels: torch.Tensor) -> None:
         raise RuntimeError("\"slow_conv2d_cpu\" not implemented for 'Half'")
 
-    monkeypatch.setattr("pipeline.scanning.compute._Whole.forward", refuse)
+    monkeypatch.setattr("pipeline.scanning.compute.Whole.forward", refuse)
     with pytest.raises(UserError, match=r"PRECISION=fp16 cannot be computed on cpu .*not implemented.*PRECISION=fp32"):
         Runner(tapped()[1], HOW, replace(Compute(CPU), precision="fp16"))

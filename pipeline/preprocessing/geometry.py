@@ -47,6 +47,14 @@ class WayBack:
         top, bottom = self._interval(1, box.top, box.bottom)
         return Box(left, top, right, bottom)
 
+    def point(self, axis: int, at: float) -> float:
+        """Where a point of the network's input lies in the original (pixels from the left, axis 0, or the top)."""
+        if self.how.followed:
+            lengths = self._sizes[axis]
+            for step, before, after in zip(self.how.steps[::-1], lengths[-2::-1], lengths[:0:-1], strict=True):
+                at = step.back(axis, at, before, after)
+        return at
+
     def _interval(self, axis: int, low: int, high: int) -> Interval:
         known = self._known.get((axis, low, high))
         if known is not None:

@@ -49,6 +49,10 @@ class Step:
         """Which of `before` many columns (`axis` 0) or rows (1) those of `found`, of `after` many, are made of."""
         return found
 
+    def back(self, axis: int, at: float, before: int, after: int) -> float:
+        """Where a point `at` (pixels; a pixel's middle is at its half) of `after` many columns or rows was before."""
+        return at
+
 
 @dataclass(frozen=True, slots=True)
 class Grey(Step):
@@ -123,6 +127,10 @@ class Resize(Step):
                 high -= 1
         return low, high
 
+    def back(self, axis: int, at: float, before: int, after: int) -> float:
+        """Larger or smaller by the ratio of both sizes."""
+        return at * before / after
+
 
 @dataclass(frozen=True, slots=True)
 class Crop(Step):
@@ -154,6 +162,10 @@ class Crop(Step):
         """The same pixels; of padding, those it repeats, or the nearest."""
         return _behind_padding(found, crop_offset(before, after), before, self.padding)
 
+    def back(self, axis: int, at: float, before: int, after: int) -> float:
+        """As much further on as the crop begins."""
+        return at + crop_offset(before, after)
+
 
 @dataclass(frozen=True, slots=True)
 class Pad(Step):
@@ -179,6 +191,10 @@ class Pad(Step):
     def origin(self, axis: int, found: Interval, before: int, after: int) -> Interval:
         """The same pixels; of padding, those it repeats, or the nearest."""
         return _behind_padding(found, -(self.left, self.top)[axis], before, self.padding)
+
+    def back(self, axis: int, at: float, before: int, after: int) -> float:
+        """As much less far as the border is wide."""
+        return at - (self.left, self.top)[axis]
 
 
 def _padded(image: Image.Image, borders: list[int], fill: int | tuple[int, ...], padding: str) -> Image.Image:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -69,7 +69,7 @@ class Runner:
         self._dtype = preprocessing.dtype
         shape = preprocessing.channels, *preprocessing.size
         normalize = Normalize(preprocessing, how.device)
-        whole = _Whole(network, normalize, PRECISIONS[how.precision], shape, how.device)
+        whole = Whole(network.network, normalize, PRECISIONS[how.precision], shape, how.device, fuses=True)
         self._network: Callable[..., tuple[Tensor, ...]] = whole.to(how.device)
         try:
             self._prepare(whole)
@@ -175,26 +175,30 @@ class Runner:
             raise UserError(f"{problem} ({type(error).__name__}: {first_line(error)}). {way_out}") from error
 
 
-class _Whole(nn.Module):
-    """Normalization, cast and network in one module, so that they are compiled together."""
+class Whole(nn.Module):
+    """Normalization, cast and network in one module, so that they are compiled together.
+
+    `fuses`: in low precision on a GPU taps are fused with what they follow.
+    """
 
     def __init__(
         self,
-        network: TappedNetwork,
+        network: nn.Module,
         normalize: Normalize,
         precision: torch.dtype,
         input_shape: tuple[int, int, int],
         device: torch.device,
+        fuses: bool = False,
     ) -> None:
         super().__init__()
         # Ascent goes on with the same parameters as they are.
-        part = network.network if precision is torch.float32 else copy.deepcopy(network.network).to(precision)
-        if precision is not torch.float32 and runs_triton(device):
+        part = network if precision is torch.float32 else copy.deepcopy(network).to(precision)
+        if fuses and precision is not torch.float32 and runs_triton(device):
             part = fused(part, input_shape)
         self.network = part.to(memory_format=torch.channels_last)
         self.normalize, self.precision = normalize, precision
 
-    def forward(self, pixels: Tensor, *marks: Tensor) -> tuple[Tensor, ...]:
-        """What taps read (see `Readings`) of network pixels `[B, H, W, C]`, perhaps with their marks `[B]`."""
-        readings: tuple[Tensor, ...] = self.network(self.normalize(pixels).to(self.precision), *marks)
+    def forward(self, pixels: Tensor, *marks: Tensor) -> Any:
+        """What is read (by taps: see `Readings`) of network pixels `[B, H, W, C]`, perhaps with their marks `[B]`."""
+        readings = self.network(self.normalize(pixels).to(self.precision), *marks)
         return readings

@@ -19,7 +19,10 @@ from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
 from pipeline.exemplars.crops import NONE, SIDE, CropPart, crop_parts
 from pipeline.exemplars.exemplars import Rows, exemplar_rows
+from pipeline.exemplars.maps import MOST as MAPS
+from pipeline.exemplars.maps import MapSettings, asked_of
 from pipeline.exemplars.winners import winners
+from pipeline.network.grids import Grid, grids
 from pipeline.network.layers import Layer, Traced
 from pipeline.network.models import Network
 from pipeline.network.subject import Subject
@@ -37,6 +40,7 @@ from pipeline.scanning.merge import Merged, merge
 from pipeline.scanning.scan import ScanSettings
 from pipeline.storage.files import alone, is_local, remove_files, write_bytes
 from pipeline.storage.parquet import write_table
+from pipeline.tables.map_tables import MapTables
 from pipeline.tables.mined_tables import MinedTables, matrix_images
 from pipeline.tables.picture_tables import write_pictures
 from pipeline.work import CropWork, ScanWork
@@ -51,7 +55,8 @@ class MineSettings:
 
     `batch_size` 0 is what suits the device, `workers` 0 one for each usable core. `precision` is one of
     `compute.PRECISIONS`; `compile` is 1, 0 or auto, see `compiling.decide`; `decoder` is pillow or nvjpeg; `pictures`
-    is what is kept of winning images, see `crops.parse_pictures`.
+    is what is kept of winning images, see `crops.parse_pictures`; `maps` of how many first exemplars of each unit the
+    activation map is.
     """
 
     keep: Keep = field(default_factory=Keep)
@@ -62,6 +67,7 @@ class MineSettings:
     compile: str = "auto"
     decoder: str = "pillow"
     pictures: str = SIDE
+    maps: int = MAPS
 
 
 def mine(
@@ -98,7 +104,9 @@ def mine(
     how = Compute(device, settings.precision, False, settings.batch_size or default_batch_size(device))
     here = isinstance(engine, LocalEngine)
     how = decide(settings.compile, tapped, network.preprocessing, how, dataset.about, begun(run), progress, here)
-    known = record.identity(dataset, network, layers, settings.keep, how, settings.decoder, settings.pictures)
+    known = record.identity(
+        dataset, network, layers, settings.keep, how, settings.decoder, settings.pictures, settings.maps
+    )
     written = _mined(run, Ledger(run, known), progress)
     if written is not None:
         return written
@@ -135,6 +143,7 @@ def _clear(ledger: Ledger) -> None:
     ledger.clear("block-*")
     ledger.clear("maxima-*")
     ledger.clear("pictures-*")
+    ledger.clear("maps-*")
 
 
 def _check_weights(network: Network, tapped: TappedNetwork) -> None:
@@ -167,6 +176,7 @@ class _Mining:
         units = sum(layer.units for layer in self.layers)
         self.blocks = blocks_of(dataset, most_blocks(units, settings.keep, dataset.about))
         self.words = dataset.label_words(self.network.categories)
+        self.grids: dict[str, Grid] = grids(subject.traced, self.layers) if settings.maps else {}
         self.seconds: dict[str, float] = {}
 
     def go(self, known: dict[str, Any]) -> dict[str, Any]:
@@ -243,38 +253,52 @@ class _Mining:
                 "Mend them, or say the same again with a larger --max-skipped."
             )
 
-    def _cut(self, merged: Merged, rows: Rows) -> list[Path]:
+    def _cut(self, merged: Merged, rows: Rows) -> list[tuple[Path, Path]]:
+        """One look at each winning image; returns the files of pictures and of maps of every part."""
         start = time.perf_counter()
-        folder, kept, followed = self.run / "state", self.settings.pictures, self.network.preprocessing.followed
-        if kept == NONE:
+        folder, its, how = self.run / "state", self.settings, self.network.preprocessing
+        on_grid = {
+            number: self.grids[layer.name] for number, layer in enumerate(self.layers) if layer.name in self.grids
+        }
+        if its.pictures == NONE and not on_grid:
             return []
-        before, paths = {path.name for path in folder.glob("pictures-*")}, dict[str, Path]()
-        with self.progress.stage("Keeping pictures", merged.images.num_rows, "images") as advance:
+        asked = asked_of(rows, self.subject, its.maps, its.keep.topk, on_grid) if on_grid else {}
+        work = CropWork(how, MapSettings(self.subject, self.how, on_grid) if on_grid else None)
+        before, paths = {path.name for path in folder.glob("*.arrow")}, dict[str, tuple[Path, Path]]()
+        images = merged.images.num_rows if its.pictures != NONE else len(asked)
+        with self.progress.stage(
+            "Keeping pictures and maps" if on_grid else "Keeping pictures", images, "images"
+        ) as advance:
 
             def todo() -> Iterator[CropPart]:
-                for part in crop_parts(self.blocks, merged, rows, kept, whole=not followed):
-                    paths[part.name] = folder / f"{part.name}-{self.ledger.fingerprint}.arrow"
-                    if paths[part.name].name in before:
+                for part in crop_parts(self.blocks, merged, rows, its.pictures, not how.followed, asked):
+                    names = [f"{kind}-{part.name}-{self.ledger.fingerprint}.arrow" for kind in ("pictures", "maps")]
+                    paths[part.name] = folder / names[0], folder / names[1]
+                    if before.issuperset(names):
                         advance(len(part.tasks))
                     else:
                         yield part
 
-            for part, pictures in self.engine.map(CropWork(), todo(), lambda tally: advance(tally.done)):
-                write_bytes(paths[part.name], pictures.to_pybytes())
+            for part, kept in self.engine.map(work, todo(), lambda tally: advance(tally.done)):
+                for path, buffer in zip(paths[part.name], kept, strict=True):
+                    write_bytes(path, buffer.to_pybytes())
         self.seconds["pictures"] = time.perf_counter() - start
         return list(paths.values())
 
-    def _write_tables(self, merged: Merged, rows: Rows, pictures: Sequence[Path]) -> None:
+    def _write_tables(self, merged: Merged, rows: Rows, kept: Sequence[tuple[Path, Path]]) -> None:
         start = time.perf_counter()
         for made in ("visualizations", "labels", "matches"):  # of what was mined here before
             remove_files((self.run / made).glob("*.parquet"))
         stage = self.progress.stage("Writing tables", len(self.layers), "layers")
         with opened(merged.maxima) as matrix, stage as advance:
             tables = MinedTables(self.run, self.layers, self.fields, merged, rows, self.words, matrix)
-            write_pictures(self.run, pictures)
+            write_pictures(self.run, [] if self.settings.pictures == NONE else [pictures for pictures, _ in kept])
+            how, map_files = self.network.preprocessing, [maps for _, maps in kept]
+            maps = MapTables(self.run, self.fields, self.grids, merged, rows, how, map_files)
             tables.write_lists()
             for layer in self.layers:
                 tables.write_layer(layer)
+                maps.write_layer(layer, tables.first_unit[layer.name])
                 advance(1)
         self.seconds["tables"] = time.perf_counter() - start
 
