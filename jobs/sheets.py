@@ -32,6 +32,9 @@ def sheets(
         typer.Option(help="Below large crops what of them drives the unit, where `make views` projected them."),
     ] = True,
     method: Annotated[str, typer.Option(help="Which views: deconvnet or guided. Default: whichever there are.")] = "",
+    maps: Annotated[
+        bool, typer.Option(help="Heat maps over large crops and their whole images: where the unit is active.")
+    ] = True,
     grids: Annotated[
         bool, typer.Option(help="Also views of units beside the patches they are of, as Zeiler and Fergus drew them.")
     ] = False,
@@ -82,6 +85,7 @@ def sheets(
             shown=field,
             views=views,
             method=method,
+            maps=maps,
             look=look,
             kind=kind,
             progress=display,

@@ -17,11 +17,13 @@ from PIL import Image
 from pipeline.checked_record import Record, checked, parsed
 from pipeline.datasets.shards import Place, Shard, read_bytes
 from pipeline.errors import UserError, first_line, near_matches
-from pipeline.exemplars.pictures import GONE, Original, Pictures
+from pipeline.exemplars.heat import ActivationMap, heat
+from pipeline.exemplars.pictures import GONE, Original, Pictures, box_of
 from pipeline.preprocessing.images import decode
 from pipeline.readings.keep import BOTTOM, TOP, band_name
 from pipeline.storage.files import is_local, local_copy, run_folder, safe_name, table_file
 from pipeline.storage.parquet import parquet_file, read_rows
+from schemas.maps import MAPS
 from schemas.views import VIEWS
 
 _READ_AT_ONCE = 16
@@ -196,6 +198,31 @@ class Run:
                 raise UserError(f"{self.path} has no layer {layer!r}.{near_matches(layer, self.layers['layer'])}")
             return VIEWS.empty_table().to_pandas()
         return self._rows("views", f"{layer}-{method}", unit)
+
+    def maps(self, layer: str, unit: int | None = None) -> pd.DataFrame:
+        """The activation maps of one unit's first exemplars (or of a whole layer's); none where there are none.
+
+        Raises `UserError` for a layer that the run does not have.
+        """
+        if not table_file(self.path, "maps", layer).is_file():
+            if layer not in set(self.layers["layer"]):
+                raise UserError(f"{self.path} has no layer {layer!r}.{near_matches(layer, self.layers['layer'])}")
+            return MAPS.empty_table().to_pandas()
+        return self._rows("maps", layer, unit)
+
+    def heat(self, row: Mapping[str, Any], whole: bool = True) -> Image.Image | None:
+        """Where in its image an exemplar, a row of `exemplars`, makes its unit active: a heat map over the whole image,
+        or over what `crop` shows. None where the run holds no map, its place is not known, or there is no picture.
+        """
+        found = self.maps(row["layer"], int(row["unit"]))
+        found = found[(found["rank"] == row["rank"]) & (found["image_id"] == row["image_id"])]
+        activations = ActivationMap.of(found.iloc[0].to_dict()) if len(found) else None
+        if activations is None or activations.place is None:
+            return None
+        image_id = int(row["image_id"])
+        shown = self.picture(image_id) if whole else self.crop(row)
+        box = (0, 0, *self.place_of(image_id).size) if whole else box_of(row)
+        return None if shown is None else heat(shown, box, activations)
 
     def neighbors(self, layer: str, unit: int | None = None) -> pd.DataFrame:
         """The units of the run most alike one of a layer (or all of them), best first; none without variance.

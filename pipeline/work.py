@@ -23,7 +23,7 @@ from pipeline.errors import UserError, first_line
 from pipeline.exemplars.crops import CropPart
 from pipeline.exemplars.exemplar_parts import ExemplarPart, Kernel, input_pixels, kernels
 from pipeline.exemplars.maps import MapReader, MapSettings
-from pipeline.exemplars.winner_pass import cut_all
+from pipeline.exemplars.winner_pass import WinnerPass
 from pipeline.network.layers import Layer, Traced
 from pipeline.network.subject import Subject
 from pipeline.preprocessing.images import Preprocessing
@@ -96,14 +96,12 @@ class CropWork:
                 ThreadPoolExecutor(max(at.cores, REMOTE_READS), thread_name_prefix="crop") as pool,
                 ThreadPoolExecutor(lanes, "maps", torch.set_num_threads, (1,)) as computing,
             ):
+                look = WinnerPass(self.how, reader, together, pool, computing, lanes)
                 for part in parts:
                     far = any(task.shard.remote for task in part.tasks)
-                    read = (pool, 2 * (max(at.cores, REMOTE_READS) if far else at.cores))
+                    most = 2 * (max(at.cores, REMOTE_READS) if far else at.cores)
                     with at.turn:
-                        kept = cut_all(
-                            part.tasks, self.how, read, reader, (computing, lanes + 1), together,
-                            lambda images: tell(Tally(images)),
-                        )  # fmt: skip
+                        kept = look(part.tasks, most, lambda images: tell(Tally(images)))
                     yield kept
 
         return buffers

@@ -4,11 +4,15 @@ import pyarrow as pa
 
 from schemas.fields import field, table
 
+PLACE = ("map_left", "map_top", "map_right", "map_bottom")
+"""The columns of where a map lies in its image."""
+
 # fmt: off
 MAPS = table(
     field("layer", pa.string(), "name of the layer"),
     field("unit", pa.int32(), "number of the unit within its layer (channel), from 0"),
     field("rank", pa.int32(), "the exemplar's rank in exemplars/"),
+    field("band", pa.string(), "top: it is among those that drive the unit hardest; bottom: among those with the most negative activation"),
     field("image_id", pa.int64(), "number of its image in the whole dataset"),
     field("height", pa.int32(), "rows of the map as it is kept"),
     field("width", pa.int32(), "columns of the map as it is kept"),

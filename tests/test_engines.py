@@ -38,7 +38,8 @@ from pipeline.engines.schedule import (
     Told,
 )
 from pipeline.errors import UserError
-from pipeline.exemplars.crops import KEPT, CutTask, _in_parts, cut, cut_all
+from pipeline.exemplars.crops import KEPT, CutTask, _in_parts
+from pipeline.exemplars.winner_pass import WinnerPass, cut
 from pipeline.network.layers import Traced
 from pipeline.network.models import load_network
 from pipeline.network.subject import Subject
@@ -50,7 +51,7 @@ from pipeline.scanning.compute import Compute, Runner
 from pipeline.scanning.limits import LEAST_BLOCKS, STATE_BYTES, most_blocks
 from pipeline.scanning.scan import ScanSettings, scan
 from pipeline.work import AscentWork, ScanWork
-from tests.making import image_tar
+from tests.making import SMALL, image_tar
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]
@@ -327,16 +328,18 @@ def test_pictures_come_in_bounded_parts_that_hold_everything_once(tmp_path, monk
         corner = random.integers(0, 15, (count, 2))
         boxes = np.concatenate([corner, corner + random.integers(2, 6, (count, 2))], 1).astype(np.int32)
         tasks.append(CutTask(number, shard, sample.place, (40, 30), boxes, 9))
-    whole = [kept for task in tasks for kept in cut(task)]
+    whole = [kept for task in tasks for kept in cut(task, SMALL).kept]
     assert {box is None for _, box, *_ in whole} == {True, False}
     monkeypatch.setattr("pipeline.exemplars.crops._BYTES_A_PART", 2000)
     parts = list(_in_parts(tasks))
     assert len(parts) > 5
     found = []
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as lane:
         for part in parts:
             counted: list[int] = []
-            table = pa.ipc.open_file(cut_all(part, pool, 2, counted.append)).read_all()
+            pictures, maps = WinnerPass(SMALL, None, 4, pool, lane, 1)(part, 2, counted.append)
+            assert not len(pa.ipc.open_file(maps).read_all())
+            table = pa.ipc.open_file(pictures).read_all()
             assert table.schema == KEPT and table.nbytes < 4000 and sum(counted) == len(part)
             for row in table.to_pylist():
                 box = None if row["left"] is None else tuple(row[side] for side in ("left", "top", "right", "bottom"))

@@ -14,7 +14,7 @@ _LONGEST = 100
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture of a unit: `kind` is visualization, crop, preset, facet, view or match; `marks` say which of these."""
+    """A picture of a unit: `kind` is visualization, crop, heat, preset, facet, view or match; `marks` say which."""
 
     layer: str
     unit: int

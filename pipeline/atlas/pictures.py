@@ -15,9 +15,11 @@ from pipeline.atlas.matches import Matches
 from pipeline.atlas.queries import Queries
 from pipeline.datasets.remote import is_remote
 from pipeline.exemplars.crops import encode
+from pipeline.exemplars.heat import ActivationMap, overlay
 from pipeline.exemplars.pictures import GONE
 from pipeline.storage.files import table_file
 from schemas.crops import BOX
+from schemas.maps import MAPS
 
 WHOLE_SIDE = 960
 """The longest side of a whole image on a page (pixels)."""
@@ -44,6 +46,8 @@ def stored_picture(queries: Queries, picture: Picture, matches: Matches | None =
     if picture.kind == "match":
         behind = matches.behind(picture) if matches else None
         return stored_picture(*behind) if behind else None
+    if picture.kind == "heat":
+        return _heat(queries, picture)
     if picture.kind not in _TABLES:
         return None
     table, column, names = _TABLES[picture.kind]
@@ -74,6 +78,16 @@ def _crop(queries: Queries, row: dict[str, Any]) -> bytes | None:
         return None
     image.thumbnail((WHOLE_SIDE, WHOLE_SIDE), Pillow.Resampling.LANCZOS)
     return encode(image)
+
+
+def _heat(queries: Queries, picture: Picture) -> bytes | None:
+    """The heat of an exemplar, to lie over its image."""
+    columns = [name for name in MAPS.names if name not in ("layer", "unit")]
+    rows = queries.reading.rows(table_file(queries.run.path, "maps", picture.layer), columns, picture.unit)
+    if rows is None or len(picture.marks) != 1:
+        return None
+    place = next(iter(_where(rows, {"rank": picture.marks[0]})), None)
+    return None if place is None else overlay(ActivationMap.of(rows.slice(place, 1).to_pylist()[0]))
 
 
 def _where(rows: pa.Table, marks: dict[str, str]) -> list[int]:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pipeline.atlas.catalogue import COLUMNS, OF_TILES, Catalogue, unit_of
 from pipeline.atlas.images import Images, named
 from pipeline.atlas.links import Picture
-from pipeline.atlas.records import Drawing, Exemplar, Layer, Neighbour, Share, Unit, UnitPage, View
+from pipeline.atlas.records import Drawing, Exemplar, Heat, Layer, Neighbour, Share, Unit, UnitPage, View
 from pipeline.errors import UserError
 from pipeline.readings.keep import BOTTOM, TOP
 from pipeline.run import Run, missing
@@ -26,6 +26,7 @@ from pipeline.storage.files import is_local, table_file
 from pipeline.storage.reading import Reading
 from schemas.crops import BOX
 from schemas.exemplars import EXEMPLARS, FOCUS
+from schemas.maps import PLACE
 
 MOST_LABELS = 12
 KEPT_BYTES = 256 << 20
@@ -125,7 +126,7 @@ class Queries:
         found = self.unit(layer, unit)
         if found is None:
             return None
-        exemplars = self._with_views(layer, unit, self.exemplars(layer, unit))
+        exemplars = self._with_views(layer, unit, self._with_heat(layer, unit, self.exemplars(layer, unit)))
         bands: dict[str, list[Exemplar]] = {}
         for each in exemplars:
             bands.setdefault(each.band, []).append(each)
@@ -189,6 +190,16 @@ class Queries:
                     picture = Picture(layer, unit, "view", (method, str(row["rank"])))
                     views.setdefault(row["rank"], []).append(View(method, picture))
         return [replace(each, views=tuple(views[each.rank])) if each.rank in views else each for each in exemplars]
+
+    def _with_heat(self, layer: str, unit: int, exemplars: list[Exemplar]) -> list[Exemplar]:
+        """With the maps of those that have one, where their place is known."""
+        found = {}
+        for row in self._of_unit("maps", layer, unit, ["rank", "image_id", *PLACE]):
+            left, top, right, bottom = (row[side] for side in PLACE)
+            if left is not None:
+                picture = Picture(layer, unit, "heat", (str(row["rank"]),))
+                found[row["rank"], row["image_id"]] = Heat(picture, left, top, right - left, bottom - top)
+        return [replace(each, heat=found.get((each.rank, each.image_id))) for each in exemplars]
 
     def _drawings(self, layer: str, unit: int) -> tuple[Drawing, ...]:
         columns = ["facet", "activation", "ratio", "rank"]

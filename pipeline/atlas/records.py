@@ -80,6 +80,18 @@ class Exemplar:
     size: tuple[int, int] | None
     facet: int | None = None
     views: tuple[View, ...] = ()
+    heat: Heat | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Heat:
+    """Where an exemplar makes its unit active: a `picture` to lie over its image from `left` and `top` on (pixels)."""
+
+    picture: Picture
+    left: float
+    top: float
+    width: float
+    height: float
 
 
 @dataclass(frozen=True, slots=True)

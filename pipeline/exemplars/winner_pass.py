@@ -66,61 +66,69 @@ def _kept(task: CutTask, image: Image.Image, data: bytes) -> list[Kept]:
     return [(task.image_id, None, task.size, data)]
 
 
-def cut_all(
-    tasks: Sequence[CutTask],
-    how: Preprocessing,
-    reading: tuple[ThreadPoolExecutor, int],
-    reader: MapReader | None,
-    computing: tuple[ThreadPoolExecutor, int],
-    together: int,
-    on_images: Callable[[int], None],
-) -> tuple[pa.Buffer, pa.Buffer]:
-    """What is kept of all `tasks`: Arrow files of `KEPT` and of maps, in memory, in the order of the tasks.
+class WinnerPass:
+    """Cuts images in threads of the pool `reading`, and shows them in those of `computing` to the `reader`, if any.
 
-    `reading` is who cuts and how many at once, `computing` who runs the `reader`, `together` images at a time.
+    Images are preprocessed by `how` and shown `together` many at a time; `lanes` is how many threads compute.
     """
-    pool, most = reading
-    lanes, lanes_most = computing
-    pictures, maps = pa.BufferOutputStream(), pa.BufferOutputStream()
-    cuts = map_in_order(lambda task: cut(task, how), tasks, pool, most)
 
-    def mapped(some: Sequence[Cut]) -> tuple[list[Kept], pa.RecordBatch | None]:
-        kept = [each for cut in some for each in cut.kept]
+    def __init__(
+        self,
+        how: Preprocessing,
+        reader: MapReader | None,
+        together: int,
+        reading: ThreadPoolExecutor,
+        computing: ThreadPoolExecutor,
+        lanes: int,
+    ) -> None:
+        self.how, self.reader, self.together = how, reader, together
+        self.reading, self.computing, self.lanes = reading, computing, lanes
+
+    def __call__(
+        self, tasks: Sequence[CutTask], most: int, on_images: Callable[[int], None]
+    ) -> tuple[pa.Buffer, pa.Buffer]:
+        """What is kept of all `tasks`: Arrow files of pictures and of maps, in memory, in the order of the tasks.
+
+        Up to `most` images are read at once.
+        """
+        pictures, maps = pa.BufferOutputStream(), pa.BufferOutputStream()
+        with pa.ipc.new_file(pictures, KEPT) as writer, pa.ipc.new_file(maps, KEPT_MAPS) as map_writer:
+
+            def kept() -> Iterator[list[Kept]]:
+                cuts = map_in_order(lambda task: cut(task, self.how), tasks, self.reading, most)
+                batches = _batched(cuts, self.together)
+                for some, found in map_in_order(self._shown, batches, self.computing, self.lanes + 1):
+                    on_images(len(some))
+                    if found is not None:
+                        map_writer.write_batch(found)
+                    yield [kept for cut in some for kept in cut.kept]
+
+            for some in _gathered(kept()):
+                writer.write_batch(_batch(some))
+        return pictures.getvalue(), maps.getvalue()
+
+    def _shown(self, some: Sequence[Cut]) -> tuple[Sequence[Cut], pa.RecordBatch | None]:
         shown = [cut.shown for cut in some if cut.shown is not None]
-        if reader is None or not shown:
-            return kept, None
-        return kept, reader(np.stack([pixels for _, pixels in shown]), [asked for asked, _ in shown])
-
-    with pa.ipc.new_file(pictures, KEPT) as writer, pa.ipc.new_file(maps, KEPT_MAPS) as map_writer:
-
-        def each() -> Iterator[list[Kept]]:
-            for kept, found in map_in_order(mapped, _counted(batched(cuts, together), on_images), lanes, lanes_most):
-                if found is not None:
-                    map_writer.write_batch(found)
-                yield kept
-
-        for some in _gathered(each()):
-            ids, boxes, sizes, data = zip(*some, strict=True)
-            columns = [
-                pa.array(ids, pa.int64()),
-                *(pa.array([box and box[side] for box in boxes], pa.int32()) for side in range(4)),
-                *(pa.array([size[side] for size in sizes], pa.int32()) for side in range(2)),
-                pa.array(data, pa.binary()),
-            ]
-            writer.write_batch(pa.record_batch(columns, KEPT))
-    return pictures.getvalue(), maps.getvalue()
+        if self.reader is None or not shown:
+            return some, None
+        return some, self.reader(np.stack([pixels for _, pixels in shown]), [asked for asked, _ in shown])
 
 
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def _batch(kept: Sequence[Kept]) -> pa.RecordBatch:
+    ids, boxes, sizes, data = zip(*kept, strict=True)
+    columns = [
+        pa.array(ids, pa.int64()),
+        *(pa.array([box and box[side] for box in boxes], pa.int32()) for side in range(4)),
+        *(pa.array([size[side] for size in sizes], pa.int32()) for side in range(2)),
+        pa.array(data, pa.binary()),
+    ]
+    return pa.record_batch(columns, KEPT)
+
+
+def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Items in lists of `size`, and of the rest."""
     source = iter(items)
     while some := list(islice(source, size)):
-        yield some
-
-
-def _counted(batches: Iterable[list[T]], on_images: Callable[[int], None]) -> Iterator[list[T]]:
-    for some in batches:
-        on_images(len(some))
         yield some
 
 

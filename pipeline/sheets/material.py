@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.compute as pc
 from PIL import Image
 
+from pipeline.exemplars.heat import ActivationMap
 from pipeline.exemplars.pictures import GONE
 from pipeline.exemplars.projection import METHODS
 from pipeline.run import Run, picture
@@ -69,6 +70,13 @@ def exemplars_with_views(run: Run, layer: str, unit: int, method: str) -> list[d
         for row in rows:
             row["view"] = by_rank.get((row["rank"], row["image_id"]))
     return rows
+
+
+def with_maps(run: Run, layer: str, unit: int, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A unit's exemplars, those that have one with their activation map as `map`; others with None."""
+    found = {(row["rank"], row["image_id"]): row for row in run.maps(layer, unit).to_dict("records")}
+    maps = [found.get((row["rank"], row["image_id"])) for row in rows]
+    return [{**row, "map": ActivationMap.of(its) if its else None} for row, its in zip(rows, maps, strict=True)]
 
 
 def with_crops(

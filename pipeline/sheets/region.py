@@ -9,9 +9,12 @@ from typing import Any
 
 from PIL import Image
 
+from pipeline.exemplars.heat import heat
 from pipeline.exemplars.pictures import scaled
 from pipeline.run import Run, picture
 from schemas.crops import BOX
+
+_FEW_CELLS = 3.5  # of a map: what is less shows nothing that its picture does not
 
 
 class Shown(StrEnum):
@@ -58,6 +61,17 @@ def view_picture(row: Mapping[str, Any], shown: Shown | None) -> Image.Image | N
     across, down = view.width / (box[2] - box[0]), view.height / (box[3] - box[1])
     left, top = floor((inner[0] - box[0]) * across), floor((inner[1] - box[1]) * down)
     return view.crop((left, top, ceil((inner[2] - box[0]) * across), ceil((inner[3] - box[1]) * down)))
+
+
+def heat_picture(row: Mapping[str, Any], shown: Shown | None) -> Image.Image | None:
+    """The same part of an exemplar with its heat map; None without one, or where it is but a few of its cells."""
+    crop, activations = region_picture(row, shown), row.get("map")
+    if crop is None or shown is None or activations is None or activations.place is None:
+        return None
+    box, place, size = region(row, shown), activations.place, activations.values.shape
+    across = (box[2] - box[0]) * size[1] / (place[2] - place[0])
+    down = (box[3] - box[1]) * size[0] / (place[3] - place[1])
+    return heat(crop, box, activations) if max(across, down) >= _FEW_CELLS else None
 
 
 def explanation(rows: Sequence[Mapping[str, Any]], shown: Shown | None) -> list[str]:

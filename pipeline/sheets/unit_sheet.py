@@ -9,9 +9,10 @@ from typing import Any
 from PIL import Image
 
 from pipeline.errors import UserError
+from pipeline.exemplars.heat import heat
 from pipeline.run import picture
 from pipeline.sheets.drawing import ACCENT, CONTENT, GREY, PAPER, Drawing, blank, column, header, notes, number, stacked
-from pipeline.sheets.region import Shown, explanation, region, region_picture, view_picture
+from pipeline.sheets.region import Shown, explanation, heat_picture, region, region_picture, view_picture
 from pipeline.sheets.unit_summary import facet_of, silent_summary, summary, words_of
 
 _GAP, _LARGE_GAP = 16, 24
@@ -82,7 +83,8 @@ def unit_sheet(
 
     `unit` is its row of the units table, `exemplars` its rows of the exemplars table by rank, `wholes` the images of
     the first few of them (None: no longer there), `about` up to two lines on the run, `shown` which part of each
-    (None: each is a whole image already). Exemplars with a `view`, made by `method`, show it below their crop.
+    (None: each is a whole image already). Exemplars with a `view`, made by `method`, show it below their crop, and
+    those with a `map` their heat map over it and over the whole image.
     """
     firing = [row for row in exemplars if row["activation"] > 0]
     if len(set(map(facet_of, firing))) == 1:
@@ -107,23 +109,38 @@ def _large(
     """The first few: crop, view, rank, activation and label, and the whole image with what is shown of it."""
     cell, height = look.large_cell, look.whole_height
     with_wholes = shown is not None and any(wholes[: len(firing)])
-    views = [view_picture(row, shown) for row in firing]
-    below = cell + (cell + 6 if any(views) else 0)
+    further = [
+        (rows, without)
+        for rows, without in (
+            ([view_picture(row, shown) for row in firing], "no view"),
+            ([heat_picture(row, shown) for row in firing], "no map"),
+        )
+        if any(rows)
+    ]
+    below = cell + (cell + 6) * len(further)
     block = blank(below + 50 + (height + 6 if with_wholes else 0))
-    for place, (row, view) in enumerate(zip(firing, views, strict=True)):
+    for place, row in enumerate(firing):
         left = column(place, look.across, cell)
         block.put(region_picture(row, shown), left, 0, cell, cell, "no crop")
-        if any(views):
-            block.put(view, left, cell + 6, cell, cell, "no view")
+        for number_of, (rows, without) in enumerate(further, start=1):
+            block.put(rows[place], left, number_of * (cell + 6), cell, cell, without)
         _caption(block, row, left, below, cell, 17, "rank ")
         if with_wholes:
             whole = wholes[place] if place < len(wholes) else None
             top = below + 56
-            image = whole.image if whole else None
+            image = _warmed(row, whole) if whole else None
             within = block.put(image, left, top, cell, height, "image not found")
             if whole and shown:
                 _outline(block, region(row, shown), whole, within, (left, top, left + cell, top + height))
     return block
+
+
+def _warmed(row: Mapping[str, Any], whole: Whole) -> Image.Image:
+    """A whole image with the heat of an exemplar in it, if there is a map."""
+    activations = row.get("map")
+    if activations is None or activations.place is None:
+        return whole.image
+    return heat(whole.image, (0, 0, whole.width, whole.height), activations)
 
 
 def _outline(block: Drawing, box: Sequence[int], whole: Whole, within: Sequence[int], mat: Sequence[int]) -> None:
@@ -178,6 +195,10 @@ def _legend(
         lines[0] += " The outline is that crop in its image."
     elif shown and large:
         lines.append("Whole images are not shown: the dataset is no longer where it was mined.")
+    if any(row.get("map") for row in large):
+        lines.append(
+            "Heat maps show where the unit is active, the brighter the more; darker margins are beyond its map."
+        )
     if any(row.get("view") for row in large):
         lines.append(
             f"Below the large crops: what of them drives the unit ({method}), signed, grey where nothing does."

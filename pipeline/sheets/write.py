@@ -21,6 +21,7 @@ from pipeline.sheets.material import (
     method_of,
     visualizations,
     with_crops,
+    with_maps,
 )
 from pipeline.sheets.overview import overview_pages
 from pipeline.sheets.raster import pixels
@@ -57,6 +58,7 @@ def write_sheets(
     shown: Shown = Shown.box,
     views: bool = True,
     method: str = "",
+    maps: bool = True,
     look: Look = Look(),
     kind: Format = Format.png,
     progress: Progress = Silent(),
@@ -65,9 +67,10 @@ def write_sheets(
 
     `layers` are names or globs (empty: all), `units` numbers (None: all), `most` keeps only so many of each layer:
     those that fire and have the highest label purity, then activation. `shown` is what crops show: the whole receptive
-    field, or its focus where that was measured; `views` by `method` (empty: whichever there are) go below them; `look`
-    says how many crops there are. A sheet whose original images have gone is drawn without them. Raises `UserError` for
-    unknown layers and units, for a kind of file that cannot be made here and where nothing can be written.
+    field, or its focus where that was measured; `views` by `method` (empty: whichever there are) and heat `maps` go
+    below them; `look` says how many crops there are. A sheet whose original images have gone is drawn without them.
+    Raises `UserError` for unknown layers and units, for a kind of file that cannot be made here and where nothing can be
+    written.
     """
     _check(kind)
     chosen = choose_units(run, choose_layers(run, layers), units, most)
@@ -79,7 +82,7 @@ def write_sheets(
 
     def draw(task: tuple[str, int]) -> Path:
         layer, unit = task
-        sheet = _sheet(run, layer, unit, wholes, known, methods[layer], look, kind is not Format.png)
+        sheet = _sheet(run, layer, unit, wholes, known, methods[layer], look, kind is not Format.png, maps)
         return _write(sheet, run, layer, str(unit), kind)
 
     # Decoding, resampling and encoding all let go of the interpreter, so threads are enough.
@@ -171,10 +174,12 @@ def _check(kind: Format) -> None:
 
 
 def _sheet(
-    run: Run, layer: str, unit: int, wholes: Wholes, shown: Shown | None, method: str, look: Look, sharp: bool
+    run: Run, layer: str, unit: int, wholes: Wholes, shown: Shown | None, method: str, look: Look, sharp: bool,
+    maps: bool,
 ) -> Drawing:  # fmt: skip
     row = run.units(layer, unit).iloc[0].to_dict()
     exemplars = with_crops(run, exemplars_with_views(run, layer, unit, method), shown, look.crops, sharp)
+    exemplars = with_maps(run, layer, unit, exemplars) if maps else exemplars
     firing = [exemplar["image_id"] for exemplar in exemplars[: look.large] if exemplar["activation"] > 0]
     whole = [wholes.of(image) for image in firing]
     return unit_sheet(row, exemplars, whole, about(run, layer, shown), shown, method, look)

@@ -18,10 +18,9 @@ from pipeline.receptive_fields.receptive_field import Axis, Field
 from pipeline.scanning.merge import Merged
 from pipeline.storage.files import remove_files, table_file
 from pipeline.storage.parquet import read_arrow, write_table
-from schemas.maps import MAPS
+from schemas.maps import MAPS, PLACE
 
 _ROWS_A_GROUP = 4096
-PLACE = ("map_left", "map_top", "map_right", "map_bottom")
 
 
 class MapTables:
@@ -65,6 +64,7 @@ class MapTables:
                 "layer": pa.array([layer.name] * count, pa.string()),
                 "unit": pa.array(self.rows.unit[row] - first),
                 "rank": pa.array(self.rows.rank[row]),
+                "band": pa.DictionaryArray.from_arrays(self.rows.band[row], list(self.rows.bands)).dictionary_decode(),
                 "image_id": pa.array(self.images[image]),
                 "cell_height": pa.array(np.full(count, cells(grid.height), np.int32)),
                 "cell_width": pa.array(np.full(count, cells(grid.width), np.int32)),

@@ -41,10 +41,16 @@
   let shown = 0;
   function stage(frame) {
     const [width, height] = numbers(frame.dataset.size);
-    const span = made("span", { class: Math.max(width, height) < 320 ? "stage little" : "stage" });
+    const span = made("span", { class: `stage${Math.max(width, height) < 320 ? " little" : ""}${frame.dataset.heat ? " heated" : ""}` });
     span.append(made("img", { src: frame.dataset.whole, alt: `the whole image ${frame.dataset.key}`, width, height }));
     const space = "http://www.w3.org/2000/svg";
     const drawing = made("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" }, space);
+    if (frame.dataset.heat) {
+      const [x, y, w, h] = numbers(frame.dataset.place);
+      const within = made("svg", { width, height }, space);
+      within.append(made("image", { class: "heat", href: frame.dataset.heat, x, y, width: w, height: h, preserveAspectRatio: "none" }, space));
+      drawing.append(within);
+    }
     for (const name of ["focus", "box"]) {
       const [left, top, right, bottom] = numbers(frame.dataset[name]);
       if (right !== undefined) drawing.append(made("rect", { class: name, x: left, y: top, width: Math.max(right - left, 1), height: Math.max(bottom - top, 1) }, space));
