@@ -138,7 +138,7 @@ def test_other_pictures_are_other_settings(folder, run, tmp_path):
 
 def test_any_number_of_workers_and_parts_gives_the_same_bytes(folder, run, tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.exemplars.crops._BYTES_A_PART", 40_000)
-    monkeypatch.setattr("pipeline.exemplars.crops._BYTES_A_BATCH", 9_000)
+    monkeypatch.setattr("pipeline.exemplars.winner_pass._BYTES_A_BATCH", 9_000)
     other = mined(folder, tmp_path / "other", workers=4)
     for name in ("pictures", "crops"):
         assert (other.path / f"{name}.parquet").read_bytes() == (run.path / f"{name}.parquet").read_bytes()
