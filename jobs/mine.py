@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from jobs.console import Display
 from jobs.finished import prepared, recipe_of, workforce
+from jobs.forecast import show_plan
 from jobs.options import (
     MODEL_HELP,
     WEIGHTS_HELP,
@@ -33,25 +35,27 @@ from jobs.summary import show_summary
 from pipeline.ascent.facets import check_installed
 from pipeline.ascent.recipe import Preset
 from pipeline.datasets.sources import find_dataset
-from pipeline.engines.engine import Engine as Crew
 from pipeline.engines.ray import BLOCK_SECONDS
 from pipeline.exemplars.crops import SIDE, parse_pictures
 from pipeline.exemplars.maps import MOST as MAPS
 from pipeline.network.layers import Layer, Traced
-from pipeline.network.models import Network, check_name, load_network
+from pipeline.network.models import check_name, load_network
 from pipeline.network.weights import listed
 from pipeline.preprocessing.wishes import Wishes
+from pipeline.progress import Progress, in_words
 from pipeline.readings.keep import Keep, parse_bands, parse_maxima
 from pipeline.readings.sketches import LENGTH
+from pipeline.record import note
 from pipeline.relations.neighbors import find_neighbors, sketch_length
 from pipeline.run import Run, open_run
 from pipeline.sheets.write import write_overviews, write_sheets
 from pipeline.stages.check_crops import check_crops as check_mined_crops
-from pipeline.stages.drawing_plan import in_words, plan
+from pipeline.stages.drawing_plan import plan, seconds_a_unit
 from pipeline.stages.exemplar_facets import facet_run
 from pipeline.stages.focus import focus_run
 from pipeline.stages.mine import MineSettings
 from pipeline.stages.mine import mine as mine_dataset
+from pipeline.stages.mining_plan import Overall, mining_plan, seconds_an_image
 from pipeline.stages.views import view_run
 from pipeline.stages.visualize import visualize_run
 from pipeline.storage.files import run_folder, safe_name
@@ -242,9 +246,18 @@ def mine(
         )
     settings = MineSettings(keep, batch_size, workers, max_skipped, precision.value, compile, decoder.value, kept, maps)
     with workforce(engine, device, place, worker_cores, block_seconds, display, workers) as crew:
-        written = mine_dataset(source, network, traced, chosen, folder, crew.device, settings, display, crew)
+        costs = {} if visualize is False else seconds_a_unit(network, traced, chosen, recipe, crew)
+        progress: Progress = display
+        if source.about and not display.console.quiet and not (folder / "run.json").is_file():
+            drawing = sum(layer.units * costs[layer.name] for layer in chosen) if costs else 0.0
+            an_image = seconds_an_image(network, traced, chosen, place)
+            count = sum(min(layer.units, SHEETS_A_LAYER) + 1 for layer in chosen) if sheets else 0
+            planned = mining_plan(source, chosen, settings, an_image, place, drawing, count)
+            show_plan(planned, folder, display)
+            progress = Overall(display, planned)
+        written = mine_dataset(source, network, traced, chosen, folder, crew.device, settings, progress, crew)
         if sketch_length(written):
-            find_neighbors(folder, place, display)
+            find_neighbors(folder, place, progress)
         if focus or check_crops or views or facets or visualize is not False:
             display.say(f"All tables are there: make atlas RUN={folder} works from now on.")
         shards = source.by_number
@@ -258,26 +271,30 @@ def mine(
             facet_run(open_run(folder), network, traced, chosen, crew, display, shards=shards)
         if visualize is not False:
             run_now = open_run(folder)
-            some = None if visualize else _unasked(run_now, network, traced, chosen, recipe, crew, display)
+            some = None if visualize else _unasked(run_now, chosen, recipe, costs, display)
             visualize_run(
-                folder, network, traced, chosen, recipe, crew.device, units=some, seed=seed, progress=display,
+                folder, network, traced, chosen, recipe, crew.device, units=some, seed=seed, progress=progress,
                 engine=crew, shards=shards,
             )  # fmt: skip
     mined = open_run(folder)
     if sheets:
         names = [layer.name for layer in chosen]
-        write_overviews(mined, names, progress=display)
-        write_sheets(mined, names, most=SHEETS_A_LAYER, progress=display)
+        start = time.monotonic()
+        write_overviews(mined, names, progress=progress)
+        write_sheets(mined, names, most=SHEETS_A_LAYER, progress=progress)
+        if "sheets" not in mined.record:
+            note(folder, "sheets", {"seconds": round(time.monotonic() - start, 3)}, display.say)
+            mined = open_run(folder)
     show_summary(mined, display)
     if as_json:
         display.answer(run=folder, **mined.record)
 
 
 def _unasked(
-    run: Run, network: Network, traced: Traced, layers: list[Layer], recipe: Preset, crew: Crew, display: Display
+    run: Run, layers: list[Layer], recipe: Preset, costs: Mapping[str, float], display: Display
 ) -> Mapping[str, Sequence[int]] | None:
     """The units that are drawn where nobody said which, None for all; says what is left out and how to draw it."""
-    drawn = plan(run, network, traced, layers, recipe, crew)
+    drawn = plan(run, layers, costs)
     if drawn.units is not None:
         some, every = sum(map(len, drawn.units.values())), sum(layer.units for layer in layers)
         display.say(

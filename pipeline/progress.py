@@ -33,3 +33,10 @@ class Silent:
 
     def say(self, sentence: str) -> None:
         """Says nothing."""
+
+
+def in_words(seconds: float) -> str:
+    """A duration as people say it."""
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.0f} hours"

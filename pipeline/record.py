@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from pipeline.network.layers import Layer
 from pipeline.network.models import Network
 from pipeline.readings.keep import Keep
 from pipeline.scanning.compute import Compute
-from pipeline.storage.files import write_bytes
+from pipeline.storage.files import alone, write_bytes
 
 _PACKAGES = (
     "actmine",
@@ -87,6 +87,14 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+def total_seconds(written: Mapping[str, Any]) -> float:
+    """How long all that a run holds took together: mining, and every stage that was added to it (seconds)."""
+    stages = [written.get(name) or {} for name in ("neighbors", "focus", "crop_check", "sheets", "facets", "scores")]
+    stages += [*(written.get("visualizations") or {}).values(), *(written.get("views") or {}).values()]
+    mined = float((written.get("seconds") or {}).get("mine", 0.0))
+    return mined + sum(float(each.get("seconds") or 0.0) for each in stages if isinstance(each, dict))
+
+
 def read_record(run: Path) -> dict[str, Any]:
     """`run.json`, or nothing where a run has not come that far."""
     file = run / "run.json"
@@ -94,6 +102,12 @@ def read_record(run: Path) -> dict[str, Any]:
         return parsed(file.read_bytes(), file)
     except (OSError, UserError):
         return parsed(b"{}", file)  # not there, or not ours: whatever is in the way shows when it is written
+
+
+def note(run: Path, name: str, about: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Records something of a run beside what is there; `say` hears of waiting for another command."""
+    with alone(run, say):
+        write_record(run, read_record(run) | {name: dict(about)})
 
 
 def write_record(run: Path, record: dict[str, Any]) -> None:

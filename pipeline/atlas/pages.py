@@ -16,6 +16,7 @@ from pipeline.atlas.records import Exemplar
 from pipeline.atlas.rendering import HERE, STATIC, environment
 from pipeline.atlas.search import search
 from pipeline.readings.keep import TOP
+from pipeline.record import total_seconds
 
 __all__ = ["HERE", "STATIC", "Atlas", "image_page", "layer_page", "prepare", "run_page", "search_page", "unit_page"]
 
@@ -41,7 +42,7 @@ def run_page(atlas: Atlas) -> str:
     record = queries.run.record
     size = record.get("preprocessing", {}).get("size") or [0, 0]
     layers = [(layer, queries.units(name).standing_for(_STRIP)) for name, layer in queries.layers.items()]
-    return _render(atlas, "run.html", record=record, layers=layers, input=size,
+    return _render(atlas, "run.html", record=record, layers=layers, input=size, seconds=total_seconds(record),
                    finished=queries.finished, units=sum(layer.units for layer, _ in layers),
                    skipped=queries.table("skipped.parquet")[:50], of_run=len(queries.run.layers))  # fmt: skip
 

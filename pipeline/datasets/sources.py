@@ -37,7 +37,7 @@ class Dataset:
     """What gets mined: `shards` in their order, and what is known of them before any is read.
 
     `classes` names the label numbers where the source does; `samples` is their number where known, else None;
-    `nbytes` the length of all tars. `fingerprint` is the SHA-256 over the names and sizes of all files.
+    `nbytes` the length of all tars, or files. `fingerprint` is the SHA-256 over the names and sizes of all files.
     """
 
     name: str
@@ -224,7 +224,8 @@ def _folder(name: str, root: Path, imagenet: bool = False) -> Dataset:
         for number, start in enumerate(range(0, len(groups), FILES_PER_SHARD))
     )
     samples = sum(max(1, sum(extension(path) in IMAGE_EXTENSIONS for path in group)) for group in groups)
-    return Dataset(name, shards, _hash(files), classes or None, samples, imagenet)
+    nbytes = sum(size for _, size in files)
+    return Dataset(name, shards, _hash(files), classes or None, samples, imagenet, nbytes)
 
 
 def _refuse_unreadable(paths: Sequence[str]) -> None:

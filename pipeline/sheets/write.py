@@ -69,8 +69,8 @@ def write_sheets(
     those that fire and have the highest label purity, then activation. `shown` is what crops show: the whole receptive
     field, or its focus where that was measured; `views` by `method` (empty: whichever there are) and heat `maps` go
     below them; `look` says how many crops there are. A sheet whose original images have gone is drawn without them.
-    Raises `UserError` for unknown layers and units, for a kind of file that cannot be made here and where nothing can be
-    written.
+    Raises `UserError` for unknown layers and units, for a kind of file that cannot be made here and where nothing can
+    be written.
     """
     _check(kind)
     chosen = choose_units(run, choose_layers(run, layers), units, most)

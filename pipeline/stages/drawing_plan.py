@@ -34,12 +34,11 @@ class Plan:
     whole: float
 
 
-def plan(run: Run, network: Network, traced: Traced, layers: Sequence[Layer], preset: Preset, engine: Engine) -> Plan:
-    """All units of `layers` if `preset` draws them in about `SECONDS`; else the most selective ones of each, as sheets.
+def plan(run: Run, layers: Sequence[Layer], costs: Mapping[str, float]) -> Plan:
+    """All units of `layers` if they are drawn in about `SECONDS`; else the most selective ones of each, as sheets.
 
-    The estimate is arithmetic, good to a factor of two or three: the same machine makes the same plan again.
+    `costs` are those of `seconds_a_unit`.
     """
-    costs = seconds_a_unit(network, traced, layers, preset, engine)
     whole = sum(layer.units * costs[layer.name] for layer in layers)
     if whole <= SECONDS:
         return Plan(None, whole, whole)
@@ -55,7 +54,10 @@ def plan(run: Run, network: Network, traced: Traced, layers: Sequence[Layer], pr
 def seconds_a_unit(
     network: Network, traced: Traced, layers: Sequence[Layer], preset: Preset, engine: Engine
 ) -> dict[str, float]:
-    """About how long a unit of each layer takes, by name (seconds)."""
+    """About how long a unit of each layer takes, by name (seconds).
+
+    It is arithmetic, good to a factor of two or three: the same machine makes the same plan again.
+    """
     fields, kind = receptive_fields(traced, layers), engine.device.type
     lanes = usable_cores() if kind == "cpu" else 1
     steps = sum(stage.steps for stage in preset.stages)
@@ -68,10 +70,3 @@ def seconds_a_unit(
         found.append(steps * _A_STEP.get(kind, _A_STEP["cpu"]) + numbers * _A_NUMBER.get(kind, _A_NUMBER["cpu"]))
     each = np.interp(np.arange(len(layers)), looked_at, found)
     return {layer.name: float(cost) for layer, cost in zip(layers, each, strict=True)}
-
-
-def in_words(seconds: float) -> str:
-    """A duration as people say it."""
-    if seconds < 90:
-        return f"{max(round(seconds), 1)} s"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.0f} hours"
