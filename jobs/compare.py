@@ -84,8 +84,6 @@ def _show(best: Best, other: str, display: Display) -> None:
         )
         middle = best.pairs["similarity"][len(best.pairs) // 2].as_py()
         reached = pa.compute.quantile(best.pairs["chance"], 0.5)[0].as_py()
-        display.say(
-            f"The best match of the middle unit has {middle:.2f}; chance alone reaches {reached:.2f} for the middle one."
-        )
+        display.say(f"Half of them have one of {middle:.2f} or more, and reach {reached:.2f} or more by chance.")
     if best.silent:
         display.say(f"{best.silent:,} units never vary, and have none.")

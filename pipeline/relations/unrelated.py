@@ -98,14 +98,11 @@ class Unrelated:
 
         The p-value is that of the best of all candidates; chance is the similarity at which it is `LEVEL`. Both `[R]`.
         """
-        z = fisher(found)
-        share = np.sqrt(self._ours.alone[own].astype(np.float64) * self._theirs.alone[places])
-        alone = self._alone(share, z)
-        one = self._one(LEVEL)
-        single = np.minimum(_tail(z / self._noise) + alone, 1)
+        z, one = fisher(found), self._one(LEVEL)
+        reach = self._together(own, places)
         falls = 1 / np.sqrt(max(self.images, 1) * one)
-        reached = np.maximum(self._noise * -_quantile(one), np.minimum(fisher(share) + 2 * self._noise, fisher(falls)))
-        reached = np.where(share > 0, reached, self._noise * -_quantile(one))
+        single = _tail(z / self._noise) + self._fall(reach, found)
+        reached = np.maximum(self._noise * -_quantile(one), fisher(np.minimum(reach, falls)))
         for crowd, unit, other in ((self._rows, own, places), (self._columns, places, own)):
             number, mean, spread = crowd.without(unit, other, z)
             spread = np.maximum(spread, np.sqrt(self._error)) * np.sqrt(1 + 1 / np.maximum(number, 1))
@@ -114,14 +111,18 @@ class Unrelated:
             reached = np.where(known, np.maximum(reached, mean + spread * _student(-_quantile(one), free)), reached)
         return -np.expm1(self.candidates * np.log1p(-np.minimum(single, 1 - 1e-16))), np.tanh(reached)
 
-    def _alone(self, share: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """The chance that one image of each of two permuted units makes them that alike by falling together.
+    def _together(self, own: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """How alike one image of each of two units makes them if it is the same; 0 where that is lost in the error."""
+        share = np.sqrt(self._ours.alone[own].astype(np.float64) * self._theirs.alone[places])
+        return np.where(share > self._noise, share + 2 * self._noise, 0)
 
-        `share` is the similarity that the two reach together. Pairs of images that reach r are 1 / r**2 at most, as
-        the squares of either unit add up to 1; each falls together once in as many permutations as there are images.
+    def _fall(self, reach: np.ndarray, found: np.ndarray) -> np.ndarray:
+        """The chance that images of two permuted units fall together that make the units as alike as was `found`.
+
+        Of all pairs of images 1 / r**2 at most reach r, as the squares of either unit add up to 1; each pair falls
+        together in one of as many permutations as there are images.
         """
-        enough = fisher(share) >= z - 2 * self._noise
-        return np.where(enough, 1 / (max(self.images, 1) * np.maximum(np.tanh(z), 1e-3) ** 2), 0)
+        return np.where(reach >= found, 1 / (max(self.images, 1) * np.maximum(found, 1e-3) ** 2), 0)
 
     def _one(self, level: float) -> float:
         """The p-value of one of all candidates at which the best of them has `level`."""
