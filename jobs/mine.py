@@ -44,6 +44,7 @@ from pipeline.readings.keep import Keep, parse_bands, parse_maxima
 from pipeline.readings.sketches import LENGTH
 from pipeline.relations.neighbors import find_neighbors, sketch_length
 from pipeline.run import Run, open_run
+from pipeline.sheets.sheet_plan import OF_A_LAYER, SECONDS, sheet_plan
 from pipeline.sheets.write import write_overviews, write_sheets
 from pipeline.stages.check_crops import check_crops as check_mined_crops
 from pipeline.stages.drawing_plan import in_words, plan
@@ -54,8 +55,6 @@ from pipeline.stages.mine import mine as mine_dataset
 from pipeline.stages.views import view_run
 from pipeline.stages.visualize import visualize_run
 from pipeline.storage.files import run_folder, safe_name
-
-SHEETS_A_LAYER = 12
 
 
 class Precision(StrEnum):
@@ -162,7 +161,11 @@ def mine(
         ),
     ] = None,
     sheets: Annotated[
-        bool, typer.Option(help=f"Draw overviews, and contact sheets of {SHEETS_A_LAYER} units of each layer.")
+        bool,
+        typer.Option(
+            help=f"Draw overviews, and contact sheets of {OF_A_LAYER[0]} units of each layer; fewer, spread over the "
+            f"layers, where that would take more than about {SECONDS:.0f} seconds."
+        ),
     ] = True,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the visualizations.")] = 0,
     precision: Annotated[
@@ -260,10 +263,15 @@ def mine(
             )  # fmt: skip
     mined = open_run(folder)
     if sheets:
-        names = [layer.name for layer in chosen]
-        write_overviews(mined, names, progress=display)
-        write_sheets(mined, names, most=SHEETS_A_LAYER, progress=display)
+        drawn = sheet_plan({layer.name: layer.units for layer in chosen})
+        write_overviews(mined, drawn.overviews, progress=display)
+        write_sheets(mined, drawn.sheets, most=drawn.most, progress=display)
     show_summary(mined, display)
+    if sheets and not drawn.whole:
+        display.say(
+            f"Drawn were overviews of {len(drawn.overviews)} of {len(chosen)} layers, and of {len(drawn.sheets)} "
+            f"sheets of {drawn.most} units each. All: make sheets RUN={folder} ARGS='--most {OF_A_LAYER[0]}'"
+        )
     if as_json:
         display.answer(run=folder, **mined.record)
 

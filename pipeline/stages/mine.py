@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from pipeline import record
+from pipeline.cores import usable_cores
 from pipeline.datasets.batches import map_in_order
 from pipeline.datasets.sources import Block, Dataset, blocks_of
 from pipeline.engines.engine import Engine, Tally
@@ -43,6 +44,9 @@ from pipeline.work import CropWork, ScanWork
 from schemas.labels import MAXIMA_IMAGES
 from schemas.shards import SHARDS
 from schemas.skipped import SKIPPED
+
+_LANES = 8
+"""Layers whose tables are written at once, at most: each holds those of its units in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,9 +277,10 @@ class _Mining:
             tables = MinedTables(self.run, self.layers, self.fields, merged, rows, self.words, matrix)
             write_pictures(self.run, pictures)
             tables.write_lists()
-            for layer in self.layers:
-                tables.write_layer(layer)
-                advance(1)
+            lanes = min(usable_cores(), _LANES)
+            with ThreadPoolExecutor(lanes, "tables") as pool:
+                for _ in map_in_order(tables.write_layer, self.layers, pool, lanes):
+                    advance(1)
         self.seconds["tables"] = time.perf_counter() - start
 
 
