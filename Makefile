@@ -137,6 +137,7 @@ bench: $(READY) ## measure: mining against the bare forward pass, from files, ag
 	$(BIN)/python -m benchmarks.atlas
 	$(BIN)/python -m benchmarks.parts
 	$(BIN)/python -m benchmarks.units
+	$(BIN)/python -m benchmarks.neighbors
 	$(BIN)/python -m benchmarks.ascent
 
 test-gpu: ## the tests that need an NVIDIA GPU; needs no .venv (docs/gpu.md)

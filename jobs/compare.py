@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import pyarrow as pa
 import typer
 from rich import box
 from rich.markup import escape
@@ -17,6 +18,7 @@ from pipeline.network.devices import compute_exactly, pick_device
 from pipeline.relations.compare import MOST, Best, best_pairs, compare_runs
 from pipeline.relations.nearest import EXACT, SEARCHES
 from pipeline.run import open_run
+from schemas.chance import LEVEL
 
 SHOWN = 10
 
@@ -37,7 +39,8 @@ def compare(
 
     Both runs were mined over the same dataset, with sketches of the same length (what `mine` does by default).
     RUN/matches/ gets a table named after OTHER's folder; it replaces the one that was there. A similarity is the
-    estimated correlation of image activations over the whole dataset; docs/units.md says how good the estimate is.
+    estimated correlation of image activations over the whole dataset; docs/units.md says how good the estimate is, and
+    what units reach by chance that have nothing in common but the images.
 
     Examples:  compare --run runs/photos-resnet50 --other runs/photos-squeezenet1_1
 
@@ -61,18 +64,26 @@ def compare(
 
 
 def _show(best: Best, other: str, display: Display) -> None:
-    """The pairs that are most alike, and how alike the middle one is."""
+    """The pairs that are most alike of those that are not so by chance, and how many there are."""
     table = Table(box=box.SIMPLE_HEAD, title="Most alike", title_style="bold", title_justify="left")
-    table.add_column("similarity", justify="right", no_wrap=True, min_width=len("similarity"))
-    rows = best.pairs.slice(0, SHOWN).to_pylist()
+    for heading in ("similarity", "by chance"):
+        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
+    rows = best.beyond.slice(0, SHOWN).to_pylist()
     pairs = [(f"{row['layer']} {row['unit']}", f"{row['other_layer']} {row['other_unit']}") for row in rows]
     for column, heading in enumerate(("unit", f"unit of {other}")):
         table.add_column(escape(heading), no_wrap=True, min_width=max((len(pair[column]) for pair in pairs), default=0))
     for row, pair in zip(rows, pairs, strict=True):
-        table.add_row(f"{row['similarity']:.3f}", *map(escape, pair))
-    display.console.print(table, soft_wrap=True)
+        table.add_row(f"{row['similarity']:.3f}", f"{row['chance']:.3f}", *map(escape, pair))
+    if rows:
+        display.console.print(table, soft_wrap=True)
     if len(best.pairs):
+        found = f"{len(best.beyond):,}" if rows else "None"
+        display.say(
+            f"{found} of {len(best.pairs):,} units {'has' if len(best.beyond) == 1 else 'have'} a match that unrelated "
+            f"units do not reach by chance (q < {LEVEL:g})."
+        )
         middle = best.pairs["similarity"][len(best.pairs) // 2].as_py()
-        display.say(f"Half of the units have a match of {middle:.2f} or more.")
+        reached = pa.compute.quantile(best.pairs["chance"], 0.5)[0].as_py()
+        display.say(f"Half of them have one of {middle:.2f} or more, and reach {reached:.2f} or more by chance.")
     if best.silent:
         display.say(f"{best.silent:,} units never vary, and have none.")

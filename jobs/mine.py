@@ -48,6 +48,7 @@ from pipeline.readings.sketches import LENGTH
 from pipeline.record import note
 from pipeline.relations.neighbors import find_neighbors, sketch_length
 from pipeline.run import Run, open_run
+from pipeline.sheets.sheet_plan import OF_A_LAYER, SECONDS, sheet_plan
 from pipeline.sheets.write import write_overviews, write_sheets
 from pipeline.stages.check_crops import check_crops as check_mined_crops
 from pipeline.stages.drawing_plan import plan, seconds_a_unit
@@ -59,8 +60,6 @@ from pipeline.stages.mining_plan import Overall, mining_plan, seconds_an_image
 from pipeline.stages.views import view_run
 from pipeline.stages.visualize import visualize_run
 from pipeline.storage.files import run_folder, safe_name
-
-SHEETS_A_LAYER = 12
 
 
 class Precision(StrEnum):
@@ -171,7 +170,11 @@ def mine(
         ),
     ] = None,
     sheets: Annotated[
-        bool, typer.Option(help=f"Draw overviews, and contact sheets of {SHEETS_A_LAYER} units of each layer.")
+        bool,
+        typer.Option(
+            help=f"Draw overviews, and contact sheets of {OF_A_LAYER[0]} units of each layer; fewer, spread over the "
+            f"layers, where that would take more than about {SECONDS:.0f} seconds."
+        ),
     ] = True,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the visualizations.")] = 0,
     precision: Annotated[
@@ -246,12 +249,13 @@ def mine(
         )
     settings = MineSettings(keep, batch_size, workers, max_skipped, precision.value, compile, decoder.value, kept, maps)
     with workforce(engine, device, place, worker_cores, block_seconds, display, workers) as crew:
+        drawn = sheet_plan({layer.name: layer.units for layer in chosen})
         costs = {} if visualize is False else seconds_a_unit(network, traced, chosen, recipe, crew)
         progress: Progress = display
         if source.about and not display.console.quiet and not (folder / "run.json").is_file():
             drawing = sum(layer.units * costs[layer.name] for layer in chosen) if costs else 0.0
             an_image = seconds_an_image(network, traced, chosen, place)
-            count = sum(min(layer.units, SHEETS_A_LAYER) + 1 for layer in chosen) if sheets else 0
+            count = len(drawn.overviews) + len(drawn.sheets) * drawn.most if sheets else 0
             planned = mining_plan(source, chosen, settings, an_image, place, drawing, count)
             show_plan(planned, folder, display)
             progress = Overall(display, planned)
@@ -278,14 +282,18 @@ def mine(
             )  # fmt: skip
     mined = open_run(folder)
     if sheets:
-        names = [layer.name for layer in chosen]
         start = time.monotonic()
-        write_overviews(mined, names, progress=progress)
-        write_sheets(mined, names, most=SHEETS_A_LAYER, progress=progress)
+        write_overviews(mined, drawn.overviews, progress=progress)
+        write_sheets(mined, drawn.sheets, most=drawn.most, progress=progress)
         if "sheets" not in mined.record:
             note(folder, "sheets", {"seconds": round(time.monotonic() - start, 3)}, display.say)
             mined = open_run(folder)
     show_summary(mined, display)
+    if sheets and not drawn.whole:
+        display.say(
+            f"Drawn were overviews of {len(drawn.overviews)} of {len(chosen)} layers, and of {len(drawn.sheets)} "
+            f"sheets of {drawn.most} units each. All: make sheets RUN={folder} ARGS='--most {OF_A_LAYER[0]}'"
+        )
     if as_json:
         display.answer(run=folder, **mined.record)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich import box
 from rich.table import Table
 
@@ -29,7 +32,7 @@ def show_summary(run: Run, display: Display) -> None:
         *([("visualizations/", pictures, f"what gradient ascent drew, by {', '.join(drawn)}")] if drawn else []),
         ("exemplars/", counts["exemplars"], "the strongest images of each unit, and their boxes"),
         *([("labels/", _labelled(run), "what units make of labels")] if (folder / "labels").is_dir() else []),
-        *([("neighbors.parquet", alike["rows"], "the units most alike each unit")] if alike else []),
+        *([("neighbors.parquet", alike["rows"], f"the units most alike each unit{_beyond(alike)}")] if alike else []),
         *([("views/", views, f"what of them drives the units, by {', '.join(projected)}")] if projected else []),
         ("images.parquet", counts["images_with_exemplars"], "the images those exemplars name"),
         *_pictured(run),
@@ -60,6 +63,12 @@ def _pictured(run: Run) -> list[tuple[str, int, str]]:
             with parquet_file(run.path / f"{name}.parquet") as file:
                 found.append((f"{name}.parquet", int(file.metadata.num_rows), what))
     return found
+
+
+def _beyond(alike: Mapping[str, Any]) -> str:
+    """For how many that is more than chance, in a run that says so."""
+    known = alike.get("chance")
+    return f"; {known['beyond']:,} of {known['units']:,} have one beyond chance" if known else ""
 
 
 def _labelled(run: Run) -> int:

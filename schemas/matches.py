@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 
+from schemas.chance import CHANCE
 from schemas.fields import field, table
 
 # fmt: off
@@ -12,4 +13,5 @@ MATCHES = table(
     field("other_layer", pa.string(), "name of the layer in the other run"),
     field("other_unit", pa.int32(), "number of the unit within that layer, from 0"),
     field("similarity", pa.float32(), "estimated correlation of the two units' image activations over the dataset (-1 to 1); run.json states its error"),
+    *CHANCE,
 )

@@ -176,12 +176,28 @@ def _write_extra(run: Path) -> None:
     } for row, cell in zip(common, cells, strict=True) for facet in (0, 1)]  # fmt: skip
     write_rows(table_file(run, "facets", PLAIN), FACETS, rows)
     alike = [
-        row | {"rank": 0, "neighbor_layer": WILD, "neighbor_unit": 11 - row["unit"], "similarity": 0.75}
+        row
+        | {
+            "rank": 0,
+            "neighbor_layer": WILD,
+            "neighbor_unit": 11 - row["unit"],
+            "similarity": 0.75,
+            "chance": 0.5,
+            "q_value": 0.01 if row["unit"] % 2 else 0.2,
+        }
         for row in common
     ]  # type: ignore[operator]
     write_rows(run / "neighbors.parquet", NEIGHBORS, alike)
     others = [
-        row | {"rank": 0, "other_layer": WILD, "other_unit": (row["unit"] + 1) % WIDTH, "similarity": 0.625}
+        row
+        | {
+            "rank": 0,
+            "other_layer": WILD,
+            "other_unit": (row["unit"] + 1) % WIDTH,
+            "similarity": 0.625,
+            "chance": 0.5,
+            "q_value": 0.01 if row["unit"] % 2 else 0.2,
+        }
         for row in common
     ]  # type: ignore[operator]
     write_rows(run / "matches" / "other-run.parquet", MATCHES, others)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
@@ -77,3 +78,22 @@ def test_nothing_but_a_match_can_be_asked_for_of_another_run(run, what):
     assert pictures(client)
     assert client.get(f"/picture/{LAYERS[PLAIN]}/2/match/{what}").status_code == 404
     assert client.get(f"/picture/{LAYERS[WILD]}/2/match/other-run/0").status_code == 404
+
+
+def test_pairs_that_are_no_more_alike_than_by_chance_are_grey_and_a_line_says_why(run):
+    client = browsing(run)
+    grey, plain = (client.get(unit_path(PLAIN, unit)).text for unit in (2, 3))
+    for section in ("neighbours", "matches-1"):
+        shown = grey.split(f'<h2 id="{section}"')[1].split("</section>")[0]
+        assert '<li class="tile chance"' in shown and "unrelated units reach 0.50" in shown
+    assert "tile chance" not in plain and "unrelated units" not in plain
+
+
+def test_tables_made_before_chance_was_known_open_with_nothing_grey(run):
+    for path in (run / "neighbors.parquet", run / "matches" / "other-run.parquet"):
+        rows = pq.read_table(path)
+        pq.write_table(rows.drop_columns(["chance", "q_value"]), path)
+    client = browsing(run)
+    text = client.get(unit_path(PLAIN, 2)).text
+    assert "0.62" in text and "0.75" in text and "tile chance" not in text and "unrelated units" not in text
+    assert len(open_run(run).neighbors(PLAIN, 2)) == len(open_run(run).matches("other-run", PLAIN, 2)) == 1

@@ -27,8 +27,8 @@ from pipeline.storage.parquet import write_rows
 from pipeline.tables.sketch_tables import read_sketches
 from schemas.layers import LAYERS
 from schemas.sketches import sketches
+from schemas.units import UNITS
 
-COLUMNS = {field.name: field for field in LAYERS}
 USUAL = {"string": "", "bool": False}
 
 
@@ -60,10 +60,9 @@ def test_the_nearest_are_those_of_a_sort_of_all_products(search, count, size):
     wanted, values = brute_force(queries, base, count)
     np.testing.assert_array_equal(places, wanted)
     np.testing.assert_array_equal(products, values)
-    own = np.arange(size)
     if size > 1:
-        places, products = Nearest(base, search=search)(base, count, own)
-        wanted, values = brute_force(base, base, count, own)
+        places, products = Nearest(base, search=search).among(count)
+        wanted, values = brute_force(base, base, count, np.arange(size))
         np.testing.assert_array_equal(places, wanted)
         np.testing.assert_array_equal(products, values)
 
@@ -74,9 +73,8 @@ def test_the_nearest_are_those_of_a_sort_of_all_products(search, count, size):
 def test_ties_go_to_the_earlier_however_many_there_are(search, different, size, count, seed):
     random = np.random.default_rng(seed)
     base = of_norm_one(random, different, 32)[random.integers(0, different, size)]
-    own = np.arange(size)
-    places, products = Nearest(base, search=search)(base, count, own)
-    wanted, values = brute_force(base, base, count, own)
+    places, products = Nearest(base, search=search).among(count)
+    wanted, values = brute_force(base, base, count, np.arange(size))
     np.testing.assert_array_equal(places, wanted)
     np.testing.assert_array_equal(products, values)
 
@@ -84,23 +82,31 @@ def test_ties_go_to_the_earlier_however_many_there_are(search, different, size, 
 @pytest.mark.parametrize("search", SEARCHES)
 def test_of_more_ties_than_are_looked_at_the_first_are_found(search):
     base = np.repeat(of_norm_one(np.random.default_rng(0), 2, 32), [3, 1500], axis=0)
-    places, products = Nearest(base, search=search)(base[[0, 5, 1400]], 4, np.array([0, 5, 1400]))
-    assert places.tolist() == [[1, 2, 3, 4], [3, 4, 6, 7], [3, 4, 5, 6]]
-    assert np.allclose(products[1:], 1)
+    places, products = Nearest(base, search=search).among(4)
+    assert places[[0, 5, 1400]].tolist() == [[1, 2, 3, 4], [3, 4, 6, 7], [3, 4, 5, 6]]
+    assert np.allclose(products[3:], 1)
 
 
-def test_many_small_parts_find_what_one_large_part_finds(monkeypatch):
-    base = of_norm_one(np.random.default_rng(0), 200, 32)
-    whole = Nearest(base)(base, 7, np.arange(200))
-    monkeypatch.setattr(nearest, "_PRODUCTS", 600)
+@pytest.mark.parametrize("tile", [64, 320])
+def test_many_small_tiles_find_what_a_sort_finds(monkeypatch, tile):
+    monkeypatch.setattr(nearest, "_TILE", tile)
     monkeypatch.setattr(nearest, "_GATHERED", 3000)
-    parts = Nearest(base)(base, 7, np.arange(200))
-    assert all(np.array_equal(one, other) for one, other in zip(whole, parts, strict=True))
+    base = of_norm_one(np.random.default_rng(0), 700, 32)  # at the end, a tile that is no square, without whole groups
+    base[400:] = base[400:] * 0.1 + base[0]  # those that come late are more alike, so that all is turned over
+    base = (base / np.linalg.norm(base, axis=1, keepdims=True)).astype(np.float32)
+    done: list[int] = []
+    for found, wanted in (
+        (Nearest(base).among(7, done.append), brute_force(base, base, 7, np.arange(700))),
+        (Nearest(base)(base[:99], 7, done.append), brute_force(base[:99], base, 7)),
+    ):
+        np.testing.assert_array_equal(found[0], wanted[0])
+        np.testing.assert_array_equal(found[1], wanted[1])
+    assert sum(done) == 700 + 99
 
 
 def test_where_there_is_nobody_else_there_is_nothing_to_find():
     base = of_norm_one(np.random.default_rng(0), 1, 32)
-    places, products = Nearest(base)(base, 5, np.arange(1))
+    places, products = Nearest(base).among(5)
     assert places.shape == products.shape == (1, 0)
     assert Nearest(base[:0])(base, 5)[0].shape == (1, 0)
 
@@ -115,9 +121,13 @@ def test_an_unknown_search_and_a_missing_faiss_are_refused(monkeypatch):
 
 
 def bare_run(path: Path, vectors: dict[str, list[list[float] | None]], length: int = 64) -> Path:
-    """A run folder with nothing but sketches (the first numbers of each; the rest are 0)."""
+    """A run folder with nothing but sketches (the first numbers of each; the rest are 0) and what units have anyway."""
     schema = sketches(length)
-    known = {name: None if field.nullable else USUAL.get(str(field.type), 1) for name, field in COLUMNS.items()}
+    known, unit_row = (
+        {field.name: None if field.nullable else USUAL.get(str(field.type), 1) for field in schema}
+        for schema in (LAYERS, UNITS)
+    )
+    unit_row |= {"activation_max": 1, "activation_min": 0, "activation_mean": 0.5, "activation_std": 0.5}
     for layer, rows in vectors.items():
         padded = [None if row is None else row + [0.0] * (length - len(row)) for row in rows]
         write_rows(
@@ -125,6 +135,10 @@ def bare_run(path: Path, vectors: dict[str, list[list[float] | None]], length: i
             schema,
             [{"layer": layer, "unit": unit, "sketch": row} for unit, row in enumerate(padded)],
         )
+        units = [
+            {**unit_row, "layer": layer, "unit": unit, "images_seen": 4, "nan_count": 0} for unit in range(len(rows))
+        ]
+        write_rows(path / "units" / f"{layer}.parquet", UNITS, units)
     layers = [{**known, "layer": name, "units": len(rows)} for name, rows in vectors.items()]
     write_rows(path / "layers.parquet", LAYERS, layers)
     about = {"model": "net", "dataset": "photos", "fingerprint": "f", "layers": list(vectors), "sketch": length}
@@ -142,7 +156,7 @@ def small(tmp_path: Path) -> Path:
 def test_neighbours_come_from_all_layers_and_leave_out_the_unit_itself(small, search):
     find_neighbors(small, search=search, most=2)
     rows = pd.read_parquet(small / "neighbors.parquet")
-    assert [tuple(row) for row in rows.drop(columns="similarity").itertuples(index=False)] == [
+    assert [tuple(row) for row in rows.drop(columns=["similarity", "chance", "q_value"]).itertuples(index=False)] == [
         ("a", 0, 0, "b", 1), ("a", 0, 1, "a", 1),
         ("a", 1, 0, "a", 0), ("a", 1, 1, "b", 1),
         ("b", 0, 0, "a", 0), ("b", 0, 1, "b", 1),

@@ -6,12 +6,12 @@ import threading
 from typing import Any
 
 from pipeline.atlas.links import Picture, segment
-from pipeline.atlas.queries import Queries
+from pipeline.atlas.queries import CHANCE_COLUMNS, Queries, beyond_chance
 from pipeline.atlas.records import Match, Unit
 from pipeline.errors import UserError
 from pipeline.run import open_run
 
-_COLUMNS = ("layer", "rank", "other_layer", "other_unit", "similarity")
+_COLUMNS = ("layer", "rank", "other_layer", "other_unit", "similarity", *CHANCE_COLUMNS)
 
 
 class Matches:
@@ -35,6 +35,7 @@ class Matches:
                 found.append(Match(
                     name, row["other_layer"], row["other_unit"], row["similarity"],
                     picture if its and its.picture else None, bool(its and its.drawn), its.label if its else None,
+                    *beyond_chance(row),
                 ))  # fmt: skip
         return tuple(found)
 

@@ -24,11 +24,13 @@ from pipeline.readings.keep import BOTTOM, TOP
 from pipeline.run import Run, missing
 from pipeline.storage.files import is_local, table_file
 from pipeline.storage.reading import Reading
+from schemas.chance import CHANCE, LEVEL
 from schemas.crops import BOX
 from schemas.exemplars import EXEMPLARS, FOCUS
 from schemas.maps import PLACE
 
 MOST_LABELS = 12
+CHANCE_COLUMNS = tuple(field.name for field in CHANCE)
 KEPT_BYTES = 256 << 20
 """How much the columns of layers that were opened last take of memory (bytes)."""
 _EXEMPLAR_COLUMNS = (*(name for name in EXEMPLARS.names if name != "crop"), "crop.path", "band")
@@ -222,7 +224,7 @@ class Queries:
         )  # fmt: skip
 
     def _neighbours(self, layer: str, unit: int) -> tuple[Neighbour, ...]:
-        columns = ["layer", "rank", "neighbor_layer", "neighbor_unit", "similarity"]
+        columns = ["layer", "rank", "neighbor_layer", "neighbor_unit", "similarity", *CHANCE_COLUMNS]
         rows = self.reading.rows(self.run.path / "neighbors.parquet", columns, unit)
         if rows is None or "layer" not in rows.column_names:
             return ()
@@ -232,7 +234,7 @@ class Queries:
             other = row["neighbor_layer"]
             alike = self.tile(other, row["neighbor_unit"]) if other in self.layers else None
             if alike:
-                found.append(Neighbour(alike, row["similarity"]))
+                found.append(Neighbour(alike, row["similarity"], *beyond_chance(row)))
         return tuple(found)
 
     def _labels(self, layer: str, unit: int) -> tuple[Share, ...]:
@@ -240,6 +242,12 @@ class Queries:
         rows = [row for row in self._of_unit("labels", layer, unit, columns) if row.get("mean") is not None]
         rows.sort(key=lambda row: -row["mean"])
         return tuple(Share(named(row) or "", row["images"], row["mean"], row["maximum"]) for row in rows[:MOST_LABELS])
+
+
+def beyond_chance(row: Mapping[str, Any]) -> tuple[bool | None, float | None]:
+    """Whether a pair of units is more alike than by chance, and what chance reaches; None in tables made before."""
+    known = row.get("q_value")
+    return None if known is None else known < LEVEL, row.get("chance")
 
 
 def shares(exemplars: tuple[Exemplar, ...]) -> tuple[Share, ...]:

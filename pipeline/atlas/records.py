@@ -118,15 +118,17 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A unit that is alike."""
+    """A unit that is alike: `beyond` chance or not, None where the run does not say."""
 
     unit: Unit
     similarity: float
+    beyond: bool | None = None
+    chance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A unit of another run that is alike; its picture where that run is at hand, drawn or the strongest crop."""
+    """A unit of another run that is alike, see `Neighbour`; its picture where that run is at hand, drawn or a crop."""
 
     run: str
     layer: str
@@ -135,6 +137,8 @@ class Match:
     picture: Picture | None = None
     drawn: bool = False
     label: str | None = None
+    beyond: bool | None = None
+    chance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,13 @@ from pipeline import record
 from pipeline.errors import UserError
 from pipeline.progress import Progress, Silent
 from pipeline.relations.nearest import EXACT, Nearest, check_search
-from pipeline.relations.neighbors import TOGETHER, alike, sketch_length, stated
+from pipeline.relations.neighbors import Pairs, alike, sketch_length, stated
+from pipeline.relations.unrelated import Unrelated
 from pipeline.run import Run
 from pipeline.storage.files import alone, safe_name
 from pipeline.storage.parquet import read_rows, write_table
-from pipeline.tables.sketch_tables import UnitSketches, read_sketches
+from pipeline.tables.sketch_tables import UnitSketches, read_sketches, read_variance
+from schemas.chance import LEVEL
 from schemas.matches import MATCHES
 
 MOST = 5
@@ -47,17 +49,21 @@ def compare_runs(
     start = time.perf_counter()
     path = run.path / "matches" / f"{safe_name(other.path.name)}.parquet"
     names = list(layers or run.record["layers"])
-    ours = read_sketches(run.path, names, length)
+    ours = read_sketches(run.path, run.record["layers"], length)  # all: what is by chance does not hang on `layers`
     theirs = read_sketches(other.path, other.record["layers"], length)
     with alone(run.path, progress.say):
         written = record.read_record(run.path)
-        write_table(path, MATCHES, _matched(ours, Nearest(theirs.vectors, device, search), theirs, most, progress))
+        pairs = _matched(ours, names, Nearest(theirs.vectors, device, search), most, progress)
+        variance = read_variance(run.path, ours), read_variance(other.path, theirs)
+        pairs = pairs.beside(Unrelated(ours, variance[0], theirs, variance[1]))
+        write_table(path, MATCHES, alike(ours, theirs, pairs))
         written.setdefault("matches", {})[path.stem] = {
             "other": str(other.path),
             "other_fingerprint": other.record["fingerprint"],
             "layers": names,
             "most": most,
             **stated(length, search),
+            "chance": pairs.about,
             "seconds": round(time.perf_counter() - start, 3),
         }
         record.write_record(run.path, written)
@@ -66,10 +72,11 @@ def compare_runs(
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """What a comparison came to: `pairs`, rows of `MATCHES`, the best match of each unit, best first, and how many
-    units had no variance to compare by."""
+    """What a comparison came to: `pairs`, rows of `MATCHES`, the best match of each unit, best first, of them those
+    `beyond` chance, and how many units had no variance to compare by."""
 
     pairs: pa.Table
+    beyond: pa.Table
     silent: int
 
 
@@ -78,17 +85,14 @@ def best_pairs(path: Path, units: int) -> Best:
     rows = read_rows(path)
     rows = rows.filter(pa.compute.equal(rows["rank"], 0))
     order = np.argsort(-rows["similarity"].to_numpy(), kind="stable")
-    return Best(rows.take(pa.array(order)), units - len(rows))
+    pairs = rows.take(pa.array(order))
+    return Best(pairs, pairs.filter(pa.compute.less(pairs["q_value"], LEVEL)), units - len(rows))
 
 
-def _matched(
-    ours: UnitSketches, nearest: Nearest, theirs: UnitSketches, most: int, progress: Progress
-) -> Iterator[pa.Table]:
-    with progress.stage("Comparing units", len(ours.unit), "units") as advance:
-        for at in range(0, len(ours.unit), TOGETHER):
-            own = np.arange(at, min(at + TOGETHER, len(ours.unit)))
-            yield alike(ours, own, theirs, *nearest(ours.vectors[own], most))
-            advance(len(own))
+def _matched(ours: UnitSketches, layers: Sequence[str], nearest: Nearest, most: int, progress: Progress) -> Pairs:
+    own = np.flatnonzero(np.isin(ours.layer, [ours.layers.index(name) for name in layers]))
+    with progress.stage("Comparing units", len(own), "units") as advance:
+        return Pairs.of(nearest(ours.vectors[own], most, advance), own)
 
 
 def _comparable(run: Run, other: Run) -> int:

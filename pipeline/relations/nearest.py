@@ -7,29 +7,31 @@ so that a device, faiss or the number of threads change no byte of a table.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 
+from pipeline.cores import usable_cores
 from pipeline.errors import UserError
+from pipeline.relations.proposals import Proposals
 
 EXACT, FAISS = "exact", "faiss"
 SEARCHES = (EXACT, FAISS)
 """`EXACT`, the default: products by torch, on a GPU where there is one. `FAISS`: its flat index, likewise.
 
-Both look at every pair. For 4,000 queries of length 1,024 among 4,000 and 30,000, on two cores, EXACT took 0.67 s and
-5.5 s, FAISS 0.60 s and 6.0 s: about the same, so the default is what needs no further package.
+Both look at every pair; `EXACT` computes the product of two units of one run once for both of them. `python -m
+benchmarks.neighbors` compares them.
 """
-_SPARE = 22  # proposals beyond those asked for: room for what a search rounds otherwise
+_SPARE = 6  # proposals beyond those asked for: room for what a search rounds otherwise
 _ROUNDING = 1e-5
 _TIED = 1024
-_PRODUCTS = 1 << 25  # in memory at once
-_GATHERED = 1 << 22  # numbers of proposed vectors in memory at once
+_TILE = 2048  # rows and columns of products in memory at once: 16 MiB
+_GATHERED = 1 << 19  # numbers of proposed vectors in memory at once, on each core
 
-Propose = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
-"""Of queries `[Q, L]` the places and products of so many of the base, about the nearest: two `[Q, C]`."""
+Advance = Callable[[int], object]
 
 
 def check_search(search: str) -> None:
@@ -50,45 +52,50 @@ def described(search: str) -> str:
 
 
 class Nearest:
-    """Finds the nearest rows of `base` `[N, L]`, float32, every row of norm 1."""
+    """Finds the nearest rows of `base` `[N, L]`, float32, every row of norm 1.
+
+    Beside the vectors it takes 16 MiB for products, 8 MiB for each core, and 12 bytes for each proposal: of every query
+    six more than are asked for.
+    """
 
     def __init__(self, base: np.ndarray, device: torch.device | str = "cpu", search: str = EXACT) -> None:
         check_search(search)
         self._base = np.ascontiguousarray(base)
         self._on_device = torch.from_numpy(self._base).to(device)
-        self._propose: Propose = self._by_products if search == EXACT else _by_faiss(self._base)
+        self._index = _flat_index(self._base) if search == FAISS else None
 
-    def __call__(self, queries: np.ndarray, count: int, own: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(
+        self, queries: np.ndarray, count: int, advance: Advance = lambda done: None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Of each query `[Q, L]` the places (int64) and products (float32) of the `count` nearest rows, best first.
 
         Two `[Q, count]`, narrower where the base has fewer rows. Products are those of float64, rounded; ties go to the
-        earlier place. `own` `[Q]`: the place of each query in the base, which is never found.
+        earlier place. `advance` hears of how many queries are done.
         """
-        count = min(count, len(self._base) - (own is not None))
+        return self._found(queries, count, advance, among=False)
+
+    def among(self, count: int, advance: Advance = lambda done: None) -> tuple[np.ndarray, np.ndarray]:
+        """As if each row of the base were a query, which is never found itself."""
+        return self._found(self._base, count, advance, among=True)
+
+    def _found(self, queries: np.ndarray, count: int, advance: Advance, among: bool) -> tuple[np.ndarray, np.ndarray]:
+        count = min(count, len(self._base) - among)
         if count < 1 or not len(queries):
             shape = len(queries), max(count, 0)
             return np.empty(shape, np.int64), np.empty(shape, np.float32)
-        proposed = min(count + _SPARE + (own is not None), len(self._base))
-        rows = max(1, _PRODUCTS // len(self._base))
-        parts = [
-            self._settled(queries[at : at + rows], count, proposed, None if own is None else own[at : at + rows])
-            for at in range(0, len(queries), rows)
-        ]
-        return np.concatenate([places for places, _ in parts]), np.concatenate([found for _, found in parts])
-
-    def _settled(
-        self, queries: np.ndarray, count: int, proposed: int, own: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        places, rough = self._propose(queries, proposed)
-        products = self._products(queries, places)
-        if own is not None:
-            products[places == own[:, None]] = -np.inf
-        kept_places, kept = _best(places, products, count)
-        if proposed < len(self._base):  # where as much as the last proposal may be kept, so may others be
-            for row in np.flatnonzero(kept[:, -1] <= rough.min(1) + _ROUNDING):
-                self_at = None if own is None else own[row]
-                kept_places[row], kept[row] = self._tied(queries[row], kept[row, -1], count, self_at)
-        return kept_places, kept
+        proposed = min(count + _SPARE, len(self._base) - among)
+        if self._index is not None:
+            places, rough = _by_faiss(self._index, queries, proposed, among, advance)
+        elif among:
+            places, rough = self._by_pairs(proposed, advance)
+        else:
+            places, rough = self._by_products(queries, proposed, advance)
+        places, products = _best(places, self._products(queries, places), count)
+        if proposed < len(self._base) - among:  # where as much as the last proposal may be kept, so may others be
+            for row in np.flatnonzero(products[:, -1] <= rough.min(1) + _ROUNDING):
+                own = int(row) if among else None
+                places[row], products[row] = self._tied(queries[row], products[row, -1], count, own)
+        return places, products
 
     def _tied(self, query: np.ndarray, least: float, count: int, own: int | None) -> tuple[np.ndarray, np.ndarray]:
         """The nearest of all rows that come near `least`: the first thousand of them, where so many tie."""
@@ -105,15 +112,43 @@ class Nearest:
         """Those of each query `[Q, L]` with the rows at its `places` `[Q, C]`: summed in float64, float32 `[Q, C]`."""
         found = np.empty(places.shape, np.float32)
         step = max(1, _GATHERED // (places.shape[1] * queries.shape[1]))
-        for at in range(0, len(queries), step):
+
+        def compute(at: int) -> None:
             some, rows = queries[at : at + step], self._base[places[at : at + step]]
             found[at : at + step] = np.einsum("ql,qcl->qc", some.astype(np.float64), rows.astype(np.float64))
+
+        with ThreadPoolExecutor(usable_cores(), "products") as pool:
+            list(pool.map(compute, range(0, len(queries), step)))
         return found
 
-    def _by_products(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        products = torch.from_numpy(queries).to(self._on_device.device) @ self._on_device.t()
-        found, places = products.topk(count, dim=1)
-        return places.cpu().numpy(), found.cpu().numpy()
+    def _by_products(self, queries: np.ndarray, count: int, advance: Advance) -> tuple[np.ndarray, np.ndarray]:
+        """Of each query the places and products of so many of the base, about the nearest: two `[Q, count]`."""
+        parts = []
+        for at in range(0, len(queries), _TILE):
+            some = torch.from_numpy(queries[at : at + _TILE]).to(self._on_device.device)
+            proposals = Proposals(len(some), count, some.device)
+            for begin in range(0, len(self._base), _TILE):
+                proposals.take(some @ self._on_device[begin : begin + _TILE].t(), begin)
+            parts.append(proposals.found())
+            advance(len(some))
+        return np.concatenate([places for places, _ in parts]), np.concatenate([values for _, values in parts])
+
+    def _by_pairs(self, count: int, advance: Advance) -> tuple[np.ndarray, np.ndarray]:
+        """The same of each row of the base, without itself: each pair's product is computed once, for both."""
+        starts = range(0, len(self._base), _TILE)
+        parts = [self._on_device[at : at + _TILE] for at in starts]
+        proposals = [Proposals(len(part), count, part.device) for part in parts]
+        for one, (begin, ours) in enumerate(zip(starts, parts, strict=True)):
+            for two in range(one, len(parts)):
+                products = ours @ parts[two].t()
+                if one == two:
+                    products.fill_diagonal_(-torch.inf)
+                else:
+                    proposals[two].take(products.t(), begin)
+                proposals[one].take(products, starts[two])
+            advance(len(ours))
+        found = [each.found() for each in proposals]
+        return np.concatenate([places for places, _ in found]), np.concatenate([values for _, values in found])
 
 
 def _best(places: np.ndarray, products: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -122,18 +157,29 @@ def _best(places: np.ndarray, products: np.ndarray, count: int) -> tuple[np.ndar
     return np.take_along_axis(places, order, 1), np.take_along_axis(products, order, 1)
 
 
-def _by_faiss(base: np.ndarray) -> Propose:
+def _by_faiss(
+    index: Any, queries: np.ndarray, count: int, among: bool, advance: Advance
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same by faiss; a row of the base is struck out of what is found for itself."""
+    parts = []
+    for at in range(0, len(queries), _TILE):
+        values, places = index.search(np.ascontiguousarray(queries[at : at + _TILE]), count + among)
+        if among:
+            own = places == np.arange(at, at + len(places))[:, None]
+            own[~own.any(1), -1] = True  # it was not found, so the last goes
+            values, places = (each[~own].reshape(-1, count) for each in (values, places))
+        parts.append((places, values))
+        advance(len(places))
+    return np.concatenate([places for places, _ in parts]), np.concatenate([values for _, values in parts])
+
+
+def _flat_index(base: np.ndarray) -> Any:
     faiss = _faiss()
-    index: Any = faiss.IndexFlatIP(base.shape[1])
+    index = faiss.IndexFlatIP(base.shape[1])
     if _gpus(faiss):
         index = faiss.index_cpu_to_all_gpus(index)
     index.add(base)
-
-    def propose(queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        found, places = index.search(np.ascontiguousarray(queries), count)
-        return places, found
-
-    return propose
+    return index
 
 
 def _gpus(faiss: ModuleType) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -16,16 +17,17 @@ from pipeline.errors import UserError
 from pipeline.progress import Progress, Silent
 from pipeline.readings.sketches import Sketches, standard_error
 from pipeline.relations.nearest import EXACT, Nearest, check_search, described
+from pipeline.relations.unrelated import Unrelated, q_values
 from pipeline.storage.files import alone
 from pipeline.storage.fingerprint import fingerprint
 from pipeline.storage.parquet import read_rows, write_table
-from pipeline.tables.sketch_tables import UnitSketches, read_sketches
+from pipeline.tables.sketch_tables import UnitSketches, read_sketches, read_variance
+from schemas.chance import LEVEL
 from schemas.neighbors import NEIGHBORS
 
 MOST = 10
 """Neighbours of a unit."""
-TOGETHER = 4096
-"""Units whose nearest are looked for between two signs of progress."""
+_ROWS = 1 << 16
 
 
 def sketch_length(written: dict[str, Any]) -> int:
@@ -50,7 +52,7 @@ def find_neighbors(
     length = sketch_length(written)
     if not length:
         raise UserError(f"{run} was mined without sketches, by which units are compared. Mine it in another RUN.")
-    known = fingerprint({"mined": written["fingerprint"], "most": most})
+    known = fingerprint({"mined": written["fingerprint"], "most": most, "chance": 1})
     if _finished(run, known):
         return written
     with alone(run, progress.say):
@@ -71,25 +73,20 @@ def _write(
     start = time.perf_counter()
     written = record.read_record(run)
     found = read_sketches(run, written["layers"], length)
-    rows = 0
-
-    def parts() -> Iterator[pa.Table]:
-        nonlocal rows
-        nearest = Nearest(found.vectors, device, search)
-        with progress.stage("Finding units alike", len(found.unit), "units") as advance:
-            for at in range(0, len(found.unit), TOGETHER):
-                own = np.arange(at, min(at + TOGETHER, len(found.unit)))
-                part = alike(found, own, found, *nearest(found.vectors[own], most, own))
-                rows += len(part)
-                yield part.rename_columns(NEIGHBORS.names)
-                advance(len(own))
-
-    write_table(run / "neighbors.parquet", NEIGHBORS, parts())
+    with progress.stage("Finding units alike", len(found.unit), "units") as advance:
+        pairs = Pairs.of(Nearest(found.vectors, device, search).among(most, advance))
+    pairs = pairs.beside(Unrelated(found, read_variance(run, found)))
+    write_table(
+        run / "neighbors.parquet",
+        NEIGHBORS,
+        (part.rename_columns(NEIGHBORS.names) for part in alike(found, found, pairs)),
+    )
     written["neighbors"] = {
         "fingerprint": known,
         "most": most,
-        "rows": rows,
+        "rows": len(pairs.own),
         **stated(length, search),
+        "chance": pairs.about,
         "seconds": round(time.perf_counter() - start, 3),
     }
     record.write_record(run, written)
@@ -100,23 +97,60 @@ def stated(length: int, search: str) -> dict[str, Any]:
     return {"length": length, "standard_error": round(standard_error(length), 5), "search": described(search)}
 
 
-def alike(ours: UnitSketches, own: np.ndarray, theirs: UnitSketches, places: np.ndarray, found: np.ndarray) -> pa.Table:
-    """Rows of units: layer, unit, rank, the other's layer and unit, similarity.
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Units and those most alike them, as rows: places of both, rank and similarity; then chance and q-value `[R]`.
 
-    `own` `[Q]` are places in `ours`, `places` and the similarities `found` `[Q, N]` those of `theirs`.
+    `about` is what the record says of chance.
     """
-    count = places.shape[1]
-    other = places.reshape(-1)
-    own = np.repeat(own, count)
-    columns = {
-        "layer": _named(ours, own),
-        "unit": pa.array(ours.unit[own]),
-        "rank": pa.array(np.tile(np.arange(count, dtype=np.int32), len(places))),
-        "other_layer": _named(theirs, other),
-        "other_unit": pa.array(theirs.unit[other]),
-        "similarity": pa.array(found.reshape(-1)),
-    }
-    return pa.table(columns)
+
+    own: np.ndarray
+    other: np.ndarray
+    rank: np.ndarray
+    similarity: np.ndarray
+    chance: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+    q_value: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, found: tuple[np.ndarray, np.ndarray], own: np.ndarray | None = None) -> Self:
+        """What `Nearest` found, places and products `[Q, N]`, for the units at `own` `[Q]`, or for all."""
+        places, products = found
+        own = np.arange(len(places)) if own is None else own
+        count = places.shape[1]
+        rank = np.tile(np.arange(count, dtype=np.int32), len(places))
+        return cls(np.repeat(own, count), places.reshape(-1), rank, products.reshape(-1))
+
+    def beside(self, unrelated: Unrelated) -> Self:
+        """The same with what unrelated units reach."""
+        p, chance = unrelated(self.own, self.other, self.similarity)
+        q = q_values(p)
+        first = self.rank == 0
+        about = {
+            "images": unrelated.images, "candidates": unrelated.candidates, "drawn": unrelated.drawn, "level": LEVEL,
+            "permuted": round(unrelated.permuted, 4),
+            "median": round(float(np.median(chance[first])), 4) if first.any() else None,
+            "units": int(first.sum()), "beyond": int((q[first] < LEVEL).sum()),
+        }  # fmt: skip
+        return replace(self, chance=chance.astype(np.float32), q_value=q.astype(np.float32), about=about)
+
+
+def alike(ours: UnitSketches, theirs: UnitSketches, pairs: Pairs) -> Iterator[pa.Table]:
+    """Rows of units, in parts: layer, unit, rank, the other's layer and unit, similarity, chance, q-value."""
+    for at in range(0, len(pairs.own), _ROWS):
+        part = slice(at, at + _ROWS)
+        own, other = pairs.own[part], pairs.other[part]
+        columns = {
+            "layer": _named(ours, own),
+            "unit": pa.array(ours.unit[own]),
+            "rank": pa.array(pairs.rank[part]),
+            "other_layer": _named(theirs, other),
+            "other_unit": pa.array(theirs.unit[other]),
+            "similarity": pa.array(pairs.similarity[part]),
+            "chance": pa.array(pairs.chance[part]),
+            "q_value": pa.array(pairs.q_value[part]),
+        }
+        yield pa.table(columns)
 
 
 def _named(units: UnitSketches, places: np.ndarray) -> pa.Array:

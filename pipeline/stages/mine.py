@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from pipeline import record
+from pipeline.cores import usable_cores
 from pipeline.datasets.batches import map_in_order
 from pipeline.datasets.sources import Block, Dataset, blocks_of
 from pipeline.engines.engine import Engine, Tally
@@ -47,6 +48,9 @@ from pipeline.work import CropWork, ScanWork
 from schemas.labels import MAXIMA_IMAGES
 from schemas.shards import SHARDS
 from schemas.skipped import SKIPPED
+
+_LANES = 8
+"""Layers whose tables are written at once, at most: each holds those of its units in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,10 +300,15 @@ class _Mining:
             how, map_files = self.network.preprocessing, [maps for _, maps in kept]
             maps = MapTables(self.run, self.fields, self.grids, merged, rows, how, map_files)
             tables.write_lists()
-            for layer in self.layers:
+
+            def write(layer: Layer) -> None:
                 tables.write_layer(layer)
                 maps.write_layer(layer, tables.first_unit[layer.name])
-                advance(1)
+
+            lanes = min(usable_cores(), _LANES)
+            with ThreadPoolExecutor(lanes, "tables") as pool:
+                for _ in map_in_order(write, self.layers, pool, lanes):
+                    advance(1)
         self.seconds["tables"] = time.perf_counter() - start
 
 

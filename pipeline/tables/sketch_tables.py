@@ -60,3 +60,32 @@ def read_sketches(run: Path, layers: Sequence[str], length: int) -> UnitSketches
         vectors.append(column.drop_null().flatten().to_numpy().reshape(-1, length))
         numbers.append(np.full(len(units[-1]), number, np.int32))
     return UnitSketches(tuple(layers), np.concatenate(numbers), np.concatenate(units), np.concatenate(vectors))
+
+
+@dataclass(frozen=True, slots=True)
+class UnitVariance:
+    """Of the units of `UnitSketches`: the `images` `[N]` their variance is over, and how much of it one makes `alone`.
+
+    `alone` `[N]`, 0 to 1, is that of the image furthest from the mean.
+    """
+
+    images: np.ndarray
+    alone: np.ndarray
+
+
+def read_variance(run: Path, found: UnitSketches) -> UnitVariance:
+    """Where the variance of units with sketches comes from. Raises `UserError` without the table of units."""
+    images, alone = [np.empty(0, np.int64)], [np.empty(0)]
+    columns = ["images_seen", "nan_count", "activation_max", "activation_min", "activation_mean", "activation_std"]
+    for number, layer in enumerate(found.layers):
+        path = table_file(run, "units", layer)
+        if not path.is_file():
+            raise UserError(f"{run} has no units of {layer}: {path} is not there. Mine it anew in another RUN.")
+        rows = read_rows(path, columns).take(pa.array(found.unit[found.layer == number]))
+        seen, nan, most, least, mean, std = (
+            rows[name].to_numpy().astype(np.float64) for name in columns
+        )  # a unit that has a sketch has all of them
+        images.append((seen + nan).astype(np.int64))
+        furthest = np.maximum(most - mean, mean - least)
+        alone.append(np.minimum(furthest**2 / (np.maximum(seen, 1) * std**2), 1))
+    return UnitVariance(np.concatenate(images), np.concatenate(alone))
