@@ -116,6 +116,12 @@ def mine(
         bool, typer.Option(help="Sort each unit's exemplars into the kinds of images that it answers to.")
     ] = False,
     labels: Annotated[bool, typer.Option(help="What each unit makes of each label, and its selectivity.")] = True,
+    min_support: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Images that a label has in each half of the dataset before units are said to tell it."
+        ),
+    ] = 5,
     sketch: Annotated[
         int,
         typer.Option(
@@ -207,8 +213,9 @@ def mine(
     """
     display = Display(quiet or as_json)
     keep = Keep(
-        topk, direction, parse_bands(bands), band_images, labels, parse_maxima(keep_maxima), sketch, unique, positions
-    )
+        topk, direction, parse_bands(bands), band_images, labels, parse_maxima(keep_maxima), sketch, unique, positions,
+        min_support,
+    )  # fmt: skip
     kept = parse_pictures(pictures)
     recipe = recipe_of(preset, generator)
     if facets:

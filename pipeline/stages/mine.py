@@ -270,7 +270,9 @@ class _Mining:
             remove_files((self.run / made).glob("*.parquet"))
         stage = self.progress.stage("Writing tables", len(self.layers), "layers")
         with opened(merged.maxima) as matrix, stage as advance:
-            tables = MinedTables(self.run, self.layers, self.fields, merged, rows, self.words, matrix)
+            tables = MinedTables(
+                self.run, self.layers, self.fields, merged, rows, self.words, matrix, self.settings.keep.min_support
+            )
             write_pictures(self.run, pictures)
             tables.write_lists()
             for layer in self.layers:
