@@ -54,6 +54,7 @@ from pipeline.stages.mine import mine as mine_dataset
 from pipeline.stages.views import view_run
 from pipeline.stages.visualize import visualize_run
 from pipeline.storage.files import run_folder, safe_name
+from pipeline.tables.label_tree import AUTO, find_tree
 
 SHEETS_A_LAYER = 12
 
@@ -122,6 +123,13 @@ def mine(
             min=1, help="Images that a label has in each half of the dataset before units are said to tell it."
         ),
     ] = 5,
+    label_tree: Annotated[
+        str,
+        typer.Option(
+            help="Kinds of labels, of which units are told as well: a CSV file with the columns label and parent, or "
+            'JSON, {"beagle": "dog", "dog": "animal"}; auto: WordNet\'s above ImageNet\'s classes; none.'
+        ),
+    ] = AUTO,
     sketch: Annotated[
         int,
         typer.Option(
@@ -217,6 +225,7 @@ def mine(
         min_support,
     )  # fmt: skip
     kept = parse_pictures(pictures)
+    tree = find_tree(label_tree)
     recipe = recipe_of(preset, generator)
     if facets:
         check_installed()
@@ -242,7 +251,7 @@ def mine(
             f"The weights lack {listed(sorted(network.missing))}; the chosen layers do not need "
             f"{'it' if len(network.missing) == 1 else 'them'}."
         )
-    settings = MineSettings(keep, batch_size, workers, max_skipped, precision.value, compile, decoder.value, kept)
+    settings = MineSettings(keep, batch_size, workers, max_skipped, precision.value, compile, decoder.value, kept, tree)
     with workforce(engine, device, place, worker_cores, block_seconds, display, workers) as crew:
         written = mine_dataset(source, network, traced, chosen, folder, crew.device, settings, display, crew)
         if sketch_length(written):

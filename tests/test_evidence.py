@@ -111,7 +111,7 @@ def test_the_label_told_best_is_chosen_on_one_half_and_measured_on_the_other():
     values[(labels == 1) & ~other, 0] += 9  # strong where it is chosen, nothing where it is measured
     values[labels == 2, 1] += 3
     values[5, 2] = np.nan
-    told = Told(kept(values, labels), Groups.single(3), 5)
+    told = Told(kept(values, labels), Groups.of_each(3), 5)
     assert told.row[:2].tolist() == [1, 2]
     assert told.correlation[0] < 0.4 < told.correlation[1] and told.q[1] < 1e-3 < 0.05 < told.q[0]
     for unit, row in enumerate(told.row):
@@ -125,7 +125,7 @@ def test_the_label_told_best_is_chosen_on_one_half_and_measured_on_the_other():
 
 def test_labels_of_few_images_in_either_half_are_not_asked_about():
     labels = np.arange(60)
-    told = Told(kept(np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32), labels), Groups.single(60), 5)
+    told = Told(kept(np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32), labels), Groups.of_each(60), 5)
     assert (told.row == -1).all() and np.isnan([told.correlation, told.p, told.q, told.selectivity]).all()
     assert (told.support == 0).all()
 
@@ -144,7 +144,7 @@ def test_under_shuffled_labels_hardly_any_unit_passes():
     told_passed, shared_passed = [], []
     for _ in range(200):
         shuffled = random.permutation(labels)
-        told_passed.append((Told(kept(values, shuffled), Groups.single(8), 5).q < 0.05).any())
+        told_passed.append((Told(kept(values, shuffled), Groups.of_each(8), 5).q < 0.05).any())
         counts = (fires[..., None] & (shuffled[top][..., None] == np.arange(8))).sum(1)
         p = shared_by_chance(np.bincount(labels), fires.sum(1), counts.max(1))
         assert np.isnan(p[-2:]).all() and len(p) == units

@@ -37,6 +37,7 @@ from pipeline.scanning.merge import Merged, merge
 from pipeline.scanning.scan import ScanSettings
 from pipeline.storage.files import alone, is_local, remove_files, write_bytes
 from pipeline.storage.parquet import write_table
+from pipeline.tables.label_tree import Tree
 from pipeline.tables.mined_tables import MinedTables, matrix_images
 from pipeline.tables.picture_tables import write_pictures
 from pipeline.work import CropWork, ScanWork
@@ -51,7 +52,7 @@ class MineSettings:
 
     `batch_size` 0 is what suits the device, `workers` 0 one for each usable core. `precision` is one of
     `compute.PRECISIONS`; `compile` is 1, 0 or auto, see `compiling.decide`; `decoder` is pillow or nvjpeg; `pictures`
-    is what is kept of winning images, see `crops.parse_pictures`.
+    is what is kept of winning images, see `crops.parse_pictures`; `tree` is that of the labels, if they form one.
     """
 
     keep: Keep = field(default_factory=Keep)
@@ -62,6 +63,7 @@ class MineSettings:
     compile: str = "auto"
     decoder: str = "pillow"
     pictures: str = SIDE
+    tree: Tree | None = None
 
 
 def mine(
@@ -99,6 +101,7 @@ def mine(
     here = isinstance(engine, LocalEngine)
     how = decide(settings.compile, tapped, network.preprocessing, how, dataset.about, begun(run), progress, here)
     known = record.identity(dataset, network, layers, settings.keep, how, settings.decoder, settings.pictures)
+    known |= {"label_tree": settings.tree.fingerprint} if settings.tree and settings.keep.labels else {}
     written = _mined(run, Ledger(run, known), progress)
     if written is not None:
         return written
@@ -181,7 +184,7 @@ class _Mining:
         won = winners(merged, keep)
         merged = merged.keeping(won.image_id)
         rows = exemplar_rows(won, merged, self.layers, self.fields, self.network.preprocessing)
-        self._write_tables(merged, rows, self._cut(merged, rows))
+        labels = self._write_tables(merged, rows, self._cut(merged, rows))
         self.seconds["mine"] = time.perf_counter() - start
         written = {
             "fingerprint": self.ledger.fingerprint,
@@ -196,6 +199,7 @@ class _Mining:
                 "samples": merged.samples, "seen": merged.seen, "skipped": merged.samples - merged.seen,
                 "exemplars": len(rows.unit), "images_with_exemplars": merged.images.num_rows,
             },
+            "labels_account": labels,
             "settings": {"max_skipped": self.settings.max_skipped, "workers": self.settings.workers},
             "versions": record.versions(),
             "machine": self.engine.machine(),
@@ -264,21 +268,28 @@ class _Mining:
         self.seconds["pictures"] = time.perf_counter() - start
         return list(paths.values())
 
-    def _write_tables(self, merged: Merged, rows: Rows, pictures: Sequence[Path]) -> None:
+    def _write_tables(self, merged: Merged, rows: Rows, pictures: Sequence[Path]) -> dict[str, Any]:
+        """Writes all tables; returns the account of the labels."""
         start = time.perf_counter()
         for made in ("visualizations", "labels", "matches"):  # of what was mined here before
             remove_files((self.run / made).glob("*.parquet"))
         stage = self.progress.stage("Writing tables", len(self.layers), "layers")
         with opened(merged.maxima) as matrix, stage as advance:
             tables = MinedTables(
-                self.run, self.layers, self.fields, merged, rows, self.words, matrix, self.settings.keep.min_support
-            )
+                self.run, self.layers, self.fields, merged, rows, self.words, matrix, self.settings.keep.min_support,
+                self.settings.tree,
+            )  # fmt: skip
             write_pictures(self.run, pictures)
             tables.write_lists()
             for layer in self.layers:
                 tables.write_layer(layer)
                 advance(1)
         self.seconds["tables"] = time.perf_counter() - start
+        account = tables.labels_account()
+        tree = self.settings.tree
+        if tree and not tree.built_in and (outside := account["labels"] - account["in_tree"]):
+            self.progress.say(f"--label-tree: {outside:,} of {account['labels']:,} labels are not in the tree.")
+        return account
 
 
 class _Counter:

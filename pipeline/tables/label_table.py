@@ -1,4 +1,4 @@
-"""What units make of labels, as tables: a row per unit and label, and the label that each unit tells best."""
+"""What units make of labels, as tables: a row per unit and label; the label, and the node above, each tells best."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pipeline.readings.labels import Labels, means
 from pipeline.readings.maxima import Matrix
 from pipeline.readings.seen import MEASURING, NO_LABEL
 from pipeline.scanning.merge import Merged
+from pipeline.tables.label_tree import Tree, nodes_of
 from pipeline.tables.told_labels import Groups, Told, label_correlations
 from schemas.labels import LABELS
 
@@ -21,7 +22,7 @@ class LabelTable:
     """The labels of a merged scan with their `names`; `matrix` has all image activations, where they are at hand.
 
     `rows` are the exemplars of the images of `merged`. A label with fewer than `least` images in either half of the
-    dataset is not asked how well units tell it.
+    dataset is not asked how well units tell it; nor is a node of the `tree` of labels.
     """
 
     def __init__(
@@ -32,13 +33,19 @@ class LabelTable:
         rows: Rows,
         matrix: Matrix | None,
         least: int,
+        tree: Tree | None = None,
     ) -> None:
         self.labels, self.matrix = labels, matrix
         self.numbers = labels.labels.numpy()
         self.names = pa.array([names.get(number) for number in self.numbers.tolist()], pa.string())
         self._halves = None if matrix is None else merged.halves(matrix.images)
-        self._told = Told(labels, Groups.single(len(self.numbers)), least)
-        self._purity = self._told.shares(*_measured(merged, rows))
+        self._told = Told(labels, Groups.of_each(len(self.numbers)), least)
+        measured = _measured(merged, rows)
+        self._purity = self._told.shares(*measured)
+        self.nodes = None if tree is None else nodes_of(tree, self.numbers.tolist(), self.names.to_pylist())
+        if self.nodes is not None:
+            self._node_told = Told(labels, self.nodes.groups, least)
+            self._node_purity = self._node_told.shares(*measured)
 
     def rows(self, layer: Layer, first: int) -> pa.Table:
         """One layer's rows, whose units count from `first` over all layers; labels without a number are left out."""
@@ -70,6 +77,19 @@ class LabelTable:
             "best_label_name": self.names.take(pa.array(np.where(none, 0, row), mask=none)),
             "class_selectivity": pa.array(told.selectivity[part], from_pandas=True),
             **self._evidence("best_label", told, self._purity, part),
+            **self._of_nodes(part),
+        }
+
+    def _of_nodes(self, part: slice) -> dict[str, pa.Array]:
+        if self.nodes is None:
+            return {}
+        nodes, tree = self.nodes.names, self.nodes.tree
+        best = [None if row < 0 else nodes[row] for row in self._node_told.row[part].tolist()]
+        return {
+            "best_node": pa.array(best, pa.string()),
+            "best_node_name": pa.array([node and tree.words[node] for node in best], pa.string()),
+            "best_node_path": pa.array([node and tree.path(node) for node in best], pa.string()),
+            **self._evidence("best_node", self._node_told, self._node_purity, part),
         }
 
     def _evidence(self, prefix: str, told: Told, purity: np.ndarray, part: slice) -> dict[str, pa.Array]:

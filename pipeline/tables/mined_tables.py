@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline import naming
 from pipeline.exemplars.exemplars import Rows
 from pipeline.network.layers import Layer
 from pipeline.readings.histograms import Histograms
@@ -23,6 +25,7 @@ from pipeline.scanning.merge import Merged
 from pipeline.storage.files import table_file
 from pipeline.storage.parquet import units_a_part, write_rows, write_table
 from pipeline.tables.label_table import LabelTable
+from pipeline.tables.label_tree import Tree
 from pipeline.tables.layer_table import layer_rows
 from pipeline.tables.shared_labels import SharedLabels
 from pipeline.tables.sketch_tables import write_sketches
@@ -40,7 +43,8 @@ _LABELS_A_GROUP = 1 << 16
 class MinedTables:
     """Writes the tables of one run; `words` names the labels where the shards themselves do not.
 
-    `matrix` has the image activations of all images, where they are at hand; `least` is `Keep.min_support`.
+    `matrix` has the image activations of all images, where they are at hand; `least` is `Keep.min_support`,
+    `tree` that of the labels, if they form one.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class MinedTables:
         words: Sequence[str] | None,
         matrix: Matrix | None = None,
         least: int = 5,
+        tree: Tree | None = None,
     ) -> None:
         self.run, self.layers, self.fields = run, layers, fields
         self.merged, self.rows = merged, rows
@@ -69,9 +74,11 @@ class MinedTables:
         seen = by_label.seen.sum(1).cpu().numpy() if isinstance(by_label, Labels) else None
         own = np.array([NO_LABEL if label is None else label for label in labels], np.int64)
         self.shared = SharedLabels(rows, sum(layer.units for layer in layers), own, self.names, seen)
+        self._named = dict.fromkeys(naming.STATEMENTS, 0)
+        self._least = least
         self.by_label = None
         if isinstance(by_label, Labels) and len(by_label.labels) and not by_label.too_many:
-            self.by_label = LabelTable(by_label, self._words(words or ()), merged, rows, matrix, least)
+            self.by_label = LabelTable(by_label, self._words(words or ()), merged, rows, matrix, least, tree)
         sketches = merged.accumulators.get("sketches")
         self.sketches = sketches if isinstance(sketches, Sketches) else None
         self.first_unit = dict(zip((layer.name for layer in layers), unit_offsets(layers), strict=False))
@@ -103,8 +110,23 @@ class MinedTables:
         positions = None if self.positions is None else self.positions[first : first + layer.units]
         table = unit_table(layer, summary, counts, further, positions)
         write_table(table_file(self.run, "units", layer.name), UNITS, [table])
+        self._named = {kind: count + int(naming.held(table, kind).sum()) for kind, count in self._named.items()}
         if self.sketches is not None:
             write_sketches(self.run, layer.name, self.sketches, slice(first, first + layer.units), summary)
+
+    def labels_account(self) -> dict[str, Any]:
+        """For run.json: images with a label, labels, those that may be told apart, and of how many units one is named.
+
+        Of the layers written so far.
+        """
+        seen = self.merged.accumulators.get("labels")
+        counts = seen.seen.cpu().numpy() if isinstance(seen, Labels) else np.zeros((0, 2), np.int64)
+        nodes = self.by_label.nodes if self.by_label is not None else None
+        return {
+            "images": int(counts.sum()), "labels": len(counts), "min_support": self._least,
+            "supported": int((counts >= self._least).all(1).sum()), "named": self._named,
+            "in_tree": nodes.inside if nodes else 0,
+        }  # fmt: skip
 
     def _words(self, words: Sequence[str]) -> dict[int, str | None]:
         known: dict[int, str | None] = dict(enumerate(words))

@@ -23,15 +23,20 @@ class Groups:
     end: np.ndarray
 
     @classmethod
-    def single(cls, labels: int) -> Groups:
+    def of_each(cls, labels: int) -> Groups:
         """Each of so many labels by itself."""
-        each = np.arange(labels)
-        return cls(each, each, each + 1)
+        rows = np.arange(labels)
+        return cls(rows, rows, rows + 1)
+
+    @property
+    def single(self) -> bool:
+        """Whether each label is a group by itself, and there are no others."""
+        return len(self.order) == len(self.begin) and bool((self.end - self.begin == 1).all())
 
     def summed(self, values: np.ndarray) -> np.ndarray:
         """Sums over the labels of each group, `[G, ...]`, of values of labels `[P, ...]`."""
-        if len(self.order) == len(self.begin) and (self.end - self.begin == 1).all():
-            return values[self.order]
+        if self.single:
+            return values[self.order[self.begin]]
         ordered = np.concatenate([values[self.order], np.zeros_like(values[:1])])
         ends = np.stack([self.begin, self.end], 1).reshape(-1)
         sums: np.ndarray = np.add.reduceat(ordered, ends, axis=0)[::2]
@@ -55,7 +60,6 @@ class Told:
 
     def __init__(self, labels: Labels, groups: Groups, least: int) -> None:
         self.labels, self.groups = labels, groups
-        self._single = len(groups.begin) == len(groups.order)
         parts = [
             self._chosen(slice(at, min(at + _UNITS_AT_ONCE, labels.units)), max(least, 1))
             for at in range(0, labels.units, _UNITS_AT_ONCE)
@@ -86,7 +90,7 @@ class Told:
         else:
             support, found, p = np.zeros(len(unit), np.int64), np.full(len(unit), np.nan), np.full(len(unit), np.nan)
         selective = np.full(len(unit), np.nan)
-        if self._single:
+        if self.groups.single:
             selective = selectivity(means(images[:, MEASURING], sums[:, MEASURING]), row)
         return row, support, here.images - support, found, p, selective
 
