@@ -29,13 +29,12 @@ def summary(
         _visualization(block, unit, visualization)
         left = _PICTURE + 40
     named = naming.labels_of(unit)
-    shared = named.get(naming.SHARED)
     facts = [
         (number(unit["activation_max"]), "maximum"),
         (number(unit["activation_mean"]), "mean over images"),
         (number(unit["activation_std"]), "standard deviation"),
         (percent(unit["firing_rate"]), "of images fire it"),
-        (percent(unit["label_purity"]) if shared else "-", f"of exemplars: {shared}" if shared else "no label"),
+        _label(unit, named),
     ]
     step = (CONTENT - left) / len(facts)
     for place, (value, name) in enumerate(facts):
@@ -44,6 +43,17 @@ def summary(
     block.write(left, 88, _sentence(named, unit, firing), 17, CONTENT - left)
     _bars(block, unit, firing, left, 112, CONTENT - left, block.height - 112, large)
     return block
+
+
+def _label(unit: Mapping[str, Any], named: Mapping[str, str]) -> tuple[str, str]:
+    """The label to show: the share of the exemplars that have it, or the correlation with it, and its name."""
+    if not named:
+        return "-", "no label"
+    kind, name = next(iter(named.items()))
+    score = unit[naming.STATEMENTS[kind].score]
+    return (
+        (percent(score), f"of exemplars: {name}") if kind == naming.SHARED else (f"{score:.2f}", f"correlation, {name}")
+    )
 
 
 def silent_summary(unit: Mapping[str, Any], visualization: Image.Image | None) -> Drawing:
@@ -127,11 +137,10 @@ def _sentence(named: Mapping[str, str], unit: Mapping[str, Any], firing: Sequenc
     of_each = ", ".join(f"{count} {name}" for name, count in sorted(facets.items()))
     labels = labels_of(firing) if naming.SHARED in named else Counter()
     said = _labels_in_words(labels, len(firing))
-    for kind in (naming.NODE, naming.TOLD):
-        if kind in named:
-            score = unit[naming.STATEMENTS[kind].score]
-            said += f"; tells {_short(named[kind])} apart (correlation {score:.2f})"
-            break
+    if naming.SHARED in named and naming.NODE in named:
+        said += (
+            f"; of kinds it tells {_short(named[naming.NODE])} best (correlation {unit['best_node_correlation']:.2f})"
+        )
     return f"{said}; {len(facets)} facets: {of_each}" if len(facets) > 1 else said
 
 
