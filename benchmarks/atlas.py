@@ -99,6 +99,7 @@ def _units(random: np.random.Generator, layer: str, units: range) -> pa.Table:
         "layer": pa.array([layer] * count), "unit": pa.array(units), "images_seen": pa.array([50_000] * count),
         "nan_count": pa.array([0] * count), "visualization": image_column([random.bytes(_PICTURE_BYTES)] * count),
         "top_label_name": pa.array([f"class {unit % 9}" for unit in units]),
+        "label_purity_q": pa.array([0.01] * count), "label_purity_chance": pa.array([0.05] * count),
         **{name: pa.array(random.random(count)) for name in ("activation_max", "firing_rate", "label_purity")},
     }  # fmt: skip
     fields = ((field, columns.get(field.name)) for field in UNITS_TABLE)

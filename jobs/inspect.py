@@ -16,6 +16,7 @@ from pipeline.inspect.maps import Shown, find_class, show
 from pipeline.inspect.page import Sheet, layer_sheets, save, write_page
 from pipeline.inspect.pictures import attention_sheet
 from pipeline.mined_network import mined_network
+from pipeline.naming import in_words
 from pipeline.network.devices import compute_exactly
 from pipeline.network.layers import Traced
 from pipeline.network.models import Network, check_name, load_network
@@ -99,7 +100,7 @@ def _attention(
             return []
         target = find_class(word, each.scores, network.categories)
         names = network.categories
-        name = names[target] if names and target < len(names) else f"class {target}"
+        name = in_words(names[target] if names and target < len(names) else None, target)
         values, layer = class_attention(network.module, each.input, target)
         found.append(values)
         titles.append(name)

@@ -60,6 +60,7 @@ from pipeline.stages.mining_plan import Overall, mining_plan, seconds_an_image
 from pipeline.stages.views import view_run
 from pipeline.stages.visualize import visualize_run
 from pipeline.storage.files import run_folder, safe_name
+from pipeline.tables.label_tree import AUTO, find_tree
 
 
 class Precision(StrEnum):
@@ -120,6 +121,19 @@ def mine(
         bool, typer.Option(help="Sort each unit's exemplars into the kinds of images that it answers to.")
     ] = False,
     labels: Annotated[bool, typer.Option(help="What each unit makes of each label, and its selectivity.")] = True,
+    min_support: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Images that a label has in each half of the dataset before units are said to tell it."
+        ),
+    ] = 5,
+    label_tree: Annotated[
+        str,
+        typer.Option(
+            help="Kinds of labels, of which units are told as well: a CSV file with the columns label and parent, or "
+            'JSON, {"beagle": "dog", "dog": "animal"}; auto: WordNet\'s above ImageNet\'s classes; none.'
+        ),
+    ] = AUTO,
     sketch: Annotated[
         int,
         typer.Option(
@@ -219,9 +233,11 @@ def mine(
     """
     display = Display(quiet or as_json)
     keep = Keep(
-        topk, direction, parse_bands(bands), band_images, labels, parse_maxima(keep_maxima), sketch, unique, positions
-    )
+        topk, direction, parse_bands(bands), band_images, labels, parse_maxima(keep_maxima), sketch, unique, positions,
+        min_support,
+    )  # fmt: skip
     kept = parse_pictures(pictures)
+    tree = find_tree(label_tree)
     recipe = recipe_of(preset, generator)
     if facets:
         check_installed()
@@ -247,7 +263,9 @@ def mine(
             f"The weights lack {listed(sorted(network.missing))}; the chosen layers do not need "
             f"{'it' if len(network.missing) == 1 else 'them'}."
         )
-    settings = MineSettings(keep, batch_size, workers, max_skipped, precision.value, compile, decoder.value, kept, maps)
+    settings = MineSettings(
+        keep, batch_size, workers, max_skipped, precision.value, compile, decoder.value, kept, maps, tree
+    )
     with workforce(engine, device, place, worker_cores, block_seconds, display, workers) as crew:
         drawn = sheet_plan({layer.name: layer.units for layer in chosen})
         costs = {} if visualize is False else seconds_a_unit(network, traced, chosen, recipe, crew)

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 
 from jobs.console import Display
+from pipeline.naming import verdict
 from pipeline.run import Run
 from pipeline.storage.files import safe_name
 from pipeline.storage.parquet import parquet_file
@@ -45,6 +46,8 @@ def show_summary(run: Run, display: Display) -> None:
     ):
         table.add_row(name, f"{rows:,}", holds)
     display.console.print(table)
+    if run.images["label"].notna().any() and (said := verdict(run.record.get("labels_account"), run.record["units"])):
+        display.say(said)
     sheets = sorted(folder.glob("sheets/*/*.png"))
     if sheets:
         display.say(f"{len(sheets)} pictures are in {folder / 'sheets'}; begin with {_last_overview(run)}")

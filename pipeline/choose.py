@@ -6,6 +6,9 @@ import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+import numpy as np
+
+from pipeline import naming
 from pipeline.errors import UserError, near_matches
 from pipeline.run import Run
 from pipeline.storage.files import table_file
@@ -47,8 +50,8 @@ def choose_units(
 ) -> dict[str, list[int]]:
     """The units of each layer: those of `units` that it has (None: all), only the `most` selective of them.
 
-    Selective first: those that fire, by label purity, then by activation. Raises `UserError` for a unit that none
-    of the layers has.
+    Selective first: those that fire, by the purity of a label that may be named, then by activation. Raises
+    `UserError` for a unit that none of the layers has.
     """
     widths = dict(zip(run.layers["layer"], run.layers["units"].astype(int), strict=True))
     _refuse_unknown(units or (), {layer: widths[layer] for layer in layers})
@@ -69,9 +72,9 @@ def _refuse_unknown(units: Sequence[int], widths: dict[str, int]) -> None:
 
 
 def _most_selective(run: Run, layer: str, units: Sequence[int], most: int) -> list[int]:
-    columns = ["unit", "activation_max", "label_purity"]
-    table = read_rows(table_file(run.path, "units", layer), columns).to_pylist()
+    table = read_rows(table_file(run.path, "units", layer), ["unit", "activation_max", *naming.COLUMNS])
+    purity = np.where(naming.held(table, naming.SHARED), naming.numbers(table, "label_purity"), 0.0)
+    rows = zip(table["unit"].to_pylist(), np.nan_to_num(naming.numbers(table, "activation_max")), purity, strict=True)
     wanted = set(units)
-    firing = [row for row in table if row["unit"] in wanted and (row["activation_max"] or 0) > 0]
-    firing.sort(key=lambda row: (-(row["label_purity"] or 0), -row["activation_max"], row["unit"]))
-    return [row["unit"] for row in firing[:most]]
+    firing = [(-pure, -most_active, unit) for unit, most_active, pure in rows if unit in wanted and most_active > 0]
+    return [unit for _, _, unit in sorted(firing)[:most]]

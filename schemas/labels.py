@@ -13,6 +13,7 @@ LABELS = table(
     field("images", pa.int32(), "images of the class with an activation that is a number (images)"),
     field("mean", pa.float32(), "mean image activation over these (activation)"),
     field("maximum", pa.float32(), "largest image activation among these (activation)"),
+    field("correlation", pa.float32(), "Pearson's correlation of the unit's image activation with belonging to the class, over all images with a label (-1 to 1): (mean of the class - mean) / deviation * sqrt(p / (1 - p)), p being its share of the images; null where the unit does not vary", nullable=True),
 )
 
 MAXIMA_IMAGES = table(

@@ -127,9 +127,9 @@ def _units(layer: str) -> pa.Table:
             "activation_mean": most / 2, "activation_std": 1.0, "firing_rate": 1 / (unit + 1) if most else 0.0,
             "activation_min": -1.0, "activation_histogram": histogram(most) if most else None, "top_label_name": label,
             "activation_quantiles": quantiles(most) if most else None,
-            "label_purity": None if label is None else (unit % 5) / 4, "class_selectivity": 0.5,
-            "best_label_auc": 0.875, "best_label_name": label,
-            "interpretability_exemplars": 0.8125, "label_purity_chance": 0.25,
+            "label_purity": None if label is None else (unit % 5 + 1) / 5, "class_selectivity": 0.5,
+            "best_label_auc": 0.875, "best_label_name": label, "best_label_correlation": 0.625, "best_label_q": 0.001,
+            "interpretability_exemplars": 0.8125, "label_purity_chance": 0.0625, "label_purity_q": 0.001,
         })  # fmt: skip
         if layer == PLAIN and unit != 3:
             drawn = {"bytes": encoded(picture(24, 24, seed=100 + unit), "PNG"), "path": None}
@@ -201,7 +201,9 @@ def _write_extra(run: Path) -> None:
         for row in common
     ]  # type: ignore[operator]
     write_rows(run / "matches" / "other-run.parquet", MATCHES, others)
-    labels = [row | {"label": 2, "label_name": HEBREW, "images": 3, "mean": 1.5, "maximum": 9.0} for row in common]
+    labels = [row | {
+        "label": 2, "label_name": HEBREW, "images": 3, "mean": 1.5, "maximum": 9.0, "correlation": 0.5,
+    } for row in common]  # fmt: skip
     write_rows(table_file(run, "labels", PLAIN), LABELS_TABLE, labels)
     views = [dict.fromkeys(VIEWS.names, 0) | row | {"rank": 0, "method": "deconvnet", "view": cell, "recipe": "r"}
              for row, cell in zip(common, cells, strict=True)]  # fmt: skip

@@ -109,38 +109,54 @@ def test_units_without_a_value_come_last_either_way_round():
     assert units.order("visualization_ratio", reverse=True).tolist() == [1, 3, 0, 2]
 
 
+SURE = {"label_purity": 0.5, "label_purity_chance": 0.25, "label_purity_q": 0.01}
+
+
 def test_a_label_that_is_a_number_is_found_beside_the_unit_of_that_number():
-    units = catalogue([{"top_label": 3, "top_label_name": ""}, *[{}] * 3, {"top_label": 3}, {}])
+    units = catalogue(
+        [SURE | {"top_label": 3, "top_label_name": ""}, *[{}] * 3, SURE | {"top_label": 3}, {}, {"top_label": 3}]
+    )
     assert np.flatnonzero(units.matching("3")).tolist() == [0, 3, 4]
     assert units.records([0])[0].label == "label 3"
 
 
 names = some.sampled_from([None, "cat", "Tabby CAT", "dog", "Straße", ""])
 values = some.sampled_from([None, float("nan"), -1.5, 0.0, 0.25, 2.0])
+doubts = some.sampled_from([None, float("nan"), 0.0, 0.049, 0.05, 1.0])
 
 
-@given(some.lists(some.tuples(names, values, values), min_size=1, max_size=30), some.booleans())
+def known(value: float | None) -> bool:
+    return value is not None and value == value
+
+
+@given(some.lists(some.tuples(names, values, values, doubts), min_size=1, max_size=30), some.booleans())
 def test_units_as_columns_are_ordered_narrowed_and_chosen_as_one_by_one(given_, reverse):
-    rows = [{"top_label_name": name, "label_purity": purity, "activation_max": most} for name, purity, most in given_]
+    rows = [
+        {
+            "top_label_name": name, "label_purity": purity, "activation_max": most, "label_purity_q": doubt,
+            "label_purity_chance": 0.125,
+        }
+        for name, purity, most, doubt in given_
+    ]  # fmt: skip
+    for row in rows:
+        sure = row["top_label_name"] and known(row["label_purity_q"]) and row["label_purity_q"] < 0.05
+        row["sure"] = bool(sure and known(row["label_purity"]) and row["label_purity"] >= 0.225)
     units = catalogue(rows)
 
-    def known(value: float | None) -> bool:
-        return value is not None and value == value
-
     def order(unit: int) -> tuple[bool, float, int]:
-        value = rows[unit]["label_purity"]
+        value = rows[unit]["label_purity"] if rows[unit]["sure"] else None
         return not known(value), (value if reverse else -value) if known(value) else 0.0, unit
 
     assert units.order("label_purity", reverse).tolist() == sorted(range(len(rows)), key=order)
     for text in ("CAT", "strasse", "zzz", "", "0-2, 5"):
         wanted = [
             unit for unit, row in enumerate(rows)
-            if not text or text.casefold() in (row["top_label_name"] or "\n").casefold()
+            if not text or (row["sure"] and text.casefold() in row["top_label_name"].casefold())
             or (text[0] == "0" and unit in (0, 1, 2, 5))
         ]  # fmt: skip
         assert np.flatnonzero(units.matching(text)).tolist() == wanted
     records = units.records(range(len(rows)))
-    assert [record.label for record in records] == [row["top_label_name"] or None for row in rows]
+    assert [record.label for record in records] == [row["top_label_name"] if row["sure"] else None for row in rows]
     firing = [unit for unit, row in enumerate(rows) if known(row["activation_max"]) and row["activation_max"] > 0]
     purity = [record.purity if known(record.purity) else 0.0 for record in records]
     firing.sort(key=lambda unit: (-purity[unit], -records[unit].maximum, unit))

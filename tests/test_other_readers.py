@@ -87,7 +87,7 @@ QUERIES = {
         where layer = 'block5.relu' and unit = 7 and band = 'top' order by rank limit 9""",
     "units whose exemplars share a label": """
         select layer, unit, top_label_name, label_purity from '{run}/units/*.parquet'
-        where label_purity >= 0.9 order by layer, unit""",
+        where label_purity_q < 0.05 and label_purity >= 0.9 order by layer, unit""",
     "rare units by layer": """
         select layer, count(*) as rare from '{run}/units/*.parquet'
         where firing_rate < 0.9 group by layer order by layer""",
@@ -95,8 +95,8 @@ QUERIES = {
         select layer, unit, rank from '{run}/exemplars/*.parquet'
         where image_id = (select min(image_id) from '{run}/images.parquet') order by layer, unit, rank""",
     "the unit that tells a label best": """
-        select layer, unit, best_label_auc from '{run}/units/*.parquet'
-        where best_label_name = 'wheel' order by best_label_auc desc, layer, unit limit 1""",
+        select layer, unit, best_label_correlation from '{run}/units/*.parquet'
+        where best_label_name = 'wheel' order by best_label_correlation desc, layer, unit limit 1""",
     "medians": """
         select layer, unit, activation_quantiles[6] as median from '{run}/units/*.parquet' order by layer, unit""",
 }
@@ -110,7 +110,9 @@ def test_duckdb_answers_as_pandas_does(query, demo_run):
     run = open_run(demo_run)
     wanted = {
         "the top images of a unit": lambda: run.exemplars("block5.relu", 7).head(9),
-        "units whose exemplars share a label": lambda: units[units.label_purity >= 0.9].sort_values(["layer", "unit"]),
+        "units whose exemplars share a label": lambda: units[
+            (units.label_purity_q < 0.05) & (units.label_purity >= 0.9)
+        ].sort_values(["layer", "unit"]),
         "rare units by layer": lambda: (
             units[units.firing_rate < 0.9].groupby("layer").size().rename("rare").reset_index()
         ),
@@ -119,7 +121,7 @@ def test_duckdb_answers_as_pandas_does(query, demo_run):
         ),
         "the unit that tells a label best": lambda: (
             units[units.best_label_name == "wheel"]
-            .sort_values(["best_label_auc", "layer", "unit"], ascending=[False, True, True])
+            .sort_values(["best_label_correlation", "layer", "unit"], ascending=[False, True, True])
             .head(1)
         ),
         "medians": lambda: units.sort_values(["layer", "unit"]).assign(

@@ -73,6 +73,7 @@ def unit_row(unit: int = 0, **more: Any) -> dict[str, Any]:
     row |= {
         "layer": "a", "unit": unit, "images_seen": 9, "nan_count": 0, "activation_max": 10.0, "activation_mean": 4.0,
         "activation_std": 2.0, "firing_rate": 0.5, "top_label": 3, "top_label_name": "tabby_cat", "label_purity": 1.0,
+        "label_purity_chance": 0.25, "label_purity_q": 0.001,
     }  # fmt: skip
     return row | more
 
@@ -312,7 +313,7 @@ def test_the_most_selective_units_fire_and_share_labels(tmp_path):
     units = [
         unit_row(0, label_purity=0.5), unit_row(1, label_purity=0.9, activation_max=0.0),
         unit_row(2, label_purity=0.5, activation_max=20.0), unit_row(3, label_purity=0.7),
-        unit_row(4, label_purity=None),
+        unit_row(4, label_purity=None), unit_row(5, label_purity=1.0, label_purity_q=0.2),
     ]  # fmt: skip
     run = make_run(tmp_path / "run", {"a": (units, [])})
     assert choose_units(run, ["a"], None, 2) == {"a": [2, 3]}

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.atlas.images import named
+from pipeline import naming
 from pipeline.atlas.links import Picture
 from pipeline.atlas.records import Unit
 from pipeline.choose import parse_units
@@ -19,21 +19,25 @@ from pipeline.readings.keep import BOTTOM, TOP
 
 _FIELDS = {
     "images": "images_seen", "maximum": "activation_max", "minimum": "activation_min", "mean": "activation_mean",
-    "deviation": "activation_std", "rate": "firing_rate", "purity": "label_purity", "chance": "label_purity_chance",
-    "selectivity": "class_selectivity", "auc": "best_label_auc", "understood": "interpretability_exemplars",
+    "deviation": "activation_std", "rate": "firing_rate", "understood": "interpretability_exemplars",
     "understood_drawn": "interpretability_visualization", "reached": "visualization_activation",
     "ratio": "visualization_ratio", "rank": "visualization_rank", "preset": "visualization_preset",
     "attempts": "visualization_attempts",
 }  # fmt: skip
 """Fields of `Unit` that are a column of units/ each."""
-COLUMNS = (
-    "unit", "nan_count", "top_label", "top_label_name", "best_label", "best_label_name", *_FIELDS.values(),
-    "visualization.path",
-)  # fmt: skip
+_EVIDENCE = {
+    "purity": "label_purity", "chance": "label_purity_chance", "purity_q": "label_purity_q",
+    "selectivity": "class_selectivity", "correlation": "best_label_correlation", "correlation_q": "best_label_q",
+    "auc": "best_label_auc", "auc_low": "best_label_auc_low", "auc_high": "best_label_auc_high",
+    "node_correlation": "best_node_correlation", "node_q": "best_node_q", "node_auc": "best_node_auc",
+    "node_auc_low": "best_node_auc_low", "node_auc_high": "best_node_auc_high", "node_path": "best_node_path",
+}  # fmt: skip
+"""And those that belong to a statement about a label: None where it does not hold."""
+COLUMNS = ("unit", "nan_count", *naming.COLUMNS, *_FIELDS.values(), "visualization.path")
 """What is read of units/ of one unit."""
 OF_TILES = (
-    "unit", "top_label", "top_label_name", "activation_max", "firing_rate", "label_purity", "visualization_ratio",
-    "class_selectivity", "best_label_auc", "interpretability_exemplars", "visualization.path",
+    "unit", *naming.COLUMNS, "activation_max", "firing_rate", "visualization_ratio", "interpretability_exemplars",
+    "visualization.path",
 )  # fmt: skip
 """What is read of all units of a layer: what a tile shows, and what tiles are sorted by."""
 
@@ -55,11 +59,10 @@ class Catalogue:
         return int(self._rows.nbytes)
 
     def values(self, column: str) -> np.ndarray:
-        """A column of numbers, float64; NaN where there is none."""
-        if column not in self._rows.column_names:
-            return np.full(len(self), np.nan)
-        values: np.ndarray = self._rows[column].cast(pa.float64()).to_numpy(zero_copy_only=False)
-        return values
+        """A column of numbers, float64; NaN where there is none, and where it says something of no label."""
+        values = naming.numbers(self._rows, column)
+        kind = naming.STATEMENT_OF.get(column)
+        return values if kind is None else np.where(self._held[kind], values, np.nan)
 
     def or_nothing(self, column: str) -> np.ndarray:
         """As `values`, with 0 where there is none."""
@@ -67,7 +70,7 @@ class Catalogue:
 
     def knows(self, column: str) -> bool:
         """Whether any unit has a value in a column."""
-        return column in self._rows.column_names and self._rows[column].null_count < len(self)
+        return column in self._rows.column_names and not np.isnan(self.values(column)).all()
 
     @cached_property
     def drawn(self) -> np.ndarray:
@@ -78,16 +81,35 @@ class Catalogue:
 
     @cached_property
     def labels(self) -> tuple[list[str], np.ndarray]:
-        """The words of the commonest labels of exemplars, each once, and for each unit which it is; -1 for none."""
-        lacking = pa.nulls(len(self), pa.string())
-        names = self._rows["top_label_name"] if "top_label_name" in self._rows.column_names else lacking
-        numbers = self._rows["top_label"] if "top_label" in self._rows.column_names else lacking
-        said = pc.if_else(pc.equal(names, ""), None, names.cast(pa.string()))
-        numbered = pc.binary_join_element_wise("label", numbers.cast(pa.string()), " ")
-        words = pc.coalesce(said, numbered)
-        coded = (words.combine_chunks() if isinstance(words, pa.ChunkedArray) else words).dictionary_encode()
+        """The labels of units in words, each once, and for each unit which it is; -1 for none."""
+        words = {kind: naming.words(self._rows, kind) for kind in naming.STATEMENTS}
+        shown = (pc.if_else(pa.array(self._held[kind]), said, None) for kind, said in words.items())
+        coded = pc.coalesce(*shown).dictionary_encode()
         codes = pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
         return coded.dictionary.to_pylist(), codes
+
+    @cached_property
+    def _held(self) -> dict[str, np.ndarray]:
+        """Of which units which statement holds, bool."""
+        return {kind: naming.held(self._rows, kind) for kind in naming.STATEMENTS}
+
+    @cached_property
+    def named(self) -> dict[str, list[tuple[float, float, int]]]:
+        """All labels that units have and nodes above: q-value, negative score and row of their units, best first."""
+        found: dict[str, dict[int, tuple[float, float, int]]] = {}
+        for kind, each in naming.STATEMENTS.items():
+            rows = np.flatnonzero(self._held[kind])
+            said = naming.words(self._rows, kind).take(pa.array(rows)).to_pylist()
+            paths = [None] * len(rows)
+            if kind == naming.NODE and "best_node_path" in self._rows.column_names:
+                paths = self._rows["best_node_path"].take(pa.array(rows)).to_pylist()
+            q, score = (naming.numbers(self._rows, name)[rows].tolist() for name in (each.q, each.score))
+            for at, row in enumerate(rows.tolist()):
+                evidence = q[at], -score[at], row
+                for name in {said[at], *naming.ancestors(paths[at])}:
+                    its = found.setdefault(name, {})
+                    its[row] = min(its.get(row, evidence), evidence)
+        return {name: sorted(its.values()) for name, its in found.items()}
 
     def order(self, column: str, reverse: bool = False) -> np.ndarray:
         """Rows in the order of a column: numbers ascend, all else descends, unless reversed; the unknown come last."""
@@ -97,7 +119,7 @@ class Catalogue:
         return np.lexsort((self.unit, keys, np.isnan(values)))
 
     def matching(self, text: str) -> np.ndarray:
-        """Rows, bool, whose label holds `text`, case aside, or whose number it lists (`3,7,10-20`); all if empty."""
+        """Rows, bool, with a label that holds `text` or that it lists (`3,7,10-20`); all if empty."""
         text = text.strip()
         if not text:
             return np.ones(len(self), bool)
@@ -105,10 +127,11 @@ class Catalogue:
             numbers = parse_units(text)
         except UserError:
             numbers = []
-        words, codes = self.labels
-        wanted = text.casefold()
-        named_so = np.array([*(wanted in word.casefold() for word in words), False])
-        return np.isin(self.unit, numbers) | named_so[codes]
+        found: np.ndarray = np.isin(self.unit, numbers)
+        for name, its in self.named.items():
+            if naming.is_in(text, name):
+                found[[row for _, _, row in its]] = True
+        return found
 
     def standing_for(self, most: int) -> list[Unit]:
         """The few units that stand for a layer: those that fire, the purest first, each label once if it can be."""
@@ -144,9 +167,10 @@ def unit_of(layer: str, row: Mapping[str, Any], end: str = TOP) -> Unit:
     picture = Picture(layer, number, "visualization") if drawn else None
     if not drawn and ((row.get("activation_max") or 0) > 0 or end == BOTTOM):
         picture = Picture(layer, number, "crop", ("0",))
+    labels = naming.labels_of(row)
     return Unit(
         layer, number, nan=row.get("nan_count") or 0, drawn=drawn, picture=picture,
-        label=named({"label": row.get("top_label"), "label_name": row.get("top_label_name")}),
-        best_label=named({"label": row.get("best_label"), "label_name": row.get("best_label_name")}),
-        **{name: row.get(column) for name, column in _FIELDS.items()},
+        label=next(iter(labels.values()), None), shared=labels.get(naming.SHARED), node=labels.get(naming.NODE),
+        best_label=labels.get(naming.TOLD), **{name: row.get(column) for name, column in _FIELDS.items()},
+        **{name: row.get(column) for name, column in _EVIDENCE.items() if naming.STATEMENT_OF[column] in labels},
     )  # fmt: skip

@@ -174,10 +174,8 @@ def _index(files: Files) -> dict[str, object]:
     labels: dict[str, list[tuple[int, int]]] = {}
     for number, layer in enumerate(files.layers):
         units = queries.units(layer)
-        words, codes = units.labels
-        for row in units.order("label_purity"):
-            if codes[row] >= 0:
-                labels.setdefault(words[codes[row]], []).append((number, int(units.unit[row])))
+        for name, its in units.named.items():
+            labels.setdefault(name, []).extend((number, int(units.unit[row])) for _, _, row in its)
     return {
         "layers": [
             {"name": layer, "file": address, "units": queries.layers[layer].units}

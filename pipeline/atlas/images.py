@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.atlas.records import Image
 from pipeline.errors import UserError
+from pipeline.naming import in_words
 from pipeline.readings.keep import TOP
 from pipeline.run import missing
 from pipeline.storage.files import table_file
@@ -41,6 +42,11 @@ class Images:
     def __len__(self) -> int:
         return len(self._ids)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether any of them has a label."""
+        return "label" in self._rows.column_names and self._rows["label"].null_count < len(self)
+
     def get(self, image_id: int) -> Image | None:
         """An image by its number; None where no exemplar names it."""
         place = self._place(image_id)
@@ -52,11 +58,20 @@ class Images:
         return None if place is None else (int(self._sizes[place, 0]), int(self._sizes[place, 1]))
 
     def named(self, text: str, most: int) -> list[Image]:
-        """The first `most` images whose key holds `text`, case aside."""
-        if not len(self):
+        """The first `most` images whose key or label holds `text`, case and underscores aside."""
+        there = np.zeros(len(self), bool)
+        for column in {"key", "label_name"} & set(self._rows.column_names) if len(self) else ():
+            words = pc.replace_substring(self._rows[column].cast(pa.string()), "_", " ")
+            found = pc.match_substring(words, in_words(text), ignore_case=True)
+            there |= pc.fill_null(found, False).to_numpy(zero_copy_only=False)
+        return [self._image(int(place)) for place in np.flatnonzero(there)[:most]]
+
+    def labels(self) -> list[str]:
+        """The labels of all of them in words, each once."""
+        if "label_name" not in self._rows.column_names:
             return []
-        there = pc.match_substring(self._rows["key"], text, ignore_case=True)
-        return [self._image(int(place)) for place in np.flatnonzero(there.to_numpy())[:most]]
+        names = self._rows["label_name"].cast(pa.string()).unique().to_pylist()
+        return [name for name in dict.fromkeys(map(in_words, names)) if name]
 
     def numbers_and_keys(self) -> Iterable[tuple[int, str]]:
         """Number and key of every image."""
@@ -137,6 +152,4 @@ def _least(most: int) -> type[np.signedinteger[Any]]:
 
 def named(row: Mapping[str, Any]) -> str | None:
     """A row's label in words, or its number, or None."""
-    if row.get("label_name"):
-        return str(row["label_name"])
-    return None if row.get("label") is None else f"label {row['label']}"
+    return in_words(row.get("label_name"), row.get("label")) or None

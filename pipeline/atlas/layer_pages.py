@@ -33,10 +33,12 @@ SORTS = {
     "unit": Sort("number", "unit"),
     "activation_max": Sort("maximum", "maximum"),
     "firing_rate": Sort("firing rate", "rate", "percent"),
-    "label_purity": Sort("label purity", "purity", "percent"),
+    "label_purity": Sort("purity of its label", "purity", "percent"),
+    "best_node_correlation": Sort("correlation with its kind", "node_correlation", "fixed"),
+    "best_label_correlation": Sort("correlation with its label", "correlation", "fixed"),
     "visualization_ratio": Sort("ratio", "ratio", "times"),
     "class_selectivity": Sort("selectivity", "selectivity", "fixed"),
-    "best_label_auc": Sort("AUC of its best label", "auc", "fixed"),
+    "best_label_auc": Sort("AUC of its label", "auc", "fixed"),
     "interpretability_exemplars": Sort("interpretability", "understood", "fixed"),
 }
 """What a layer's units can be sorted by, by the column of units/."""

@@ -15,6 +15,7 @@ from pipeline.atlas.queries import Queries
 from pipeline.atlas.records import Exemplar
 from pipeline.atlas.rendering import HERE, STATIC, environment
 from pipeline.atlas.search import search
+from pipeline.naming import verdict
 from pipeline.readings.keep import TOP
 from pipeline.record import total_seconds
 
@@ -42,9 +43,16 @@ def run_page(atlas: Atlas) -> str:
     record = queries.run.record
     size = record.get("preprocessing", {}).get("size") or [0, 0]
     layers = [(layer, queries.units(name).standing_for(_STRIP)) for name, layer in queries.layers.items()]
-    return _render(atlas, "run.html", record=record, layers=layers, input=size, seconds=total_seconds(record),
+    return _render(atlas, "run.html", record=record, layers=layers, input=size, verdict=_verdict(atlas),
+                   seconds=total_seconds(record),
                    finished=queries.finished, units=sum(layer.units for layer, _ in layers),
                    skipped=queries.table("skipped.parquet")[:50], of_run=len(queries.run.layers))  # fmt: skip
+
+
+def _verdict(atlas: Atlas) -> str:
+    """What is said of a run whose labels are good for nothing."""
+    record = atlas.queries.run.record
+    return verdict(record.get("labels_account"), record.get("units", 0)) if atlas.queries.images.labelled else ""
 
 
 def layer_page(atlas: Atlas, layer: str, choice: Choice) -> str | None:
@@ -89,6 +97,7 @@ def unit_page(atlas: Atlas, layer: str, unit: int) -> str | None:
         shown=shown, there=bool(shown and atlas.wholes.there(shown.image_id)),
         viewed=[each for each in firing if each.views], matches=atlas.matches.of(layer, unit),
         up=layer_pages.page_with(unit, count), seen=queries.run.record.get("counts", {}).get("seen"),
+        labelled=queries.images.labelled,
     )  # fmt: skip
 
 

@@ -136,8 +136,8 @@ class Queries:
         spread = next(iter(self._of_unit("units", layer, unit, ["activation_histogram", "activation_quantiles"])), {})
         return UnitPage(
             found, top, tuple((name, tuple(rows)) for name, rows in bands.items()), self._drawings(layer, unit),
-            self._facets(layer, unit), self._neighbours(layer, unit), shares(top),
-            self._labels(layer, unit), tuple(spread.get("activation_histogram") or ()),
+            self._facets(layer, unit), self._neighbours(layer, unit), shares(top) if found.shared else (),
+            self._labels(layer, unit) if found.best_label else (), tuple(spread.get("activation_histogram") or ()),
             tuple(spread.get("activation_quantiles") or ()),
         )  # fmt: skip
 
@@ -238,9 +238,9 @@ class Queries:
         return tuple(found)
 
     def _labels(self, layer: str, unit: int) -> tuple[Share, ...]:
-        columns = ["label", "label_name", "images", "mean", "maximum"]
-        rows = [row for row in self._of_unit("labels", layer, unit, columns) if row.get("mean") is not None]
-        rows.sort(key=lambda row: -row["mean"])
+        columns = ["label", "label_name", "images", "mean", "maximum", "correlation"]
+        rows = [row for row in self._of_unit("labels", layer, unit, columns) if row.get("correlation") is not None]
+        rows.sort(key=lambda row: -row["correlation"])
         return tuple(Share(named(row) or "", row["images"], row["mean"], row["maximum"]) for row in rows[:MOST_LABELS])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.atlas.figures import percent
 from pipeline.atlas.links import Picture
 
 Box = tuple[int, int, int, int]
@@ -26,7 +27,10 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One unit's numbers, see schemas/units.py; `picture` is what its tile shows."""
+    """One unit's numbers, see schemas/units.py; `picture` is what its tile shows.
+
+    `label` is the one to show; `shared`, `node` and `best_label` are those whose evidence is enough, see `naming`.
+    """
 
     layer: str
     unit: int
@@ -38,11 +42,24 @@ class Unit:
     deviation: float | None = None
     rate: float | None = None
     label: str | None = None
+    shared: str | None = None
     purity: float | None = None
-    best_label: str | None = None
+    purity_q: float | None = None
     chance: float | None = None
+    node: str | None = None
+    node_path: str | None = None
+    node_correlation: float | None = None
+    node_q: float | None = None
+    node_auc: float | None = None
+    node_auc_low: float | None = None
+    node_auc_high: float | None = None
+    best_label: str | None = None
+    correlation: float | None = None
+    correlation_q: float | None = None
     selectivity: float | None = None
     auc: float | None = None
+    auc_low: float | None = None
+    auc_high: float | None = None
     understood: float | None = None
     understood_drawn: float | None = None
     reached: float | None = None
@@ -52,6 +69,19 @@ class Unit:
     attempts: int | None = None
     drawn: bool = False
     picture: Picture | None = None
+
+    @property
+    def said(self) -> str:
+        """All labels that may be named of it, and the nodes above, for what looks through them."""
+        return " | ".join(filter(None, (self.shared, self.node_path or self.node, self.best_label)))
+
+    @property
+    def evidence(self) -> str:
+        """How good the label to show is: the share of the exemplars that have it, or the correlation with it."""
+        if self.shared:
+            return percent(self.purity)
+        told = self.node_correlation if self.node else self.correlation
+        return "" if told is None else f"{told:.2f}"
 
     @property
     def fires(self) -> bool:
@@ -181,7 +211,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search found; each list is cut at the most that a page shows."""
+    """What a search found, each list cut at the most that a page shows; `near` are names like it, if nothing was."""
 
     text: str
     layers: tuple[Layer, ...] = ()
@@ -189,6 +219,7 @@ class Found:
     labels: tuple[tuple[str, tuple[Unit, ...]], ...] = ()
     images: tuple[Image, ...] = ()
     cut: bool = False
+    near: tuple[str, ...] = ()
 
     @property
     def any(self) -> bool:

@@ -1,12 +1,13 @@
-"""Search in a run: layers and labels by a part of their names, units by number, images by a part of their keys."""
+"""Search in a run: layers and labels by a part of their names, units by number, images by their keys and labels."""
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import Counter
+from dataclasses import replace
 
-import numpy as np
-
+from pipeline import naming
 from pipeline.atlas.queries import Queries
 from pipeline.atlas.records import Found, Unit
 
@@ -14,6 +15,7 @@ MOST = 60
 """The most of a kind that a page lists."""
 MOST_OF_A_LABEL = 24
 MOST_LABELS = 12
+MOST_NEAR = 6
 
 
 def search(queries: Queries, text: str) -> Found:
@@ -25,11 +27,12 @@ def search(queries: Queries, text: str) -> Found:
     layers = [layer for name, layer in queries.layers.items() if wanted in name.casefold()]
     units, labels, images = _units(queries, text), _labels(queries, wanted), queries.images.named(text, MOST + 1)
     cut = any(len(each) > most for each, most in ((layers, MOST), (units, MOST), (labels, MOST_LABELS), (images, MOST)))
-    return Found(
+    found = Found(
         text, tuple(layers[:MOST]), tuple(units[:MOST]),
         tuple((label, tuple(of_label)) for label, of_label in labels[:MOST_LABELS]),
         tuple(images[:MOST]), cut,
     )  # fmt: skip
+    return found if found.any else replace(found, near=_near(queries, text))
 
 
 def _units(queries: Queries, text: str) -> list[Unit]:
@@ -44,21 +47,25 @@ def _units(queries: Queries, text: str) -> list[Unit]:
 
 
 def _labels(queries: Queries, wanted: str) -> list[tuple[str, list[Unit]]]:
-    """The labels that hold `wanted` and the units whose exemplars share them: as many as a page lists, and one more."""
+    """The labels that hold `wanted` and their units, the surest first: as many as a page lists, and one more."""
     found: dict[str, list[tuple[float, float, str, int]]] = {}
     counts: Counter[str] = Counter()
     for layer in queries.layers:
-        units = queries.units(layer)
-        words, codes = units.labels
-        for code in [code for code, label in enumerate(words) if wanted in label.casefold()]:
-            its = np.flatnonzero(codes == code)
-            purity, maximum = (-units.or_nothing(name)[its] for name in ("label_purity", "activation_max"))
-            best = np.lexsort((maximum, purity))[:MOST_OF_A_LABEL]
-            counts[words[code]] += len(its)
-            found.setdefault(words[code], []).extend((purity[at], maximum[at], layer, int(its[at])) for at in best)
-    labels = sorted(found, key=lambda label: (label.casefold() != wanted, -counts[label], label))
+        for name, its in queries.units(layer).named.items():
+            if naming.is_in(wanted, name):
+                counts[name] += len(its)
+                found.setdefault(name, []).extend((q, score, layer, row) for q, score, row in its[:MOST_OF_A_LABEL])
+    labels = sorted(found, key=lambda label: (label.casefold() != naming.in_words(wanted), -counts[label], label))
     return [
         (label, [queries.units(layer).records([row])[0] for _, _, layer, row in best])
         for label in labels[: MOST_LABELS + 1]
         for best in [sorted(found[label], key=lambda each: each[:2])[:MOST_OF_A_LABEL]]
     ]
+
+
+def _near(queries: Queries, text: str) -> tuple[str, ...]:
+    """Names of labels, layers and labels of images that look like what was written."""
+    known = [name for layer in queries.layers for name in (layer, *queries.units(layer).named)]
+    folded = {naming.in_words(name).casefold(): name for name in (*queries.images.labels(), *known)}
+    near = difflib.get_close_matches(naming.in_words(text).casefold(), folded, n=MOST_NEAR, cutoff=0.6)
+    return tuple(folded[name] for name in near)

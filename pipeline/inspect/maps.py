@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.errors import UserError, first_line, near_matches
+from pipeline.naming import in_words
 from pipeline.network.layers import Layer, Traced
 from pipeline.network.layouts import FEATURES, as_map
 from pipeline.network.models import Network
@@ -121,9 +122,8 @@ def find_class(word: str, scores: np.ndarray, categories: Iterable[str] | None) 
         return int(scores.argmax())
     if word.isdigit() and int(word) < len(scores):
         return int(word)
-    same = [number for number, name in enumerate(names) if name.casefold() == word.casefold()]
+    same = [number for number, name in enumerate(names) if in_words(name).casefold() == in_words(word).casefold()]
     if same and same[0] < len(scores):
         return same[0]
-    raise UserError(
-        f"There is no class {word!r}.{near_matches(word, names)} Say its name, or a number from 0 to {len(scores) - 1}."
-    )
+    near = near_matches(in_words(word), [in_words(name) for name in names])
+    raise UserError(f"There is no class {word!r}.{near} Say its name, or a number from 0 to {len(scores) - 1}.")

@@ -25,7 +25,8 @@ class Keep:
     are kept, in which precision; auto is passing, for the run's own tables, where that is small. `sketch`: how long
     each unit's sketch is, by which units alike are found; 0 for none. `unique`: of images that are nearly the same, one
     alone is an exemplar of a unit. `positions`, one of `POSITIONS`: at which positions of a map activations are counted
-    into a histogram, beside that of the maxima: nowhere, at one drawn at random, or everywhere.
+    into a histogram, beside that of the maxima: nowhere, at one drawn at random, or everywhere. `min_support`: images
+    that a label has in each half of the dataset before anything is said of how a unit tells it.
     """
 
     topk: int = 50
@@ -37,6 +38,7 @@ class Keep:
     sketch: int = LENGTH
     unique: bool = False
     positions: str = NO_POSITIONS
+    min_support: int = 5
 
     def __post_init__(self) -> None:
         if self.direction not in DIRECTIONS:
@@ -78,7 +80,7 @@ class Keep:
         known = {
             "topk": self.topk, "direction": self.direction, "bands": list(self.bands),
             "band_images": self.band_images if self.bands else 0, "labels": self.labels, "maxima": self.maxima,
-            "sketch": self.sketch, "unique": self.unique,
+            "sketch": self.sketch, "unique": self.unique, "min_support": self.min_support,
         }  # fmt: skip
         return known if self.positions == NO_POSITIONS else known | {"positions": self.positions}
 

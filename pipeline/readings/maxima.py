@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.readings.seen import NO_LABEL, Seen
+from pipeline.readings.seen import Seen
 from pipeline.readings.taps import Readings
 from pipeline.storage.files import local_copy, written_aside
 
@@ -89,19 +89,17 @@ def opened(parts: Sequence[Stored]) -> Iterator[Matrix | None]:
         yield Matrix(parts, [np.load(file, mmap_mode="r") for file in files])
 
 
-def area_under_curve(values: np.ndarray, labels: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """How well each unit tells its `label` `[U]` from all others: the area under its ROC curve, `[U]`.
+def area_under_curve(values: np.ndarray, places: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """How well each unit tells images at places `begin:end` (`[U]` each) from all others: area under the ROC curve.
 
-    The share of pairs of an image with that label and one of another in which the first drives the unit harder, ties
-    counting half (Mann and Whitney's U). `values` `[N, U]`; images with `labels` `[N]` of `NO_LABEL` or a NaN are left
-    out. NaN where one side is empty, or `label` is `NO_LABEL`.
+    The share of pairs of an image from there and another in which the first drives the unit harder, ties counting half
+    (Mann and Whitney's U). `values` `[N, U]`, `places` `[N]`; images with a NaN are left out. `[U]`, NaN where one side
+    is empty.
     """
-    known = labels != NO_LABEL
-    values, labels = values[known], labels[known]
     found = np.full(values.shape[1], np.nan)
-    for unit in np.flatnonzero(label != NO_LABEL):
+    for unit in np.flatnonzero(end > begin):
         there = ~np.isnan(values[:, unit])
-        column, own = values[there, unit], labels[there] == label[unit]
+        column, own = values[there, unit], (begin[unit] <= places[there]) & (places[there] < end[unit])
         others = np.sort(column[~own])
         if len(others) and own.any():
             below = np.searchsorted(others, column[own], "left") + np.searchsorted(others, column[own], "right")

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 NO_LABEL = -1
+CHOOSING, MEASURING = 0, 1
+"""The halves of a dataset: what is chosen on one is measured on the other."""
+_OF_HALVES = 0x4A1F5  # makes these draws independent of others by the same identities
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,14 @@ def together(parts: Sequence[Seen]) -> Seen:
     )
 
 
-def identity(shard: int, positions: Tensor) -> Tensor:
+def identity(shard: int | Tensor, positions: Tensor) -> Tensor:
     """Identities of the samples at `positions` (int64) of a shard of the dataset: 64 well mixed bits each, int64."""
     return mixed((positions | (shard << 32)) + 1)
+
+
+def halves(identities: Tensor) -> Tensor:
+    """Which half of the dataset images are in by their identities (int64 `[B]`), `CHOOSING` or `MEASURING`, int64."""
+    return _shifted(mixed(identities ^ _OF_HALVES), 63)
 
 
 def mixed(values: Tensor) -> Tensor:

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from pipeline.readings.accumulators import Accumulator, held_images
 from pipeline.readings.maxima import Stored
+from pipeline.readings.seen import halves, identity
 from pipeline.scanning.scan import BlockState
 
 _MANY_IMAGES = 1 << 20
@@ -39,6 +41,18 @@ class Merged:
     def seen(self) -> int:
         """Images that went through the network."""
         return int(pc.sum(self.shards["seen"]).as_py() or 0)
+
+    def halves(self, image_ids: np.ndarray) -> np.ndarray:
+        """Which half of the dataset images are in, see `seen.halves`, int64 `[N]`."""
+        members = self.shards["members"].to_numpy()
+        first = np.cumsum(members) - members
+        row = np.searchsorted(first, image_ids, "right") - 1
+        known = identity(
+            torch.from_numpy(self.shards["shard"].to_numpy().astype(np.int64)[row]),
+            torch.from_numpy(image_ids.astype(np.int64) - first[row]),
+        )
+        found: np.ndarray = halves(known).numpy()
+        return found
 
     def keeping(self, image_ids: np.ndarray) -> Merged:
         """The same with no other images than those."""

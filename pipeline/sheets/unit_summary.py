@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from pipeline import naming
 from pipeline.sheets.drawing import CONTENT, GREY, INK, Drawing, blank, number, percent
 from pipeline.sheets.fonts import says_something
 
@@ -27,22 +28,32 @@ def summary(
     if visualization:
         _visualization(block, unit, visualization)
         left = _PICTURE + 40
-    labels = labels_of(firing)
-    top = words_of(unit["top_label_name"], unit["top_label"], "")
+    named = naming.labels_of(unit)
     facts = [
         (number(unit["activation_max"]), "maximum"),
         (number(unit["activation_mean"]), "mean over images"),
         (number(unit["activation_std"]), "standard deviation"),
         (percent(unit["firing_rate"]), "of images fire it"),
-        (percent(unit["label_purity"]), f"label purity, {top}" if labels[top] > 1 else "label purity"),
+        _label(unit, named),
     ]
     step = (CONTENT - left) / len(facts)
     for place, (value, name) in enumerate(facts):
         block.write(left + place * step, 26, value, 30, step - 16)
         block.write(left + place * step, 48, name, 14, step - 16, GREY)
-    block.write(left, 88, _sentence(labels, firing), 17, CONTENT - left)
+    block.write(left, 88, _sentence(named, unit, firing), 17, CONTENT - left)
     _bars(block, unit, firing, left, 112, CONTENT - left, block.height - 112, large)
     return block
+
+
+def _label(unit: Mapping[str, Any], named: Mapping[str, str]) -> tuple[str, str]:
+    """The label to show: the share of the exemplars that have it, or the correlation with it, and its name."""
+    if not named:
+        return "-", "no label"
+    kind, name = next(iter(named.items()))
+    score = unit[naming.STATEMENTS[kind].score]
+    return (
+        (percent(score), f"of exemplars: {name}") if kind == naming.SHARED else (f"{score:.2f}", f"correlation, {name}")
+    )
 
 
 def silent_summary(unit: Mapping[str, Any], visualization: Image.Image | None) -> Drawing:
@@ -110,10 +121,8 @@ def _bars(
 def words_of(name: object, label: object, key: str) -> str:
     """A label as people read it: its name, else its number, else the image's key."""
     if isinstance(name, str) and says_something(name):
-        return name.replace("_", " ")
-    if label is not None and label == label:
-        return f"class {int(label)}"  # type: ignore[call-overload]
-    return key
+        return naming.in_words(name) or key
+    return naming.in_words(None, label) or key
 
 
 def labels_of(firing: Sequence[Mapping[str, Any]]) -> Counter[str]:
@@ -122,11 +131,16 @@ def labels_of(firing: Sequence[Mapping[str, Any]]) -> Counter[str]:
     return Counter(name for name in names if name)
 
 
-def _sentence(labels: Counter[str], firing: Sequence[Mapping[str, Any]]) -> str:
-    """The commonest labels among the exemplars in words, and their facets if there are several."""
+def _sentence(named: Mapping[str, str], unit: Mapping[str, Any], firing: Sequence[Mapping[str, Any]]) -> str:
+    """The labels of the exemplars in words where they share one, what the unit tells apart, and facets if several."""
     facets = Counter(filter(None, map(facet_of, firing)))
     of_each = ", ".join(f"{count} {name}" for name, count in sorted(facets.items()))
+    labels = labels_of(firing) if naming.SHARED in named else Counter()
     said = _labels_in_words(labels, len(firing))
+    if naming.SHARED in named and naming.NODE in named:
+        said += (
+            f"; of kinds it tells {_short(named[naming.NODE])} best (correlation {unit['best_node_correlation']:.2f})"
+        )
     return f"{said}; {len(facets)} facets: {of_each}" if len(facets) > 1 else said
 
 
@@ -139,11 +153,13 @@ def facet_of(exemplar: Mapping[str, Any]) -> str:
 def _labels_in_words(labels: Counter[str], exemplars: int) -> str:
     if exemplars == 1:
         return "1 exemplar"
-    if not labels:
-        return f"{exemplars:,} exemplars without labels"
     often = [(name, count) for name, count in labels.most_common(4) if count > 1]
     if not often:
-        return f"{exemplars:,} exemplars, no label twice"
+        return f"{exemplars:,} exemplars"
     rest = exemplars - sum(count for _, count in often)
-    listed = ", ".join(f"{count} {name if len(name) < 60 else name[:40] + '…' + name[-15:]}" for name, count in often)
+    listed = ", ".join(f"{count} {_short(name)}" for name, count in often)
     return f"{exemplars:,} exemplars: {listed}" + (f", {rest} other" if rest else "")
+
+
+def _short(name: str) -> str:
+    return name if len(name) < 60 else name[:40] + "…" + name[-15:]

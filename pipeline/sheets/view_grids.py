@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.exemplars.projection import shown as coloured
+from pipeline.naming import label_of
 from pipeline.sheets.drawing import CONTENT, GREY, MAT, Drawing, blank, column, header, notes, number, stacked
 from pipeline.sheets.region import Shown, region_picture, view_picture
 
@@ -69,9 +70,8 @@ def _title(block: Drawing, unit: Mapping[str, Any], left: int) -> None:
     strongest = unit["activation_max"]
     fires = strongest is not None and strongest > 0
     said = f"maximum {number(strongest)}" if fires else "never fires on this dataset"
-    name = unit["top_label_name"]
-    if fires and isinstance(name, str):
-        said += f", often {name.replace('_', ' ')}" if (unit["label_purity"] or 0) >= 0.5 else ""
+    if fires and (name := label_of(unit)):
+        said += f", {name}"
     block.write(left + _BLOCK, 22, said, 15, _BLOCK * 0.7, GREY, "rs")
 
 

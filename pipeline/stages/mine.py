@@ -41,6 +41,7 @@ from pipeline.scanning.merge import Merged, merge
 from pipeline.scanning.scan import ScanSettings
 from pipeline.storage.files import alone, is_local, remove_files, write_bytes
 from pipeline.storage.parquet import write_table
+from pipeline.tables.label_tree import Tree
 from pipeline.tables.map_tables import MapTables
 from pipeline.tables.mined_tables import MinedTables, matrix_images
 from pipeline.tables.picture_tables import write_pictures
@@ -60,7 +61,7 @@ class MineSettings:
     `batch_size` 0 is what suits the device, `workers` 0 one for each usable core. `precision` is one of
     `compute.PRECISIONS`; `compile` is 1, 0 or auto, see `compiling.decide`; `decoder` is pillow or nvjpeg; `pictures`
     is what is kept of winning images, see `crops.parse_pictures`; `maps` of how many first exemplars of each unit the
-    activation map is.
+    activation map is; `tree` is that of the labels, if they form one.
     """
 
     keep: Keep = field(default_factory=Keep)
@@ -72,6 +73,7 @@ class MineSettings:
     decoder: str = "pillow"
     pictures: str = SIDE
     maps: int = MAPS
+    tree: Tree | None = None
 
 
 def mine(
@@ -108,9 +110,9 @@ def mine(
     how = Compute(device, settings.precision, False, settings.batch_size or default_batch_size(device))
     here = isinstance(engine, LocalEngine)
     how = decide(settings.compile, tapped, network.preprocessing, how, dataset.about, begun(run), progress, here)
-    known = record.identity(
-        dataset, network, layers, settings.keep, how, settings.decoder, settings.pictures, settings.maps
-    )
+    its = settings
+    known = record.identity(dataset, network, layers, its.keep, how, its.decoder, its.pictures, its.maps)
+    known |= {"label_tree": its.tree.fingerprint} if its.tree and its.keep.labels else {}
     written = _mined(run, Ledger(run, known), progress)
     if written is not None:
         return written
@@ -195,7 +197,7 @@ class _Mining:
         won = winners(merged, keep)
         merged = merged.keeping(won.image_id)
         rows = exemplar_rows(won, merged, self.layers, self.fields, self.network.preprocessing)
-        self._write_tables(merged, rows, self._cut(merged, rows))
+        labels = self._write_tables(merged, rows, self._cut(merged, rows))
         self.seconds["mine"] = time.perf_counter() - start
         written = {
             "fingerprint": self.ledger.fingerprint,
@@ -210,6 +212,7 @@ class _Mining:
                 "samples": merged.samples, "seen": merged.seen, "skipped": merged.samples - merged.seen,
                 "exemplars": len(rows.unit), "images_with_exemplars": merged.images.num_rows,
             },
+            "labels_account": labels,
             "settings": {"max_skipped": self.settings.max_skipped, "workers": self.settings.workers},
             "versions": record.versions(),
             "machine": self.engine.machine(),
@@ -289,13 +292,17 @@ class _Mining:
         self.seconds["pictures"] = time.perf_counter() - start
         return list(paths.values())
 
-    def _write_tables(self, merged: Merged, rows: Rows, kept: Sequence[tuple[Path, Path]]) -> None:
+    def _write_tables(self, merged: Merged, rows: Rows, kept: Sequence[tuple[Path, Path]]) -> dict[str, Any]:
+        """Writes all tables; returns the account of the labels."""
         start = time.perf_counter()
         for made in ("visualizations", "labels", "matches"):  # of what was mined here before
             remove_files((self.run / made).glob("*.parquet"))
         stage = self.progress.stage("Writing tables", len(self.layers), "layers")
         with opened(merged.maxima) as matrix, stage as advance:
-            tables = MinedTables(self.run, self.layers, self.fields, merged, rows, self.words, matrix)
+            tables = MinedTables(
+                self.run, self.layers, self.fields, merged, rows, self.words, matrix, self.settings.keep.min_support,
+                self.settings.tree,
+            )  # fmt: skip
             write_pictures(self.run, [] if self.settings.pictures == NONE else [pictures for pictures, _ in kept])
             how, map_files = self.network.preprocessing, [maps for _, maps in kept]
             maps = MapTables(self.run, self.fields, self.grids, merged, rows, how, map_files)
@@ -310,6 +317,11 @@ class _Mining:
                 for _ in map_in_order(write, self.layers, pool, lanes):
                     advance(1)
         self.seconds["tables"] = time.perf_counter() - start
+        account = tables.labels_account()
+        tree = self.settings.tree
+        if tree and not tree.built_in and (outside := account["labels"] - account["in_tree"]):
+            self.progress.say(f"--label-tree: {outside:,} of {account['labels']:,} labels are not in the tree.")
+        return account
 
 
 class _Counter:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline import naming
 from pipeline.exemplars.exemplars import Rows
 from pipeline.network.layers import Layer
 from pipeline.readings.histograms import Histograms
 from pipeline.readings.labels import Labels
 from pipeline.readings.maxima import Matrix
 from pipeline.readings.positions import Positions
+from pipeline.readings.seen import NO_LABEL
 from pipeline.readings.sketches import Sketches
 from pipeline.readings.statistics import Statistics
 from pipeline.readings.taps import unit_offsets
@@ -22,7 +25,9 @@ from pipeline.scanning.merge import Merged
 from pipeline.storage.files import table_file
 from pipeline.storage.parquet import units_a_part, write_rows, write_table
 from pipeline.tables.label_table import LabelTable
+from pipeline.tables.label_tree import Tree
 from pipeline.tables.layer_table import layer_rows
+from pipeline.tables.shared_labels import SharedLabels
 from pipeline.tables.sketch_tables import write_sketches
 from pipeline.tables.units import unit_table
 from schemas.exemplars import EXEMPLARS, FOCUS
@@ -38,7 +43,8 @@ _LABELS_A_GROUP = 1 << 16
 class MinedTables:
     """Writes the tables of one run; `words` names the labels where the shards themselves do not.
 
-    `matrix` has the image activations of all images, where they are at hand.
+    `matrix` has the image activations of all images, where they are at hand; `least` is `Keep.min_support`,
+    `tree` that of the labels, if they form one.
     """
 
     def __init__(
@@ -50,12 +56,13 @@ class MinedTables:
         rows: Rows,
         words: Sequence[str] | None,
         matrix: Matrix | None = None,
+        least: int = 5,
+        tree: Tree | None = None,
     ) -> None:
         self.run, self.layers, self.fields = run, layers, fields
         self.merged, self.rows = merged, rows
         labels = merged.images["label"].to_pylist()
         self.names = _label_names(labels, merged.images["label_name"].to_pylist(), words or ())
-        self.labels = np.array([-1 if label is None else label for label in labels], np.int64)
         statistics = merged.accumulators["statistics"]
         assert isinstance(statistics, Statistics)
         self.summary = {name: values.cpu().numpy() for name, values in statistics.summary().items()}
@@ -64,10 +71,14 @@ class MinedTables:
         positions = merged.accumulators.get("positions")
         self.positions = positions.counts.cpu().numpy() if isinstance(positions, Positions) else None
         by_label = merged.accumulators.get("labels")
-        self.seen = by_label.seen.numpy() if isinstance(by_label, Labels) else None
-        self.by_label = LabelTable(by_label, self._words(words or ()), matrix) if isinstance(by_label, Labels) else None
-        if self.by_label is not None and self.by_label.empty:
-            self.by_label = None
+        seen = by_label.seen.sum(1).cpu().numpy() if isinstance(by_label, Labels) else None
+        own = np.array([NO_LABEL if label is None else label for label in labels], np.int64)
+        self.shared = SharedLabels(rows, sum(layer.units for layer in layers), own, self.names, seen)
+        self._named = dict.fromkeys(naming.STATEMENTS, 0)
+        self._least = least
+        self.by_label = None
+        if isinstance(by_label, Labels) and len(by_label.labels) and not by_label.too_many:
+            self.by_label = LabelTable(by_label, self._words(words or ()), merged, rows, matrix, least, tree)
         sketches = merged.accumulators.get("sketches")
         self.sketches = sketches if isinstance(sketches, Sketches) else None
         self.first_unit = dict(zip((layer.name for layer in layers), unit_offsets(layers), strict=False))
@@ -88,21 +99,34 @@ class MinedTables:
             table_file(self.run, "exemplars", layer.name), EXEMPLARS, self._exemplar_parts(layer, units_a_part(most))
         )
         first = self.first_unit[layer.name]
-        part = self.rows.of_units(first, first + layer.units)
         summary = {name: values[first : first + layer.units] for name, values in self.summary.items()}
         counts = None if self.counts is None else self.counts[first : first + layer.units]
-        further = {} if self.by_label is None else self.by_label.columns(layer, first)
+        further = self.shared.columns(slice(first, first + layer.units))
         if self.by_label is not None:
+            further |= self.by_label.columns(layer, first)
             rows = self.by_label.rows(layer, first)
             parts = (rows.slice(at, _LABELS_A_GROUP) for at in range(0, max(len(rows), 1), _LABELS_A_GROUP))
             write_table(table_file(self.run, "labels", layer.name), LABELS, parts)
         positions = None if self.positions is None else self.positions[first : first + layer.units]
-        table = unit_table(
-            layer, summary, counts, self.rows, part, first, self.labels, self.names, self.seen, further, positions
-        )
+        table = unit_table(layer, summary, counts, further, positions)
         write_table(table_file(self.run, "units", layer.name), UNITS, [table])
+        self._named = {kind: count + int(naming.held(table, kind).sum()) for kind, count in self._named.items()}
         if self.sketches is not None:
             write_sketches(self.run, layer.name, self.sketches, slice(first, first + layer.units), summary)
+
+    def labels_account(self) -> dict[str, Any]:
+        """For run.json: images with a label, labels, those that may be told apart, and of how many units one is named.
+
+        Of the layers written so far.
+        """
+        seen = self.merged.accumulators.get("labels")
+        counts = seen.seen.cpu().numpy() if isinstance(seen, Labels) else np.zeros((0, 2), np.int64)
+        nodes = self.by_label.nodes if self.by_label is not None else None
+        return {
+            "images": int(counts.sum()), "labels": len(counts), "min_support": self._least,
+            "supported": int((counts >= self._least).all(1).sum()), "named": self._named,
+            "in_tree": nodes.inside if nodes else 0,
+        }  # fmt: skip
 
     def _words(self, words: Sequence[str]) -> dict[int, str | None]:
         known: dict[int, str | None] = dict(enumerate(words))

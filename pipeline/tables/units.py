@@ -1,17 +1,15 @@
-"""The rows of the units table: statistics, and what label a unit's exemplars share."""
+"""The rows of the units table: statistics, beside what is known of labels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.exemplars.exemplars import Rows
 from pipeline.network.layers import Layer
 from pipeline.readings.buckets import MIDDLE
 from pipeline.readings.histograms import quantiles
-from pipeline.tables.chance import chance_purity
 from schemas.units import UNITS
 
 
@@ -19,24 +17,15 @@ def unit_table(
     layer: Layer,
     summary: dict[str, np.ndarray],
     counts: np.ndarray | None,
-    rows: Rows,
-    part: slice,
-    first: int,
-    labels: np.ndarray,
-    names: Sequence[str | None],
-    seen: np.ndarray | None,
     further: Mapping[str, pa.Array],
     positions: np.ndarray | None = None,
 ) -> pa.Table:
     """One layer's units, without visualizations.
 
-    `summary` holds the layer's part of `Statistics.summary`, `counts` `[U, BUCKETS]` its histograms, if any; `part` its
-    exemplar rows, whose units count from `first`. `labels` (-1 for none) and `names` belong to the images that
-    `rows.image` numbers. `seen` counts the dataset's images by label, if known; `further` are columns made elsewhere.
-    `positions` `[U, BUCKETS]` are histograms of positions, if any.
+    `summary` holds the layer's part of `Statistics.summary`, `counts` `[U, BUCKETS]` its histograms, if any; `further`
+    are columns made elsewhere. `positions` `[U, BUCKETS]` are histograms of positions, if any.
     """
     units = layer.units
-    label, name, purity, known = _shared_labels(rows, part, first, units, labels, names)
     columns: dict[str, pa.Array] = {
         "layer": pa.array([layer.name] * units),
         "unit": pa.array(range(units), pa.int32()),
@@ -46,14 +35,8 @@ def unit_table(
             key: pa.array(summary[key], from_pandas=True)
             for key in ("activation_max", "activation_min", "activation_mean", "activation_std", "firing_rate")
         },
-        "top_label": label,
-        "top_label_name": name,
-        "label_purity": purity,
         **further,
     }
-    if seen is not None and len(seen):
-        chance = chance_purity(seen, known)
-        columns["label_purity_chance"] = pa.array([chance.get(count) for count in known], pa.float64())
     if counts is not None:
         values = quantiles(counts, summary["activation_min"], summary["activation_max"])
         columns["activation_quantiles"] = _lists(values, summary["images_seen"] == 0)
@@ -83,28 +66,3 @@ def _lists(values: np.ndarray, none: np.ndarray) -> pa.Array:
     units, length = values.shape
     offsets = pa.array(np.arange(units + 1, dtype=np.int32) * length, mask=np.append(none, False))
     return pa.ListArray.from_arrays(offsets, pa.array(values.reshape(-1)))
-
-
-def _shared_labels(
-    rows: Rows, part: slice, first: int, units: int, labels: np.ndarray, names: Sequence[str | None]
-) -> tuple[pa.Array, pa.Array, pa.Array, list[int]]:
-    label: list[int | None] = [None] * units
-    name: list[str | None] = [None] * units
-    purity: list[float | None] = [None] * units
-    counted = [0] * units
-    fires = (rows.activation[part] > 0) & (rows.band[part] == rows.top)
-    unit = rows.unit[part][fires] - first
-    image = rows.image[part][fires]
-    bounds = np.searchsorted(unit, np.arange(units + 1))
-    for number in range(units):
-        images = image[bounds[number] : bounds[number + 1]]
-        of_unit = labels[images]
-        known = of_unit[of_unit >= 0]
-        if len(known):
-            values, counts = np.unique(known, return_counts=True)
-            commonest = int(values[counts.argmax()])
-            label[number] = commonest
-            name[number] = names[int(images[np.argmax(of_unit == commonest)])]
-            purity[number] = float(counts.max() / len(known))
-            counted[number] = len(known)
-    return pa.array(label, pa.int32()), pa.array(name, pa.string()), pa.array(purity, pa.float64()), counted

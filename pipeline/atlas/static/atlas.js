@@ -9,6 +9,8 @@
     return element;
   };
 
+  const folded = (text) => text.toLowerCase().replaceAll("_", " ");
+
   // keys
   const dialog = one("[data-dialog]");
   document.addEventListener("keydown", (event) => {
@@ -148,7 +150,7 @@
     const arrange = () => {
       const { sort, label, reverse } = tools.elements;
       const turned = (sort.value === "unit") === reverse.checked ? -1 : 1;
-      const text = label.value.trim().toLowerCase();
+      const text = folded(label.value.trim());
       const number = listed(text);
       const keyed = tiles.map((tile) => [tile, value(tile, sort.value), value(tile, "unit")]);
       keyed.sort((a, b) => (Number.isNaN(a[1]) - Number.isNaN(b[1])) || turned * (a[1] - b[1]) || a[2] - b[2]);
@@ -157,7 +159,7 @@
       const option = one(`option[value=${by}]`, sort);
       one("[data-by]").textContent = option.textContent;
       for (const [tile, , unit] of keyed) {
-        tile.hidden = Boolean(text) && !number(unit) && !tile.dataset.label.toLowerCase().includes(text);
+        tile.hidden = Boolean(text) && !number(unit) && !folded(tile.dataset.label).includes(text);
         count += !tile.hidden;
         one(".note", tile).textContent = said[option.dataset.form](value(tile, by));
       }
@@ -186,6 +188,11 @@
     const text = (new URLSearchParams(location.search).get("q") || "").trim();
     one("#q").value = text;
     const wanted = text.toLowerCase();
+    const pairs = (text) => new Set(Array.from({ length: Math.max(text.length - 1, 0) }, (_, at) => text.slice(at, at + 2)));
+    const alike = (one, other) => { // the share of pairs of letters that both have (Dice)
+      const [its, others] = [pairs(one), pairs(other)];
+      return 2 * [...its].filter((pair) => others.has(pair)).length / (its.size + others.size || 1);
+    };
     const only = layers.findIndex((layer) => layer.name === new URLSearchParams(location.search).get("in"));
     const list = (title, rows) => {
       if (!rows.length) return;
@@ -211,9 +218,15 @@
         list(`Units of ${layers[only].name}`, rows);
       } else list("Layers", layers.filter((layer) => layer.name.toLowerCase().includes(wanted)).map((layer) => [layer.name, `layer/${layer.file}.html`]));
       if (asked && only < 0) list("Units", layers.flatMap((layer, at) => layer.name.toLowerCase().includes((asked[1] || "").trim()) && Number(asked[2]) < layer.units ? [unit(at, Number(asked[2]))] : []));
-      for (const [label, units] of labels) if (label.toLowerCase().includes(wanted)) list(label, units.filter(([layer]) => only < 0 || layer === only).map(([layer, number]) => unit(layer, number)));
-      if (only < 0) list("Images", images.filter((image) => image[1].toLowerCase().includes(wanted)).map(([number, key]) => [key, `image/${number}.html`]));
-      if (!one("section", found)) { const none = made("p"); none.textContent = "Nothing is called so."; found.append(none); }
+      for (const [label, units] of labels) if (folded(label).includes(folded(wanted))) list(label, units.filter(([layer]) => only < 0 || layer === only).map(([layer, number]) => unit(layer, number)));
+      if (only < 0) list("Images", images.filter((image) => folded(image[1]).includes(folded(wanted))).map(([number, key]) => [key, `image/${number}.html`]));
+      if (!one("section", found)) {
+        const none = made("p");
+        none.textContent = "Nothing is called so.";
+        found.append(none);
+        const near = [...labels.map(([label]) => label), ...layers.map((layer) => layer.name)].map((name) => [alike(folded(wanted), folded(name)), name]);
+        list("Did you mean", near.filter(([share]) => share >= 0.5).sort((a, b) => b[0] - a[0]).slice(0, 6).map(([, name]) => [name, `?q=${encodeURIComponent(name)}`]));
+      }
     }
   }
 })();
