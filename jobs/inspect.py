@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from jobs.console import Display
-from jobs.options import MODEL_HELP, WEIGHTS_HELP, Json, Layers, Quiet
+from jobs.options import MODEL_HELP, WEIGHTS_HELP, Json, Layers, Quiet, Trust
 from pipeline.choose import choose_layers
 from pipeline.errors import UserError
 from pipeline.inspect.attention import class_attention
@@ -38,6 +38,7 @@ def inspect(
         str, typer.Option("--class", help="Whose: a name or a number. Default: the class that the network predicts.")
     ] = "",
     out: Annotated[str, typer.Option(help="Folder to write to. Default: inspections/IMAGE-MODEL.")] = "",
+    trust: Trust = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -55,7 +56,7 @@ def inspect(
     """
     display = Display(quiet or as_json)
     compute_exactly()
-    opened = open_run(run) if run else None
+    opened = open_run(run, trust) if run else None
     if opened is not None and model:
         raise UserError(f"Say RUN or MODEL: the network of {opened.path} is {opened.record['model']}.")
     if opened is None and not model:

@@ -250,15 +250,15 @@ def mine(
         if views:
             view_run(folder, shards, network, traced, chosen, crew, display, most=views)
         if facets:
-            facet_run(open_run(folder), network, traced, chosen, crew, display, shards=shards)
+            facet_run(open_run(folder, trust=True), network, traced, chosen, crew, display, shards=shards)
         if visualize is not False:
-            run_now = open_run(folder)
+            run_now = open_run(folder, trust=True)
             some = None if visualize else _unasked(run_now, network, traced, chosen, recipe, crew, display)
             visualize_run(
                 folder, network, traced, chosen, recipe, crew.device, units=some, seed=seed, progress=display,
                 engine=crew, shards=shards,
             )  # fmt: skip
-    mined = open_run(folder)
+    mined = open_run(folder, trust=True)
     if sheets:
         names = [layer.name for layer in chosen]
         write_overviews(mined, names, progress=display)

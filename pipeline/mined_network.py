@@ -6,19 +6,23 @@ from dataclasses import fields
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.network import factories
 from pipeline.network.models import Network, load_network
 from pipeline.network.weights import RANDOM
 from pipeline.preprocessing.wishes import Wishes
 from pipeline.run import Run
+from pipeline.storage.files import is_local
+from pipeline.trust import FIX
 
 
 def mined_network(run: Run, weights: str = "") -> Network:
     """The network of `run`; `weights` says where its weights are now (empty: where they were).
 
-    Raises `UserError` where they are not there, or where the network, its weights or its preprocessing are not those
-    that were mined.
+    Raises `UserError` where they are not there, where the network, its weights or its preprocessing are not those
+    that were mined, for code named by a run that is not `trusted`, and for code that lies inside the run.
     """
     written = run.record
+    _refuse_code_of_others(run, written["model"])
     word = weights or _weights(written)
     asked = written.get("asked", {})
     wishes = Wishes(**{field.name: asked[field.name] for field in fields(Wishes) if field.name in asked})
@@ -41,6 +45,19 @@ def mined_network(run: Run, weights: str = "") -> Network:
             "units see something else. Restore its transform, or mine a new RUN."
         )
     return network
+
+
+def _refuse_code_of_others(run: Run, model: str) -> None:
+    """Nothing is imported here that the user has not chosen: a run says of itself whose code makes its network."""
+    if not factories.is_factory(model):
+        return
+    if not run.trusted:
+        raise UserError(
+            f"The network of {run.path} is made by code, {model}: that is not imported, as it is not a run that you "
+            f"mined here. {FIX}"
+        )
+    if is_local(run.path):
+        factories.refuse_inside(model, run.path)
 
 
 def _weights(written: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import pyarrow as pa
 from PIL import Image
 
 from pipeline.checked_record import Record, checked, parsed
+from pipeline.datasets.remote import is_remote
+from pipeline.datasets.range_requests import public
 from pipeline.datasets.shards import Place, Shard, read_bytes
 from pipeline.errors import UserError, first_line, near_matches
 from pipeline.exemplars.pictures import GONE, Original, Pictures
@@ -22,14 +25,17 @@ from pipeline.preprocessing.images import decode
 from pipeline.readings.keep import BOTTOM, TOP, band_name
 from pipeline.storage.files import is_local, local_copy, run_folder, safe_name, table_file
 from pipeline.storage.parquet import parquet_file, read_rows
+from pipeline.trust import FIX, is_own
 from schemas.views import VIEWS
 
 _READ_AT_ONCE = 16
+_AGAIN = "Delete the run.json of its run and mine it again."
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path, trust: bool = False) -> Run:
     """The run in the folder `path`, which may be `s3://bucket/prefix`.
 
+    With `trust`, addresses in the tables of someone else's run may be asked, and the code that it names imported.
     Raises `UserError` if there is none, or if its run.json is damaged.
 
     >>> run = open_run("runs/demo-demo")                                              # doctest: +SKIP
@@ -43,7 +49,7 @@ def open_run(path: str | Path) -> Run:
     if not (run / "run.json").is_file():
         beside = [entry.parent.name for entry in run.parent.glob("*/run.json")] if is_local(run) else []
         raise UserError(f"There is no finished run in {run}.{near_matches(run.name, beside)} `make mine` makes one.")
-    opened = Run(run)
+    opened = Run(run, trust=trust)
     checked(opened.record)
     return opened
 
@@ -58,12 +64,15 @@ def picture(cell: dict[str, Any] | None) -> Image.Image | None:
 class Run:
     """One run's tables; every table is also a plain Parquet file that any reader opens.
 
-    Images are read again from `shards` by number, if none are given from where the run says that they are.
+    Images are read again from `shards` by number, if none are given from where the run says that they are; elsewhere
+    than on this machine only if the run is `trusted`.
     """
 
-    def __init__(self, path: Path, shards: Mapping[int, Shard] | None = None) -> None:
-        self.path, self._shards = path, shards
+    def __init__(self, path: Path, shards: Mapping[int, Shard] | None = None, trust: bool = False) -> None:
+        self.path, self._shards, self._trust = path, shards, trust
         self._places: dict[int, Original] = {}
+        self.only_summed = False
+        """Whether images of which no sum is known are not read again: any file of this machine could be meant."""
 
     @cached_property
     def record(self) -> Record:
@@ -73,6 +82,11 @@ class Run:
             return parsed(file.read_bytes(), file)
         except OSError as error:
             raise UserError(f"{file} cannot be read ({error.strerror or first_line(error)}).") from error
+
+    @cached_property
+    def trusted(self) -> bool:
+        """Whether the user says so, or has mined it."""
+        return self._trust or is_own(self.path, self.record, self.shards["url"].tolist())
 
     @cached_property
     def layers(self) -> pd.DataFrame:
@@ -168,9 +182,11 @@ class Run:
         """Where an image lies in its dataset. Raises `KeyError` for one that no exemplar names."""
         if image_id not in self._places:
             row = self.images.loc[image_id]
-            place = Place(row["path"], int(row["offset"]), int(row["nbytes"]))
             size = int(row["width"]), int(row["height"])
-            self._places[image_id] = Original(self.shards_to_read[int(row["shard"])], place, size)
+            shard, place = self.shards_to_read[int(row["shard"])], Place.of(row)
+            if self.only_summed and place.crc32 is None and not self.trusted:
+                shard = replace(shard, barred=f"{self.path} does not say which bytes its images have. {FIX}")
+            self._places[image_id] = Original(shard, place, size)
         return self._places[image_id]
 
     @cached_property
@@ -180,11 +196,24 @@ class Run:
 
     @cached_property
     def shards_to_read(self) -> Mapping[int, Shard]:
-        """The shards by number, to read images again from where they were mined."""
+        """The shards by number, to read images again from where they were mined.
+
+        Those elsewhere are barred in a run that is not `trusted`.
+        """
         if self._shards is not None:
             return self._shards
-        urls = zip(self.shards["shard"].tolist(), self.shards["url"].tolist(), strict=True)
-        return {number: Shard(number, url, () if Path(url).is_dir() else None) for number, url in urls}
+        urls = dict(zip(self.shards["shard"].tolist(), self.shards["url"].tolist(), strict=True))
+        barred = not self.trusted if any(map(is_remote, urls.values())) else False
+        return {number: self._shard(number, url, barred) for number, url in urls.items()}
+
+    def _shard(self, number: int, url: str, barred: bool) -> Shard:
+        if not is_remote(url):
+            return Shard(number, url, () if Path(url).is_dir() else None)
+        why = (
+            f"The images of {self.path} lie at {public(url)}, which is not asked for them: it is not a run that you "
+            f"mined here. {FIX}"
+        )
+        return Shard(number, url, barred=why if barred else "")
 
     def views(self, layer: str, unit: int | None = None, method: str = "deconvnet") -> pd.DataFrame:
         """The views of one unit's exemplars (or of a whole layer's) by a method, best first; none where there are none.
@@ -287,4 +316,4 @@ class RunMaxima:
 
 def missing(path: Path) -> str:
     """Says that a table that every run has is not there."""
-    return f"The table {path} is missing. Delete the run.json of its run and mine it again."
+    return f"The table {path} is missing. {_AGAIN}"

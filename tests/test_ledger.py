@@ -30,8 +30,8 @@ def a_state(block: int) -> BlockState:
     topk, statistics = TopK(2, 3), Statistics(2)
     for accumulator in (topk, statistics):
         accumulator.update(readings, Seen.of(torch.arange(2)))
-    row = {"image": 0, "shard": block, "key": "ключ", "path": "a.jpg", "offset": 512, "nbytes": 9, "width": 3,
-           "height": 2, "label": None, "label_name": None}  # fmt: skip
+    row = {"image": 0, "shard": block, "key": "ключ", "path": "a.jpg", "offset": 512, "nbytes": 9, "crc32": 5,
+           "width": 3, "height": 2, "label": None, "label_name": None}  # fmt: skip
     return BlockState(
         block,
         {"topk": topk, "statistics": statistics},

@@ -260,10 +260,10 @@ def test_links_to_nothing_in_a_folder_become_rows(tmp_path: Path) -> None:
 
 
 def test_a_file_that_may_not_be_read_becomes_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> bytes:
+    def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr("pipeline.datasets.shards.open_regular", refuse)
     root = tmp_path / "in"
     root.mkdir()
     (root / "a.jpg").touch()

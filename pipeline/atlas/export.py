@@ -118,9 +118,11 @@ class Exported:
 def export(run: Run, out: str, layers: Sequence[str], progress: Progress | None = None) -> Exported:
     """Writes the pages of the layers that the names and globs select (all: none) into the folder `out`.
 
-    Raises `UserError` where `out` holds something else, cannot be written, or a name selects no layer.
+    Of a run that is not `trusted` no file of this machine goes into them that it does not know by its bytes. Raises
+    `UserError` where `out` holds something else, cannot be written, or a name selects no layer.
     """
     folder = _folder(out)
+    run.only_summed = True
     queries = Queries(run, choose_layers(run, layers))
     files = Files(folder, queries, Wholes(queries))
     try:

@@ -13,7 +13,8 @@ import os
 import re
 import stat
 import tarfile
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, groupby
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,8 @@ from typing import Any
 from pipeline.datasets.remote import RemoteError, RemoteFile, is_remote, read_range, remote_file
 from pipeline.datasets.shard_index import IndexCheck
 from pipeline.datasets.tars import KEPT, ShardError, read_tar, readable, shard_error
+from pipeline.errors import first_line
+from pipeline.storage.files import NO_FILE, open_regular
 
 IMAGE_EXTENSIONS = frozenset("jpg jpeg jpe jfif png webp bmp gif tif tiff ppm pgm pbm pnm jp2 tga avif".split())
 MAX_BYTES = 1 << 30
@@ -34,7 +37,7 @@ class Shard:
     """One unit of reading: the tar at `url`, or `files` (paths below the folder `url`).
 
     `classes` are the subfolders of a `class/image` folder in label order. `remote` is a tar elsewhere as it was found,
-    `index` the index that lies beside a tar.
+    `index` the index that lies beside a tar. `barred` says why nothing may be read of it, if so.
     """
 
     number: int
@@ -43,15 +46,27 @@ class Shard:
     classes: tuple[str, ...] = ()
     remote: RemoteFile | None = None
     index: str | RemoteFile | None = None
+    barred: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the bytes of an image are: file `path` of a shard, `nbytes` from byte `offset` of the tar on."""
+    """Where the bytes of an image are: file `path` of a shard, `nbytes` from byte `offset` of the tar on.
+
+    `crc32` is what their sum was when they were scanned; runs of versions before do not know.
+    """
 
     path: str
     offset: int
     nbytes: int
+    crc32: int | None = None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Place:
+        """Where the image of a row of `images.parquet` is."""
+        crc32 = row.get("crc32")
+        known = None if crc32 is None or crc32 != crc32 else int(crc32)  # pandas has a NaN for null
+        return cls(row["path"], int(row["offset"]), int(row["nbytes"]), known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,17 +142,24 @@ def _samples(shard: Shard) -> Iterator[Sample | Rejected]:
 
 
 def read_bytes(shard: Shard, place: Place) -> bytes:
-    """The encoded image at `place` again. Raises `ShardError` if the shard has changed since."""
+    """The encoded image at `place` again. Raises `ShardError` if it is not the one that was scanned."""
+    if shard.barred:
+        raise ShardError(shard.barred)
+    inside = shard.files is None or (not place.path.startswith("/") and ".." not in place.path.split("/"))
+    if not inside or place.offset < 0 or not 0 <= place.nbytes <= MAX_BYTES:
+        raise ShardError(f"{place.path} is no image of {shard.url}: the table that says so is damaged, or a trap.")
     if shard.files is None and (elsewhere := _elsewhere(shard)):
         return _remote_bytes(elsewhere, place)
     path = Path(shard.url) if shard.files is None else Path(shard.url, place.path)
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             stream.seek(place.offset)
             data = stream.read(place.nbytes)
-    except OSError as error:
-        raise ShardError(f"{path} can no longer be read ({error.strerror}). {KEPT}") from error
-    return _whole(data, place, str(path))
+            longer = shard.files is not None and bool(stream.read(1))
+    except (OSError, ValueError) as error:
+        why = (error.strerror if isinstance(error, OSError) else "") or first_line(error)
+        raise ShardError(f"{path} can no longer be read ({why}). {KEPT}") from error
+    return _unchanged(data, place, str(path), longer)
 
 
 def _remote_bytes(file: RemoteFile, place: Place) -> bytes:
@@ -145,16 +167,17 @@ def _remote_bytes(file: RemoteFile, place: Place) -> bytes:
         data = read_range(file, place.offset, place.offset + place.nbytes)
     except RemoteError as error:
         raise shard_error(error) from error
-    return _whole(data, place, file.url)
+    return _unchanged(data, place, file.url)
 
 
-def _whole(data: bytes, place: Place, where: str) -> bytes:
-    if len(data) != place.nbytes:
-        raise ShardError(
-            f"{where} is shorter than when it was scanned: its dataset changed during the run. "
-            "Restore it, or start a new RUN."
-        )
-    return data
+def _unchanged(data: bytes, place: Place, where: str, longer: bool = False) -> bytes:
+    if len(data) != place.nbytes or longer:
+        how = f"is {'longer' if longer else 'shorter'} than when it was scanned"
+    elif place.crc32 is not None and zlib.crc32(data) != place.crc32:
+        how = f"has other bytes than when it was scanned ({place.path}, {place.nbytes:,} bytes from {place.offset:,} on)"
+    else:
+        return data
+    raise ShardError(f"{where} {how}: its dataset has changed. Restore it, or start a new RUN.")
 
 
 def _elsewhere(shard: Shard) -> RemoteFile | None:
@@ -200,10 +223,13 @@ def _file_data(path: Path) -> tuple[bytes, str]:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            return b"", "a device or pipe, not a file"
+            return b"", NO_FILE
         if found.st_size > MAX_BYTES:
             return b"", _too_long(found.st_size)
-        return path.read_bytes() if _holds_data(path.name) else b"", ""
+        if not _holds_data(path.name):
+            return b"", ""
+        with open_regular(path) as stream:
+            return stream.read(MAX_BYTES), ""
     except PermissionError as error:
         return b"", f"it cannot be read ({error.strerror})"
     except OSError as error:

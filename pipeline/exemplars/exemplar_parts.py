@@ -95,8 +95,8 @@ def exemplar_parts(
         fields = [field.box(int(y[i]), int(x[i])) for i in some]
         waiting.append(
             ExemplarTask(
-                shards[image["shard"]], Place(image["path"], image["offset"], image["nbytes"]), image["width"],
-                image["height"], row[some], unit[some], y[some], x[some],
+                shards[image["shard"]], Place.of(image), image["width"], image["height"],
+                row[some], unit[some], y[some], x[some],
                 np.array([(box.left, box.top, box.right, box.bottom) for box in fields], np.int64),
             )
         )  # fmt: skip

@@ -39,6 +39,7 @@ MEMBERS = table(
     field("path", pa.string(), "file within the shard"),
     field("offset", pa.int64(), "where its bytes begin (bytes)"),
     field("nbytes", pa.int64(), "length of the encoded image (bytes)"),
+    field("crc32", pa.int64(), "CRC-32 of these bytes"),
     field("width", pa.int32(), "width (pixels)"),
     field("height", pa.int32(), "height (pixels)"),
     field("label", pa.int32(), "class number", nullable=True),
@@ -231,7 +232,7 @@ class _Block:
 def _row(image: int, shard: int, member: Member) -> dict[str, object]:
     return {
         "image": image, "shard": shard, "key": member.key, "path": member.place.path,
-        "offset": member.place.offset, "nbytes": member.place.nbytes, "width": member.width,
+        "offset": member.place.offset, "nbytes": member.place.nbytes, "crc32": member.place.crc32, "width": member.width,
         "height": member.height, "label": member.label, "label_name": member.label_name,
         "signature": member.signature,
     }  # fmt: skip

@@ -39,6 +39,7 @@ from pipeline.storage.files import alone, is_local, remove_files, write_bytes
 from pipeline.storage.parquet import write_table
 from pipeline.tables.mined_tables import MinedTables, matrix_images
 from pipeline.tables.picture_tables import write_pictures
+from pipeline.trust import remember
 from pipeline.work import CropWork, ScanWork
 from schemas.labels import MAXIMA_IMAGES
 from schemas.shards import SHARDS
@@ -82,6 +83,21 @@ def mine(
     weights that lack what the layers need, and for more skipped samples than `settings.max_skipped`.
     """
     engine = engine or LocalEngine(device, settings.workers)
+    written = _mine(dataset, network, traced, layers, run, settings, progress, engine)
+    remember(run, written, (shard.url for shard in dataset.shards))
+    return written
+
+
+def _mine(
+    dataset: Dataset,
+    network: Network,
+    traced: Traced,
+    layers: Sequence[Layer],
+    run: Path,
+    settings: MineSettings,
+    progress: Progress,
+    engine: Engine,
+) -> dict[str, Any]:
     device = engine.device
     if settings.decoder != "pillow" and device.type != "cuda":
         raise UserError(f"--decoder {settings.decoder} decodes on an NVIDIA GPU, not on {device.type}. Leave it out.")

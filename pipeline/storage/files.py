@@ -6,15 +6,17 @@ import errno
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import cast
+from typing import BinaryIO, cast
 
 from pipeline.errors import GO_ON, UserError, first_line
 from pipeline.storage.locks import claimed, exclusive
 
+NO_FILE = "a device or pipe, not a file"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -65,6 +67,15 @@ def written_aside(path: Path) -> Iterator[Path]:
             _flush_names(folder)
     except OSError as error:
         raise UserError(_unwritable(path if is_local(path) else _temporary(), error)) from error
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """A file of this machine to read from. Raises `OSError`, for a pipe or a device too: reading one may never end."""
+    stream = open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, NO_FILE, str(path))
+    return stream
 
 
 def write_bytes(path: Path, data: bytes) -> None:
