@@ -16,8 +16,8 @@ import pyarrow as pa
 from PIL import Image
 
 from pipeline.checked_record import Record, checked, parsed
-from pipeline.datasets.remote import is_remote
 from pipeline.datasets.range_requests import public
+from pipeline.datasets.remote import is_remote
 from pipeline.datasets.shards import Place, Shard, read_bytes
 from pipeline.errors import UserError, first_line, near_matches
 from pipeline.exemplars.pictures import GONE, Original, Pictures

@@ -69,7 +69,7 @@ def test_a_damaged_state_is_named_with_what_to_do(tmp_path):
     whole = file.read_bytes()
     for damaged in (whole[:-10], b"", whole[:-10] + bytes(10), bytes([0]) + whole[1:]):
         file.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"block-000000.* is damaged .*Delete it"):
+        with pytest.raises(UserError, match=r"block-000000.* is damaged .*scans its block again"):
             ledger.load(0)
     file.unlink()
     with pytest.raises(UserError, match=r"block-000000.* has gone"):

@@ -127,7 +127,7 @@ def test_code_inside_the_run_is_never_imported(mined, monkeypatch, tmp_path, ins
     monkeypatch.chdir(run if inside == "its folder" else tmp_path)
     for name in ("evil", "runs", "runs.stranger"):
         sys.modules.pop(name, None)
-    with pytest.raises(UserError, match="lies inside the run .*never imported"):
+    with pytest.raises(UserError, match=r"lies inside the run .*never imported"):
         mined_network(open_run(run, trust=True))
     assert not (tmp_path / "imported").exists()
 
@@ -206,7 +206,7 @@ def test_what_is_no_file_is_never_read(tmp_path, kind):
     else:
         (tmp_path / "a.jpg").mkdir()
     for shard in (Shard(0, str(tmp_path), ()), Shard(0, str(tmp_path / "a.jpg"))):
-        with pytest.raises(ShardError, match="not a file|Is a directory|no image"):
+        with pytest.raises(ShardError, match=r"not a file|Is a directory|no image"):
             read_bytes(shard, Place("a.jpg", 0, 100))
 
 

@@ -174,7 +174,9 @@ def _unchanged(data: bytes, place: Place, where: str, longer: bool = False) -> b
     if len(data) != place.nbytes or longer:
         how = f"is {'longer' if longer else 'shorter'} than when it was scanned"
     elif place.crc32 is not None and zlib.crc32(data) != place.crc32:
-        how = f"has other bytes than when it was scanned ({place.path}, {place.nbytes:,} bytes from {place.offset:,} on)"
+        how = (
+            f"has other bytes than when it was scanned ({place.path}, {place.nbytes:,} bytes from {place.offset:,} on)"
+        )
     else:
         return data
     raise ShardError(f"{where} {how}: its dataset has changed. Restore it, or start a new RUN.")

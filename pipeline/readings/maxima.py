@@ -6,6 +6,7 @@ area under a curve) needs no second pass.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -52,17 +53,32 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A block's part on disk: the file of its values, `numbers` and `labels` `[N]` of its images."""
+    """A block's part on disk: the file of its values and its sum, `numbers` and `labels` `[N]` of its images."""
 
     path: Path
     numbers: np.ndarray
     labels: np.ndarray
+    crc32: str = ""
 
 
-def store(path: Path, values: np.ndarray) -> None:
-    """Writes values `[N, U]` as a `.npy` file, whole or not at all. Raises `UserError` where it cannot be written."""
-    with written_aside(path) as aside, aside.open("wb") as file:
-        np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
+def store(path: Path, values: np.ndarray) -> str:
+    """Writes values `[N, U]` as a `.npy` file, whole or not at all, and gives its sum.
+
+    Raises `UserError` where it cannot be written.
+    """
+    with written_aside(path) as aside:
+        with aside.open("wb") as file:
+            np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
+        return sum_of(aside)
+
+
+def sum_of(path: Path) -> str:
+    """The CRC-32 of a file. Raises `OSError` where it cannot be read."""
+    total = 0
+    with local_copy(path) as copy, copy.open("rb") as file:
+        while some := file.read(1 << 22):
+            total = zlib.crc32(some, total)
+    return f"{total:08x}"
 
 
 class Matrix:

@@ -232,7 +232,7 @@ class _Block:
 def _row(image: int, shard: int, member: Member) -> dict[str, object]:
     return {
         "image": image, "shard": shard, "key": member.key, "path": member.place.path,
-        "offset": member.place.offset, "nbytes": member.place.nbytes, "crc32": member.place.crc32, "width": member.width,
-        "height": member.height, "label": member.label, "label_name": member.label_name,
+        "offset": member.place.offset, "nbytes": member.place.nbytes, "crc32": member.place.crc32,
+        "width": member.width, "height": member.height, "label": member.label, "label_name": member.label_name,
         "signature": member.signature,
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from pipeline.datasets.sources import Block, Dataset, blocks_of
 from pipeline.engines.engine import Engine, Tally
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
-from pipeline.exemplars.crops import NONE, SIDE, CropPart, crop_parts
+from pipeline.exemplars.crops import KEPT, NONE, SIDE, CropPart, crop_parts
 from pipeline.exemplars.exemplars import Rows, exemplar_rows
 from pipeline.exemplars.winners import winners
 from pipeline.network.layers import Layer, Traced
@@ -26,17 +27,19 @@ from pipeline.network.subject import Subject
 from pipeline.preprocessing.device_decode import check_decodable
 from pipeline.progress import Progress, Silent
 from pipeline.readings.keep import Keep
-from pipeline.readings.maxima import opened
+from pipeline.readings.maxima import opened, sum_of
 from pipeline.readings.taps import TappedNetwork
 from pipeline.receptive_fields.receptive_field import Field, receptive_fields
 from pipeline.scanning.compiling import decide
 from pipeline.scanning.compute import Compute, default_batch_size
-from pipeline.scanning.ledger import Ledger, begun
+from pipeline.scanning.ledger import Ledger, StateLost, begun
 from pipeline.scanning.limits import check_fits, most_blocks, say_size, settled
 from pipeline.scanning.merge import Merged, merge
 from pipeline.scanning.scan import ScanSettings
-from pipeline.storage.files import alone, is_local, remove_files, write_bytes
-from pipeline.storage.parquet import write_table
+from pipeline.storage.files import alone, is_local, remove_files, table_file
+from pipeline.storage.fingerprint import canonical
+from pipeline.storage.parquet import whole_parts, write_arrow, write_table
+from pipeline.storage.seals import is_whole
 from pipeline.tables.mined_tables import MinedTables, matrix_images
 from pipeline.tables.picture_tables import write_pictures
 from pipeline.trust import remember
@@ -135,16 +138,37 @@ def _mine(
 
 
 def _mined(run: Path, ledger: Ledger, progress: Progress) -> dict[str, Any] | None:
-    """The record of a run that is done, after removing what a killed command left of its state; None if it is not."""
+    """The record of a run that is done and whole, after removing what a killed command left of its state, or None."""
     written = record.read_record(run)
-    if written.get("fingerprint") != ledger.fingerprint:
+    if written.get("fingerprint") != ledger.fingerprint or _lost(run, written):
         return None
+    known = json.loads(canonical(ledger.identity))
+    if wrong := {word: value for word, value in known.items() if word in written and written[word] != value}:
+        written |= wrong  # whose bytes have changed since
+        record.write_record(run, written)
     progress.say(f"{run} is already mined with these settings.")
     try:
         _clear(ledger)
     except UserError as error:
         progress.say(f"It holds state that is of no use any more. {error}")
     return written
+
+
+def _lost(run: Path, written: dict[str, Any]) -> list[str]:
+    """Those of the tables and matrices of a run that are gone or damaged, by their names in it."""
+    sums = written.get("tables")
+    if not isinstance(sums, dict):
+        return [f"what {run / 'run.json'} says of them"]
+    return [name for name, crc32 in sums.items() if not _is_whole(run / name, crc32)]
+
+
+def _is_whole(path: Path, crc32: str | None) -> bool:
+    if crc32 is None or not is_local(path):
+        return is_whole(path, before=False)
+    try:
+        return sum_of(path) == crc32
+    except OSError:
+        return False
 
 
 def _clear(ledger: Ledger) -> None:
@@ -188,9 +212,9 @@ class _Mining:
     def go(self, known: dict[str, Any]) -> dict[str, Any]:
         """Every stage in turn."""
         start = time.perf_counter()
-        self._scan()
+        self._say_lost()
         keep = self.settings.keep
-        merged = merge((self.ledger.load(block.number) for block in self.blocks), keep.keeps_maxima)
+        merged = self._merged(keep.keeps_maxima)
         self._write_accounts(merged)
         if keep.keeps_maxima:
             write_table(self.run / "maxima" / "images.parquet", MAXIMA_IMAGES, [matrix_images(merged)])
@@ -208,6 +232,7 @@ class _Mining:
             "units": sum(layer.units for layer in self.layers),
             "blocks": len(self.blocks),
             "boxes": known["preprocessing"]["boxes"],
+            "tables": self._tables(merged),
             "counts": {
                 "samples": merged.samples, "seen": merged.seen, "skipped": merged.samples - merged.seen,
                 "exemplars": len(rows.unit), "images_with_exemplars": merged.images.num_rows,
@@ -220,6 +245,44 @@ class _Mining:
         record.write_record(self.run, written)
         _clear(self.ledger)
         return written
+
+    def _say_lost(self) -> None:
+        """Says so where a run that was done is mined again."""
+        before = record.read_record(self.run)
+        self.again = before.get("fingerprint") == self.ledger.fingerprint
+        if self.again:
+            lost = _lost(self.run, before)
+            further = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+            self.progress.say(
+                f"{self.run} was mined, but {lost[0]}{further} is gone or damaged. It is mined again; what other "
+                "commands had added to its tables is lost: say them again."
+            )
+
+    def _merged(self, whole: bool) -> Merged:
+        """The states of all blocks; one that is damaged or gone is made again, once."""
+        made_again = set()
+        while True:
+            self._scan()
+            try:
+                return merge((self.ledger.load(block.number) for block in self.blocks), whole)
+            except StateLost as error:
+                if error.block in made_again or not is_local(self.run):  # elsewhere another command may have ended it
+                    raise
+                self.progress.say(str(error))
+                made_again.add(error.block)
+                self.ledger.forget(error.block)
+
+    def _tables(self, merged: Merged) -> dict[str, str | None]:
+        """The names of all files that were written, and the sums of those that do not hold their own."""
+        names = [f"{name}.parquet" for name in ("images", "layers", "shards", "skipped", "pictures", "crops")]
+        names += [
+            str(table_file(Path(), table, layer.name))
+            for table in ("units", "exemplars", "labels", "sketches") for layer in self.layers
+        ]  # fmt: skip
+        kept = {f"maxima/{part.path.name}": part.crc32 for part in merged.maxima if self.settings.keep.keeps_maxima}
+        if kept:
+            names.append("maxima/images.parquet")
+        return {name: None for name in names if (self.run / name).is_file()} | kept
 
     def _scan(self) -> None:
         missing = set(self.ledger.missing(block.number for block in self.blocks))
@@ -264,7 +327,7 @@ class _Mining:
         folder, kept, followed = self.run / "state", self.settings.pictures, self.network.preprocessing.followed
         if kept == NONE:
             return []
-        before, paths = {path.name for path in folder.glob("pictures-*")}, dict[str, Path]()
+        before, paths = whole_parts(folder.glob("pictures-*"), KEPT), dict[str, Path]()
         with self.progress.stage("Keeping pictures", merged.images.num_rows, "images") as advance:
 
             def todo() -> Iterator[CropPart]:
@@ -276,13 +339,14 @@ class _Mining:
                         yield part
 
             for part, pictures in self.engine.map(CropWork(), todo(), lambda tally: advance(tally.done)):
-                write_bytes(paths[part.name], pictures.to_pybytes())
+                write_arrow(paths[part.name], pictures)
         self.seconds["pictures"] = time.perf_counter() - start
         return list(paths.values())
 
     def _write_tables(self, merged: Merged, rows: Rows, pictures: Sequence[Path]) -> None:
         start = time.perf_counter()
-        for made in ("visualizations", "labels", "matches"):  # of what was mined here before
+        of_before = ("labels", "matches", *(() if self.again else ("visualizations",)))
+        for made in of_before:
             remove_files((self.run / made).glob("*.parquet"))
         stage = self.progress.stage("Writing tables", len(self.layers), "layers")
         with opened(merged.maxima) as matrix, stage as advance:
