@@ -20,7 +20,7 @@ from pipeline.network.devices import compute_exactly
 from pipeline.network.layers import Traced
 from pipeline.network.models import Network, check_name, load_network
 from pipeline.run import open_run
-from pipeline.storage.files import safe_name
+from pipeline.storage.files import readable_name
 
 
 def inspect(
@@ -70,7 +70,9 @@ def inspect(
         patterns = ",".join(choose_layers(opened, [word.strip() for word in layers.split(",") if word.strip()]))
     chosen = traced.choose(patterns)
     shown = [show(path, network, traced, chosen) for path in (image, *([Path(other)] if other else []))]
-    folder = Path(out or f"inspections/{safe_name('-'.join(each.name for each in shown))}-{safe_name(network.name)}")
+    folder = Path(
+        out or f"inspections/{readable_name('-'.join(each.name for each in shown))}-{readable_name(network.name)}"
+    )
     about = [f"Seen by {network.name} ({network.weights})."]
     sheets: list[Sheet] = []
     if attention:

@@ -53,7 +53,7 @@ from pipeline.stages.mine import MineSettings
 from pipeline.stages.mine import mine as mine_dataset
 from pipeline.stages.views import view_run
 from pipeline.stages.visualize import visualize_run
-from pipeline.storage.files import run_folder, safe_name
+from pipeline.storage.files import readable_name, run_folder
 
 SHEETS_A_LAYER = 12
 
@@ -223,7 +223,7 @@ def mine(
         display.say(notice)
     traced = Traced(network.module, network.input_shape)
     chosen = traced.choose(layers)
-    folder = run_folder(run or f"runs/{source.name}-{safe_name(network.name)}")
+    folder = run_folder(run or f"runs/{source.name}-{readable_name(network.name)}")
     units = sum(layer.units for layer in chosen)
     display.say(f"Mining {source.name} with {network.name} ({network.weights}): {len(chosen)} layers, {units:,} units.")
     if traced.by == "modules":

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.network import factories
+from pipeline.network.computation import alike, probe
 from pipeline.network.models import Network, load_network
 from pipeline.network.weights import RANDOM
 from pipeline.preprocessing.wishes import Wishes
@@ -18,8 +19,8 @@ from pipeline.trust import FIX
 def mined_network(run: Run, weights: str = "") -> Network:
     """The network of `run`; `weights` says where its weights are now (empty: where they were).
 
-    Raises `UserError` where they are not there, where the network, its weights or its preprocessing are not those
-    that were mined, for code named by a run that is not `trusted`, and for code that lies inside the run.
+    Raises `UserError` where they are not there, where the network, what it computes, its weights or its preprocessing
+    are not those that were mined, for code named by a run that is not `trusted`, and for code that lies inside the run.
     """
     written = run.record
     _refuse_code_of_others(run, written["model"])
@@ -38,6 +39,13 @@ def mined_network(run: Run, weights: str = "") -> Network:
             f"{run.path} was mined with other weights than {network.weights} ({_short(written['weights_hash'])}, not "
             f"{_short(network.weights_hash)}): pictures of these would say nothing of its units. "
             f"WEIGHTS=… names the file that it was mined with ({written['weights']}), or mine a new RUN with these."
+        )
+    before = written.get("probe")
+    now = probe(network.module, network.input_shape) if before else None
+    if before and now and not alike(before, now):
+        raise UserError(
+            f"{written['model']} computes something else than when {run.path} was mined, of the same weights: its code "
+            "has changed. Restore it, or mine a new RUN with this one."
         )
     if not _alike(network.preprocessing.described(), written["preprocessing"]):
         raise UserError(

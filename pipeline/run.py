@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -23,7 +24,7 @@ from pipeline.errors import UserError, first_line, near_matches
 from pipeline.exemplars.pictures import GONE, Original, Pictures
 from pipeline.preprocessing.images import decode
 from pipeline.readings.keep import BOTTOM, TOP, band_name
-from pipeline.storage.files import is_local, local_copy, run_folder, safe_name, table_file
+from pipeline.storage.files import is_local, local_copy, readable_name, run_folder, table_file
 from pipeline.storage.parquet import parquet_file, read_rows
 from pipeline.trust import FIX, is_own
 from schemas.views import VIEWS
@@ -238,7 +239,10 @@ class Run:
 
         Raises `UserError` for a unit that the run does not have, and where it was not compared with the other.
         """
-        path = self.path / "matches" / f"{safe_name(Path(str(other)).name)}.parquet"
+        names = compared(self.record, other) or [readable_name(Path(str(other)).name)]
+        if len(names) > 1:
+            raise UserError(f"{self.path} has matches in several runs called {Path(str(other)).name}: say its folder.")
+        path = self.path / "matches" / f"{names[0]}.parquet"
         return self._alike(path, layer, unit, f"matches in {other}: make compare RUN={self.path} OTHER=…")
 
     def _alike(self, path: Path, layer: str, unit: int | None, what: str) -> pd.DataFrame:
@@ -312,6 +316,21 @@ class RunMaxima:
             with local_copy(self.folder / file) as path:
                 parts.append(np.asarray(np.load(path, mmap_mode="r")[:, begin:end], np.float32))
         return np.concatenate(parts)
+
+
+def compared(record: Mapping[str, Any], other: str | Path, moved: bool = True) -> list[str]:
+    """What a run calls its matches in another, by that one's folder; by the folder's name if it may have `moved`."""
+    known = {
+        name: str(about["other"]) for name, about in record.get("matches", {}).items()
+        if isinstance(about, Mapping) and "other" in about
+    }  # fmt: skip
+    same = [name for name, place in known.items() if absolute(place) == absolute(other)]
+    return same or [name for name, place in known.items() if moved and Path(place).name == Path(other).name]
+
+
+def absolute(run: str | Path) -> str:
+    """Where a run is, whatever folder one is in."""
+    return str(run) if "://" in str(run) else os.path.abspath(run)
 
 
 def missing(path: Path) -> str:

@@ -293,7 +293,10 @@ def _sample(position: int, image: _File, files: Sequence[_File], folder_labels: 
 
 
 def _label(image: _File, files: Sequence[_File]) -> tuple[int | None, str | None]:
-    """The label from `.cls` (a number or a word) and `.json` (`label`, `label_name` or `class_name`)."""
+    """The label from `.cls` (a number or a word) and `.json` (`label`, `label_name` or `class_name`).
+
+    A negative number says that an image has none.
+    """
     written: int | str = ""
     record: dict[str, Any] = {}
     infix = image.extension.rpartition(".")[0]
@@ -308,15 +311,28 @@ def _label(image: _File, files: Sequence[_File]) -> tuple[int | None, str | None
         elif kind == "json":
             loaded = json.loads(file.data)
             record = loaded if isinstance(loaded, dict) else {}
-    noted = record.get("label")
-    noted = _number_or_word(noted) if isinstance(noted, str) else noted
+    noted = _noted(record.get("label"))
     label = next((value for value in (written, noted) if type(value) is int), None)
     if label is not None and not -(2**31) <= label < 2**31:
         raise ValueError(f"{label} is not a 32-bit number")
+    if label is not None and label < 0:
+        return None, None
     names = (record.get("label_name"), record.get("class_name"), written, noted)
     return label, next((readable(name) for name in names if isinstance(name, str) and name), None)
 
 
+def _noted(label: Any) -> Any:
+    """A label as JSON has it, a number or word if it can be; `3.0` is 3, as other programs write whole numbers."""
+    if isinstance(label, str):
+        return _number_or_word(label)
+    if not isinstance(label, float):
+        return label
+    if not label.is_integer():
+        raise ValueError(f"{label} is no whole number")
+    return int(label)
+
+
 def _number_or_word(text: str) -> int | str:
     text = text.strip()
-    return int(text) if re.fullmatch("-?[0-9]+", text) else text
+    number = re.fullmatch(r"(-?[0-9]+)(\.0*)?", text)
+    return int(number[1]) if number else text

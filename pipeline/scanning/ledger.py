@@ -21,6 +21,7 @@ from pipeline.storage.fingerprint import canonical, fingerprint
 from pipeline.storage.tensors import Damaged, read_tensors, write_tensors
 
 STATE_VERSION = 4
+_TABLES = ("members", "shards", "skipped", "names")
 
 
 class StateLost(UserError):
@@ -61,7 +62,7 @@ class Ledger:
             for name, accumulator in state.accumulators.items()
             for part, tensor in accumulator.state().items()
         }
-        for name in ("members", "shards", "skipped"):
+        for name in _TABLES:
             tensors[f"table.{name}"] = _to_tensor(getattr(state, name))
         if isinstance(state.maxima, Maxima):
             about["maxima"] = store(self._maxima(state.block), state.maxima.values)  # first: the state says its sum
@@ -78,7 +79,7 @@ class Ledger:
                 tensors, about = read_tensors(file)
             if about.get("fingerprint") != self.fingerprint:
                 raise Damaged("it is that of another run")
-            tables = {name: _to_table(tensors.pop(f"table.{name}")) for name in ("members", "shards", "skipped")}
+            tables = {name: _to_table(tensors.pop(f"table.{name}")) for name in _TABLES}
             accumulators = {
                 name: kind.from_state(part) for name, kind in ACCUMULATORS.items() if (part := _below(name, tensors))
             }

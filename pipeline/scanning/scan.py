@@ -48,12 +48,18 @@ MEMBERS = table(
 )
 """The images of one block that may still be shown for a unit; all of them where every activation is kept."""
 
+NAMES = table(
+    field("label", pa.int32(), "class number"),
+    field("label_name", pa.string(), "class in words, as the first image of it says"),
+)
+"""The labels of a block in words; those of images that no unit shows too."""
+
 _NOBODY_ELSE = nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
 class BlockState:
-    """What a block came to: its accumulators, and its part of the tables `MEMBERS`, `SHARDS` and `SKIPPED`.
+    """What a block came to: its accumulators, and its part of the tables `MEMBERS`, `SHARDS`, `SKIPPED` and `NAMES`.
 
     Image numbers count the block's samples, seen or skipped, from 0. `maxima`, where they are kept, is the block's part
     of the matrix of all image activations; of a committed state only where to find it.
@@ -65,6 +71,7 @@ class BlockState:
     shards: pa.Table
     skipped: pa.Table
     maxima: Maxima | Stored | None = None
+    names: pa.Table = NAMES.empty_table()
 
     def on_cpu(self) -> BlockState:
         """The same with all tensors on the CPU, so that a process without a GPU can take it."""
@@ -172,6 +179,7 @@ class _Block:
         also = [self.collected] if keep.collects_maxima else []
         self.feed = Feed(new_accumulators(units, keep, device), also)
         self.members: dict[int, tuple[int, Member]] = {}
+        self.names: dict[int, str] = {}
         self.shards: list[dict[str, object]] = []
         self.skipped: list[dict[str, object]] = []
         self.first = 0  # number of the current shard's first sample within the block
@@ -191,6 +199,9 @@ class _Block:
         """Writes down what became of every sample of the batch."""
         shard = batch.shard
         self.members |= {self.first + member.position: (shard.number, member) for member in batch.members}
+        for member in batch.members:
+            if member.label is not None and member.label_name is not None:
+                self.names.setdefault(member.label, member.label_name)
         self.skipped += [
             {"shard": shard.number, "position": lost.position, "key": lost.key, "error": lost.error}
             for lost in batch.rejected
@@ -221,6 +232,7 @@ class _Block:
             pa.Table.from_pylist(self.shards, SHARDS),
             pa.Table.from_pylist(self.skipped, SKIPPED),
             self.collected.finish(self.units) if self.keep.collects_maxima else None,
+            pa.Table.from_pydict({"label": [*self.names], "label_name": [*self.names.values()]}, NAMES),
         )
         return state if self.device.type == "cpu" else state.on_cpu()
 

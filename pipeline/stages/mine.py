@@ -21,6 +21,7 @@ from pipeline.errors import UserError
 from pipeline.exemplars.crops import KEPT, NONE, SIDE, CropPart, crop_parts
 from pipeline.exemplars.exemplars import Rows, exemplar_rows
 from pipeline.exemplars.winners import winners
+from pipeline.network.computation import probe
 from pipeline.network.layers import Layer, Traced
 from pipeline.network.models import Network
 from pipeline.network.subject import Subject
@@ -117,7 +118,7 @@ def _mine(
     how = Compute(device, settings.precision, False, settings.batch_size or default_batch_size(device))
     here = isinstance(engine, LocalEngine)
     how = decide(settings.compile, tapped, network.preprocessing, how, dataset.about, begun(run), progress, here)
-    known = record.identity(dataset, network, layers, settings.keep, how, settings.decoder, settings.pictures)
+    known = record.identity(dataset, network, traced, layers, settings.keep, how, settings.decoder, settings.pictures)
     written = _mined(run, Ledger(run, known), progress)
     if written is not None:
         return written
@@ -229,6 +230,7 @@ class _Mining:
             "url": self.dataset.shards[0].url if self.dataset.shards else "",
             "missing_weights": sorted(self.network.missing),
             "asked": dict(self.network.asked),
+            "probe": probe(self.network.module, self.network.input_shape),
             "units": sum(layer.units for layer in self.layers),
             "blocks": len(self.blocks),
             "boxes": known["preprocessing"]["boxes"],
@@ -276,7 +278,7 @@ class _Mining:
         """The names of all files that were written, and the sums of those that do not hold their own."""
         names = [f"{name}.parquet" for name in ("images", "layers", "shards", "skipped", "pictures", "crops")]
         names += [
-            str(table_file(Path(), table, layer.name))
+            str(table_file(Path(), table, layer.name, new=True))
             for table in ("units", "exemplars", "labels", "sketches") for layer in self.layers
         ]  # fmt: skip
         kept = {f"maxima/{part.path.name}": part.crc32 for part in merged.maxima if self.settings.keep.keeps_maxima}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from pipeline.errors import GO_ON, UserError, first_line
 from pipeline.storage.locks import claimed, exclusive
 
 NO_FILE = "a device or pipe, not a file"
+_PLAIN = re.compile(r"[a-z0-9_-][a-z0-9._-]{0,179}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -140,13 +142,32 @@ def alone(run: Path, say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def table_file(run: Path, table: str, layer: str) -> Path:
-    """The file of one layer in the `table` folder (`units`, `exemplars`) of a run."""
-    return run / table / f"{safe_name(layer)}.parquet"
+def table_file(run: Path, table: str, layer: str, new: bool = False) -> Path:
+    """The file of one layer in the `table` folder (`units`, `exemplars`) of a run.
+
+    Unless a `new` one is to be written, that may be the one by the name that versions before gave it.
+    """
+    path = run / table / f"{safe_name(layer)}.parquet"
+    if new or _PLAIN.fullmatch(layer) or path.is_file():
+        return path
+    before = run / table / f"{readable_name(layer)}.parquet"
+    return before if before.is_file() else path
 
 
 def safe_name(name: str) -> str:
-    """A layer's name as a file name: no separators, never hidden."""
+    """A layer's name as a file name: no separators, never hidden; different ones for different names, case aside.
+
+    Names in lower case of up to 180 ASCII letters, digits, `.`, `_` and `-` stay as they are. Others get a hash behind
+    a `~`, which is none of these.
+    """
+    if _PLAIN.fullmatch(name):
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{readable_name(name).encode('ascii', 'replace').decode().replace('?', '_')[:180]}~{digest[:10]}"
+
+
+def readable_name(name: str) -> str:
+    """A name as a file name; several names may have the same."""
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in name).lstrip(".") or "_"
 
 

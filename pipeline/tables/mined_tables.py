@@ -85,7 +85,9 @@ class MinedTables:
         """One layer's files of `exemplars/`, `units/`, `labels/` and `sketches/`."""
         most = int(self.rows.rank.max(initial=0)) + 1
         write_table(
-            table_file(self.run, "exemplars", layer.name), EXEMPLARS, self._exemplar_parts(layer, units_a_part(most))
+            table_file(self.run, "exemplars", layer.name, new=True),
+            EXEMPLARS,
+            self._exemplar_parts(layer, units_a_part(most)),
         )
         first = self.first_unit[layer.name]
         part = self.rows.of_units(first, first + layer.units)
@@ -95,17 +97,17 @@ class MinedTables:
         if self.by_label is not None:
             rows = self.by_label.rows(layer, first)
             parts = (rows.slice(at, _LABELS_A_GROUP) for at in range(0, max(len(rows), 1), _LABELS_A_GROUP))
-            write_table(table_file(self.run, "labels", layer.name), LABELS, parts)
+            write_table(table_file(self.run, "labels", layer.name, new=True), LABELS, parts)
         positions = None if self.positions is None else self.positions[first : first + layer.units]
         table = unit_table(
             layer, summary, counts, self.rows, part, first, self.labels, self.names, self.seen, further, positions
         )
-        write_table(table_file(self.run, "units", layer.name), UNITS, [table])
+        write_table(table_file(self.run, "units", layer.name, new=True), UNITS, [table])
         if self.sketches is not None:
             write_sketches(self.run, layer.name, self.sketches, slice(first, first + layer.units), summary)
 
     def _words(self, words: Sequence[str]) -> dict[int, str | None]:
-        known: dict[int, str | None] = dict(enumerate(words))
+        known: dict[int, str | None] = {**dict(enumerate(words)), **self.merged.names}
         given = zip(self.merged.images["label"].to_pylist(), self.names, strict=True)
         return known | {label: name for label, name in given if label is not None and name is not None}
 
