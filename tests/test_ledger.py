@@ -20,7 +20,7 @@ from pipeline.readings.taps import Readings
 from pipeline.readings.topk import TopK
 from pipeline.scanning.ledger import Ledger
 from pipeline.scanning.merge import merge
-from pipeline.scanning.scan import MEMBERS, BlockState
+from pipeline.scanning.scan import MEMBERS, NAMES, BlockState
 from schemas.shards import SHARDS
 from schemas.skipped import SKIPPED
 
@@ -38,6 +38,7 @@ def a_state(block: int) -> BlockState:
         pa.Table.from_pylist([row], MEMBERS),
         pa.Table.from_pylist([{"shard": block, "url": "x.tar", "members": 2, "seen": 2, "skipped": 0}], SHARDS),
         SKIPPED.empty_table(),
+        NAMES.empty_table(),
     )
 
 
@@ -105,9 +106,7 @@ def test_loading_a_state_takes_no_memory_of_our_own(tmp_path):
     small = a_state(0)
     topk = TopK(units, k)
     topk._keys = torch.arange(units * k).reshape(units, k)
-    ledger.commit(
-        BlockState(0, {"topk": topk, "statistics": Statistics(units)}, small.members, small.shards, small.skipped)
-    )
+    ledger.commit(replace(small, accumulators={"topk": topk, "statistics": Statistics(units)}))
     before = resident("RssAnon")
     state = ledger.load(0)
     assert resident("RssAnon") - before < units * k * 12 / 4

@@ -34,6 +34,7 @@ class Files:
         self.images: dict[int, None] = {}
         self.depth = 0
         self._written: dict[Picture | int, str] = {}
+        self._folders: set[Path] = set()
 
     def run(self) -> str:
         """The run's page."""
@@ -78,8 +79,14 @@ class Files:
     def write(self, name: str, data: bytes | str) -> str:
         """Writes a file below the folder; its name."""
         path = self.out / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data.encode("utf-8", "replace") if isinstance(data, str) else data)
+        if path.parent not in self._folders:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.parent.resolve().is_relative_to(self.out.resolve()):
+                raise OSError(f"{path.parent} is a link that leads out of it")
+            self._folders.add(path.parent)
+        path.unlink(missing_ok=True)  # were it a link, what it leads to would be written over
+        with path.open("xb") as file:
+            file.write(data.encode("utf-8", "replace") if isinstance(data, str) else data)
         return name
 
     def page(self, name: str, make: Callable[[], str | None]) -> None:
@@ -127,7 +134,7 @@ def export(run: Run, out: str, layers: Sequence[str], progress: Progress | None 
     files = Files(folder, queries, Wholes(queries))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / MARKER).write_text(json.dumps({"run": queries.version, "layers": list(queries.layers)}) + "\n")
+        files.write(MARKER, json.dumps({"run": queries.version, "layers": list(queries.layers)}) + "\n")
         remove_files(folder / part for part in _PARTS)
         _write(files, progress or Silent())
     except OSError as error:

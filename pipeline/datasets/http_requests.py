@@ -18,6 +18,7 @@ from pipeline.datasets.range_requests import (
     RemoteError,
     Transient,
     check_span,
+    first_bytes,
     missing_packages,
     public,
     strong_tag,
@@ -46,7 +47,7 @@ async def ask_http(address: str, begin: int, end: int) -> Piece:
             _check_http(response, address, begin)
             if response.status == 416:
                 return Piece(b"", total(response.headers), strong_tag(response.headers))
-            data = await response.read()
+            data = await first_bytes(response.content.read, end - begin)
             check_span(response.headers, begin, end, len(data), address)
             return Piece(data, total(response.headers), strong_tag(response.headers))
     except (aiohttp.ClientError, OSError, ValueError) as error:

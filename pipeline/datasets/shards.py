@@ -179,7 +179,7 @@ def _unchanged(data: bytes, place: Place, where: str, longer: bool = False) -> b
         )
     else:
         return data
-    raise ShardError(f"{where} {how}: its dataset has changed. Restore it, or start a new RUN.")
+    raise ShardError(f"{where} {how}: its dataset changed. Restore it, or start a new RUN.")
 
 
 def _elsewhere(shard: Shard) -> RemoteFile | None:

@@ -21,7 +21,7 @@ class Merged:
     """The whole dataset: accumulators whose image numbers count its samples from 0, and its tables.
 
     `images` has the columns of `scan.MEMBERS` with `image` now the image_id, sorted by it: what accumulators hold; all
-    images where `maxima`, the parts of the matrix of all image activations, are kept.
+    images where `maxima`, the parts of the matrix of all image activations, are kept. `names` has labels in words.
     """
 
     accumulators: dict[str, Accumulator]
@@ -63,9 +63,8 @@ def merge(states: Iterable[BlockState], whole: bool = False) -> Merged:
         images.append(state.members.set_column(0, state.members.schema.field("image"), numbers))
         shards.append(state.shards)
         skipped.append(state.skipped)
-        names = (
-            dict(zip(*(column.to_pylist() for column in state.names.columns), strict=True)) | names
-        )  # the first wins
+        for label, name in zip(*(column.to_pylist() for column in state.names.columns), strict=True):
+            names.setdefault(label, name)
         if isinstance(state.maxima, Stored):
             maxima.append(replace(state.maxima, numbers=state.maxima.numbers + first))
         first += int(pc.sum(state.shards["members"]).as_py() or 0)

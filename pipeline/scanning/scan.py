@@ -70,8 +70,8 @@ class BlockState:
     members: pa.Table
     shards: pa.Table
     skipped: pa.Table
+    names: pa.Table
     maxima: Maxima | Stored | None = None
-    names: pa.Table = NAMES.empty_table()
 
     def on_cpu(self) -> BlockState:
         """The same with all tensors on the CPU, so that a process without a GPU can take it."""
@@ -231,8 +231,8 @@ class _Block:
             pa.Table.from_pylist(rows, MEMBERS),
             pa.Table.from_pylist(self.shards, SHARDS),
             pa.Table.from_pylist(self.skipped, SKIPPED),
-            self.collected.finish(self.units) if self.keep.collects_maxima else None,
             pa.Table.from_pydict({"label": [*self.names], "label_name": [*self.names.values()]}, NAMES),
+            self.collected.finish(self.units) if self.keep.collects_maxima else None,
         )
         return state if self.device.type == "cpu" else state.on_cpu()
 

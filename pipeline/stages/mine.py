@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -87,6 +88,8 @@ def mine(
     weights that lack what the layers need, and for more skipped samples than `settings.max_skipped`.
     """
     engine = engine or LocalEngine(device, settings.workers)
+    if is_local(run) and any(os.path.abspath(run) == shard.url for shard in dataset.shards):
+        raise UserError(f"RUN={run} is the folder of the images: its own pictures would be mined too. Say another RUN.")
     written = _mine(dataset, network, traced, layers, run, settings, progress, engine)
     remember(run, written, (shard.url for shard in dataset.shards))
     return written

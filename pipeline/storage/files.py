@@ -44,6 +44,11 @@ def run_folder(word: str | Path) -> Path:
     return cast(Path, BucketPath(place))
 
 
+def holds_run(folder: Path) -> bool:
+    """Whether a folder of this machine is that of a run, finished or under way."""
+    return (folder / "state" / "identity.json").is_file()
+
+
 def is_local(path: Path) -> bool:
     """Whether `path` is a file of this machine, which can be mapped into memory."""
     return isinstance(path, Path)
@@ -114,7 +119,7 @@ def remove_files(paths: Iterable[Path]) -> None:
         try:
             if not is_local(path):
                 path.remove()  # type: ignore[attr-defined]
-            elif path.is_dir():
+            elif path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
