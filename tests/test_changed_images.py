@@ -97,7 +97,7 @@ def test_no_stage_measures_other_images(replaced, tmp_path, stage):
     if stage == "check":  # it takes the pictures that the run holds instead, and says that they are reduced
         begin()
         return
-    with pytest.raises(UserError, match=r"has other bytes than when it was scanned.*Restore it"):
+    with pytest.raises(UserError, match=r"is not the image that was scanned \(it has other bytes.*Restore it"):
         begin()
 
 

@@ -99,6 +99,14 @@ class _File:
     problem: str = ""  # why it cannot be read, if it cannot
 
 
+class Replaced(ShardError):
+    """An image is no longer the one that was scanned; `how` says what of it is other."""
+
+    def __init__(self, where: str, how: str) -> None:
+        super().__init__(f"{where} {how}: its dataset changed. Restore it, or start a new RUN.")
+        self.how = how
+
+
 def read_samples(shard: Shard) -> Iterator[Sample | Rejected]:
     """Every sample of a shard in order; where an index lies beside it, one that is not as written is rejected.
 
@@ -171,15 +179,11 @@ def _remote_bytes(file: RemoteFile, place: Place) -> bytes:
 
 
 def _unchanged(data: bytes, place: Place, where: str, longer: bool = False) -> bytes:
-    if len(data) != place.nbytes or longer:
-        how = f"is {'longer' if longer else 'shorter'} than when it was scanned"
-    elif place.crc32 is not None and zlib.crc32(data) != place.crc32:
-        how = (
-            f"has other bytes than when it was scanned ({place.path}, {place.nbytes:,} bytes from {place.offset:,} on)"
-        )
-    else:
-        return data
-    raise ShardError(f"{where} {how}: its dataset changed. Restore it, or start a new RUN.")
+    if longer or len(data) < place.nbytes:
+        raise Replaced(where, f"is {'longer' if longer else 'shorter'} than when it was scanned")
+    if place.crc32 is not None and zlib.crc32(data) != place.crc32:
+        raise Replaced(where, f"has other bytes than when it was scanned ({place.nbytes:,} from {place.offset:,} on)")
+    return data
 
 
 def _elsewhere(shard: Shard) -> RemoteFile | None:

@@ -108,7 +108,7 @@ class _StrictTarInfo(tarfile.TarInfo):
         return found
 
     def _proc_gnusparse_10(self, following: tarfile.TarInfo, *_: object) -> None:
-        following.sparse = []  # type: ignore[attr-defined]  # its map, of any length, is of no use: it is not mined
+        following.sparse = b""  # its map, of any length, is of no use: it is not mined
 
 
 def _opened(source: str | RemoteFile) -> io.BufferedReader:
