@@ -70,7 +70,8 @@ def _check_http(response: Any, address: str, begin: int) -> None:
     elif status in (401, 403, 407):
         raise Refused(
             f"{name} cannot be read: the server refuses it ({said}). Say who you are in the address "
-            "(https://user:password@…), in ~/.netrc or by a signed address that has not expired; no table keeps it."
+            "(user:password before its host, and an @), in ~/.netrc or by a signed address that has not expired; no "
+            "table keeps it."
         )
     elif status in (408, 425, 429) or status >= 500:
         raise Transient(f"the server answered {said}", _retry_after(response.headers))

@@ -102,8 +102,8 @@ class _File:
 class Replaced(ShardError):
     """An image is no longer the one that was scanned; `how` says what of it is other."""
 
-    def __init__(self, where: str, how: str) -> None:
-        super().__init__(f"{where} {how}: its dataset changed. Restore it, or start a new RUN.")
+    def __init__(self, sentence: str, how: str = "") -> None:
+        super().__init__(sentence)
         self.how = how
 
 
@@ -180,10 +180,12 @@ def _remote_bytes(file: RemoteFile, place: Place) -> bytes:
 
 def _unchanged(data: bytes, place: Place, where: str, longer: bool = False) -> bytes:
     if longer or len(data) < place.nbytes:
-        raise Replaced(where, f"is {'longer' if longer else 'shorter'} than when it was scanned")
-    if place.crc32 is not None and zlib.crc32(data) != place.crc32:
-        raise Replaced(where, f"has other bytes than when it was scanned ({place.nbytes:,} from {place.offset:,} on)")
-    return data
+        how = f"is {'longer' if longer else 'shorter'} than when it was scanned"
+    elif place.crc32 is not None and zlib.crc32(data) != place.crc32:
+        how = f"has other bytes than when it was scanned ({place.nbytes:,} from {place.offset:,} on)"
+    else:
+        return data
+    raise Replaced(f"{where} {how}: its dataset changed. Restore it, or start a new RUN.", how)
 
 
 def _elsewhere(shard: Shard) -> RemoteFile | None:

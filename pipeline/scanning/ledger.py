@@ -27,7 +27,7 @@ _TABLES = ("members", "shards", "skipped", "names")
 class StateLost(UserError):
     """The state of a block is damaged or gone: says which file, and what becomes of it."""
 
-    def __init__(self, block: int, what: str) -> None:
+    def __init__(self, what: str, block: int = -1) -> None:
         super().__init__(f"{what} The same command scans its block again.")
         self.block = block
 
@@ -90,9 +90,9 @@ class Ledger:
                     raise Damaged("its checksum is another")
                 maxima = Stored(path, kept["numbers"].numpy(), kept["labels"].numpy(), about["maxima"])
         except FileNotFoundError as error:
-            raise StateLost(block, f"The state file {path} has gone.") from error
+            raise StateLost(f"The state file {path} has gone.", block) from error
         except (Damaged, KeyError, OSError, pa.ArrowException) as error:
-            raise StateLost(block, f"The state file {path} is damaged ({first_line(error)}).") from error
+            raise StateLost(f"The state file {path} is damaged ({first_line(error)}).", block) from error
         return BlockState(block, accumulators, **tables, maxima=maxima)
 
     def forget(self, block: int) -> None:
