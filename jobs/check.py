@@ -58,7 +58,9 @@ def check(
     opened = open_run(run, trust)
     its = asked(opened, layers, "", weights)
     with workforce(engine, device, place, worker_cores, block_seconds, display) as crew:
-        record = check_crops(opened.path, its.network, its.traced, its.layers, crew, display, most)
+        record = check_crops(
+            opened.path, its.network, its.traced, its.layers, crew, display, most, opened.shards_to_read
+        )  # fmt: skip
     about = record["crop_check"]
     display.say(f"{about['checked']:,} exemplars of {len(its.layers)} layers have a crop_activation.")
     if as_json:

@@ -67,7 +67,7 @@ def visualize(
     with workforce(engine, device, place, worker_cores, block_seconds, display) as crew:
         record = visualize_run(
             opened.path, its.network, its.traced, its.layers, recipe, crew.device, units=its.units, seed=seed,
-            progress=display, engine=crew,
+            progress=display, engine=crew, shards=opened.shards_to_read,
         )  # fmt: skip
     counted = record["visualizations"][recipe.name]
     shares = (

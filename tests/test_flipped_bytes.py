@@ -27,6 +27,7 @@ from pipeline.stages.mine import MineSettings, mine
 from pipeline.stages.visualize import visualize_run
 from pipeline.storage.parquet import read_rows, write_table
 from pipeline.storage.seals import is_whole
+from pipeline.storage.stage_store import StageStore
 from tests.making import jpeg, write_folder
 from tests.test_bad_input import run_mine
 
@@ -187,6 +188,21 @@ def test_pictures_that_were_drawn_stay_where_a_table_is_made_again(dataset, tmp_
     monkeypatch.setattr("pipeline.work.draw", None)  # nothing is drawn any more
     made()
     assert tables(run) == wanted
+
+
+def test_a_damaged_part_of_a_stage_is_done_again_and_the_others_are_not(tmp_path):
+    store = StageStore(tmp_path / "stage", pa.schema([("row", pa.int64()), ("value", pa.float32())]))
+    for name in ("one", "two"):
+        store.commit(name, [{"row": n, "value": n / 3} for n in range(5)])
+    wanted, path = store.rows(["one", "two"]), tmp_path / "stage" / "two.arrow"
+    data = path.read_bytes()
+    for place in range(0, len(data), 7):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
+        with pytest.raises(UserError, match=r"two\.arrow is damaged .*The same command makes it again"):
+            store.rows(["one", "two"])
+        assert store.parts() == {"one"} and not path.exists()
+    path.write_bytes(data)
+    assert store.parts() == {"one", "two"} and store.rows(["one", "two"]).equals(wanted)
 
 
 def test_no_flipped_bit_of_a_table_is_read_as_something_else(tmp_path):
