@@ -159,7 +159,9 @@ def _mined(run: Path, ledger: Ledger, progress: Progress) -> dict[str, Any] | No
 
 
 def _lost(run: Path, written: dict[str, Any]) -> list[str]:
-    """Those of the tables and matrices of a run that are gone or damaged, by their names in it."""
+    """Those of the tables and matrices of a run that are gone or damaged, by their names in it; on S3 none is asked."""
+    if not is_local(run):
+        return []
     sums = written.get("tables")
     if not isinstance(sums, dict):
         return [f"what {run / 'run.json'} says of them"]
@@ -167,7 +169,7 @@ def _lost(run: Path, written: dict[str, Any]) -> list[str]:
 
 
 def _is_whole(path: Path, crc32: str | None) -> bool:
-    if crc32 is None or not is_local(path):
+    if crc32 is None:
         return is_whole(path, before=False)
     try:
         return sum_of(path) == crc32
@@ -278,7 +280,9 @@ class _Mining:
                 self.ledger.forget(error.block)
 
     def _tables(self, merged: Merged) -> dict[str, str | None]:
-        """The names of all files that were written, and the sums of those that do not hold their own."""
+        """The names of all files that were written, and the sums of those that do not hold their own; none on S3."""
+        if not is_local(self.run):
+            return {}
         names = [f"{name}.parquet" for name in ("images", "layers", "shards", "skipped", "pictures", "crops")]
         names += [
             str(table_file(Path(), table, layer.name, new=True))
