@@ -59,7 +59,7 @@ def main() -> None:
             yield Block(number, (replace(shard, number=number),))
 
     with TemporaryDirectory() as folder:
-        ledger = Ledger(Path(folder), record.identity(dataset, network, layers, KEEP, how))
+        ledger = Ledger(Path(folder), record.identity(dataset, network, traced, layers, KEEP, how))
         for state in scan(blocks(), runner, settings, watch):
             ledger.commit(state)
             if seen >= given.images:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from jobs.console import Display
-from jobs.options import FinishedRun
+from jobs.options import FinishedRun, Trust
 from pipeline.atlas.extra import atlas_extra
 
 PORT = 8420
@@ -16,6 +16,7 @@ PORT = 8420
 def atlas(
     run: FinishedRun,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; if it is taken, the next free.")] = PORT,
+    trust: Trust = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say only the address.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts: say only the address, as JSON.")] = False,
 ) -> None:
@@ -38,6 +39,6 @@ def atlas(
         display.say("Open it in a browser; Ctrl-C ends.")
 
     try:
-        serve(run, port, say)
+        serve(run, port, say, trust)
     except KeyboardInterrupt:
         display.say("Ended.")

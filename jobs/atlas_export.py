@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from jobs.console import Display
-from jobs.options import FinishedRun, Json, Layers, Quiet
+from jobs.options import FinishedRun, Json, Layers, Quiet, Trust
 from pipeline.atlas.extra import atlas_extra
 from pipeline.run import open_run
 
@@ -17,6 +17,7 @@ def atlas_export(
     run: FinishedRun,
     out: Annotated[str, typer.Option(help="Folder for the pages: new, empty, or of an export before.")],
     layers: Layers = "",
+    trust: Trust = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -31,7 +32,7 @@ def atlas_export(
         from pipeline.atlas.export import export
     display = Display(quiet or as_json)
     wanted = [name.strip() for name in layers.split(",") if name.strip()]
-    opened = open_run(run)
+    opened = open_run(run, trust)
     written = export(opened, out, wanted, display)
     display.say(f"Open {written.page}")
     if as_json:

@@ -18,6 +18,7 @@ from jobs.options import (
     Layers,
     MovedWeights,
     Quiet,
+    Trust,
     WorkerCores,
 )
 from pipeline.engines.ray import BLOCK_SECONDS
@@ -34,6 +35,7 @@ def check(
     engine: Engine = EngineName.local,
     worker_cores: WorkerCores = 0,
     block_seconds: BlockSeconds = BLOCK_SECONDS,
+    trust: Trust = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -53,10 +55,12 @@ def check(
     """
     display = Display(quiet or as_json)
     place = prepared(engine, device)
-    opened = open_run(run)
+    opened = open_run(run, trust)
     its = asked(opened, layers, "", weights)
     with workforce(engine, device, place, worker_cores, block_seconds, display) as crew:
-        record = check_crops(opened.path, its.network, its.traced, its.layers, crew, display, most)
+        record = check_crops(
+            opened.path, its.network, its.traced, its.layers, crew, display, most, opened.shards_to_read
+        )  # fmt: skip
     about = record["crop_check"]
     display.say(f"{about['checked']:,} exemplars of {len(its.layers)} layers have a crop_activation.")
     if as_json:

@@ -38,7 +38,7 @@ def compare(
     """Finds for each unit of RUN the units of OTHER that respond to the same images.
 
     Both runs were mined over the same dataset, with sketches of the same length (what `mine` does by default).
-    RUN/matches/ gets a table named after OTHER's folder; it replaces the one that was there. A similarity is the
+    RUN/matches/ gets a table named after OTHER's folder; it replaces the one of the same run. A similarity is the
     estimated correlation of image activations over the whole dataset; docs/units.md says how good the estimate is, and
     what units reach by chance that have nothing in common but the images.
 

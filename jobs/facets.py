@@ -14,6 +14,7 @@ from jobs.options import (
     Layers,
     MovedWeights,
     Quiet,
+    Trust,
     Units,
     WorkerCores,
 )
@@ -32,6 +33,7 @@ def facets(
     engine: Engine = EngineName.local,
     worker_cores: WorkerCores = 0,
     block_seconds: BlockSeconds = BLOCK_SECONDS,
+    trust: Trust = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -51,7 +53,7 @@ def facets(
     display = Display(quiet or as_json)
     check_installed()
     place = prepared(engine, device)
-    opened = open_run(run)
+    opened = open_run(run, trust)
     its = asked(opened, layers, units, weights)
     display.say(f"Finding facets of {its.count:,} units of {its.network.name} ({its.network.weights}).")
     with workforce(engine, device, place, worker_cores, block_seconds, display) as crew:

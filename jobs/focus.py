@@ -18,6 +18,7 @@ from jobs.options import (
     Layers,
     MovedWeights,
     Quiet,
+    Trust,
     WorkerCores,
 )
 from pipeline.engines.ray import BLOCK_SECONDS
@@ -34,6 +35,7 @@ def focus(
     engine: Engine = EngineName.local,
     worker_cores: WorkerCores = 0,
     block_seconds: BlockSeconds = BLOCK_SECONDS,
+    trust: Trust = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -53,7 +55,7 @@ def focus(
     """
     display = Display(quiet or as_json)
     place = prepared(engine, device)
-    opened = open_run(run)
+    opened = open_run(run, trust)
     its = asked(opened, layers, "", weights)
     with workforce(engine, device, place, worker_cores, block_seconds, display) as crew:
         record = focus_run(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from jobs.console import Display
-from jobs.options import MODEL_HELP, WEIGHTS_HELP, Json, Layers, Quiet
+from jobs.options import MODEL_HELP, WEIGHTS_HELP, Json, Layers, Quiet, Trust
 from pipeline.choose import choose_layers
 from pipeline.errors import UserError
 from pipeline.inspect.attention import class_attention
@@ -21,7 +21,7 @@ from pipeline.network.devices import compute_exactly
 from pipeline.network.layers import Traced
 from pipeline.network.models import Network, check_name, load_network
 from pipeline.run import open_run
-from pipeline.storage.files import safe_name
+from pipeline.storage.files import readable_name
 
 
 def inspect(
@@ -39,6 +39,7 @@ def inspect(
         str, typer.Option("--class", help="Whose: a name or a number. Default: the class that the network predicts.")
     ] = "",
     out: Annotated[str, typer.Option(help="Folder to write to. Default: inspections/IMAGE-MODEL.")] = "",
+    trust: Trust = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -56,7 +57,7 @@ def inspect(
     """
     display = Display(quiet or as_json)
     compute_exactly()
-    opened = open_run(run) if run else None
+    opened = open_run(run, trust) if run else None
     if opened is not None and model:
         raise UserError(f"Say RUN or MODEL: the network of {opened.path} is {opened.record['model']}.")
     if opened is None and not model:
@@ -70,7 +71,9 @@ def inspect(
         patterns = ",".join(choose_layers(opened, [word.strip() for word in layers.split(",") if word.strip()]))
     chosen = traced.choose(patterns)
     shown = [show(path, network, traced, chosen) for path in (image, *([Path(other)] if other else []))]
-    folder = Path(out or f"inspections/{safe_name('-'.join(each.name for each in shown))}-{safe_name(network.name)}")
+    folder = Path(
+        out or f"inspections/{readable_name('-'.join(each.name for each in shown))}-{readable_name(network.name)}"
+    )
     about = [f"Seen by {network.name} ({network.weights})."]
     sheets: list[Sheet] = []
     if attention:

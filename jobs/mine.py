@@ -59,7 +59,7 @@ from pipeline.stages.mine import mine as mine_dataset
 from pipeline.stages.mining_plan import Overall, mining_plan, seconds_an_image
 from pipeline.stages.views import view_run
 from pipeline.stages.visualize import visualize_run
-from pipeline.storage.files import run_folder, safe_name
+from pipeline.storage.files import readable_name, run_folder
 from pipeline.tables.label_tree import AUTO, find_tree
 
 
@@ -251,7 +251,7 @@ def mine(
         display.say(notice)
     traced = Traced(network.module, network.input_shape)
     chosen = traced.choose(layers)
-    folder = run_folder(run or f"runs/{source.name}-{safe_name(network.name)}")
+    folder = run_folder(run or f"runs/{source.name}-{readable_name(network.name)}")
     units = sum(layer.units for layer in chosen)
     display.say(f"Mining {source.name} with {network.name} ({network.weights}): {len(chosen)} layers, {units:,} units.")
     if traced.by == "modules":
@@ -290,22 +290,22 @@ def mine(
         if views:
             view_run(folder, shards, network, traced, chosen, crew, display, most=views)
         if facets:
-            facet_run(open_run(folder), network, traced, chosen, crew, display, shards=shards)
+            facet_run(open_run(folder, trust=True), network, traced, chosen, crew, display, shards=shards)
         if visualize is not False:
-            run_now = open_run(folder)
+            run_now = open_run(folder, trust=True)
             some = None if visualize else _unasked(run_now, chosen, recipe, costs, display)
             visualize_run(
                 folder, network, traced, chosen, recipe, crew.device, units=some, seed=seed, progress=progress,
                 engine=crew, shards=shards,
             )  # fmt: skip
-    mined = open_run(folder)
+    mined = open_run(folder, trust=True)
     if sheets:
         start = time.monotonic()
         write_overviews(mined, drawn.overviews, progress=progress)
         write_sheets(mined, drawn.sheets, most=drawn.most, progress=progress)
         if "sheets" not in mined.record:
             note(folder, "sheets", {"seconds": round(time.monotonic() - start, 3)}, display.say)
-            mined = open_run(folder)
+            mined = open_run(folder, trust=True)
     show_summary(mined, display)
     if sheets and not drawn.whole:
         display.say(

@@ -58,6 +58,12 @@ Channels = Annotated[
 ]
 
 FinishedRun = Annotated[str, typer.Option(help="Folder of a finished run, or s3://bucket/prefix.")]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Of someone else's run: import the code and ask the addresses that it names. Yours need it not."
+    ),
+]
 Layers = Annotated[str, typer.Option(help="Comma-separated names or globs; all layers if empty.")]
 Units = Annotated[str, typer.Option(help="Numbers and spans such as 3,7,10-20; all units if empty.")]
 Generator = Annotated[

@@ -20,6 +20,7 @@ from jobs.options import (
     Layers,
     MovedWeights,
     Quiet,
+    Trust,
     Units,
     WorkerCores,
 )
@@ -42,6 +43,7 @@ def score(
     engine: Engine = EngineName.local,
     worker_cores: WorkerCores = 0,
     block_seconds: BlockSeconds = BLOCK_SECONDS,
+    trust: Trust = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -62,7 +64,7 @@ def score(
     display = Display(quiet or as_json)
     check_similarity(similarity)
     place = prepared(engine, device)
-    opened = open_run(run)
+    opened = open_run(run, trust)
     weak = weak_bands(opened)
     its = asked(opened, layers, units, weights)
     display.say(

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from jobs.console import Display
-from jobs.options import FinishedRun, Json, Layers, Quiet, Units
+from jobs.options import FinishedRun, Json, Layers, Quiet, Trust, Units
 from pipeline.choose import parse_units
 from pipeline.run import open_run
 from pipeline.sheets.region import Shown
@@ -45,6 +45,7 @@ def sheets(
     large: Annotated[int, typer.Option(help="How many crops of a unit are large, above their whole images.")] = 5,
     columns: Annotated[int, typer.Option(help="Columns of the smaller crops.")] = 9,
     crops: Annotated[int, typer.Option(help="How many crops of a unit there are in all, at most.")] = 50,
+    trust: Trust = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -66,7 +67,7 @@ def sheets(
     """
     display = Display(quiet or as_json)
     look = Look(large, columns, crops)
-    opened = open_run(run)
+    opened = open_run(run, trust)
     wanted = [name.strip() for name in layers.split(",") if name.strip()]
     numbers = parse_units(units) if units.strip() else None
     if method:

@@ -18,6 +18,7 @@ from jobs.options import (
     Layers,
     MovedWeights,
     Quiet,
+    Trust,
     WorkerCores,
 )
 from pipeline.engines.ray import BLOCK_SECONDS
@@ -36,6 +37,7 @@ def views(
     engine: Engine = EngineName.local,
     worker_cores: WorkerCores = 0,
     block_seconds: BlockSeconds = BLOCK_SECONDS,
+    trust: Trust = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -57,7 +59,7 @@ def views(
     display = Display(quiet or as_json)
     check_method(method)
     place = prepared(engine, device)
-    opened = open_run(run)
+    opened = open_run(run, trust)
     its = asked(opened, layers, "", weights)
     display.say(
         f"Projecting units of {len(its.layers)} layers of {its.network.name} ({its.network.weights}) by {method}."

@@ -19,6 +19,7 @@ from jobs.options import (
     Layers,
     MovedWeights,
     Quiet,
+    Trust,
     Units,
     WorkerCores,
 )
@@ -40,6 +41,7 @@ def visualize(
     engine: Engine = EngineName.local,
     worker_cores: WorkerCores = 0,
     block_seconds: BlockSeconds = BLOCK_SECONDS,
+    trust: Trust = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -59,13 +61,13 @@ def visualize(
     display = Display(quiet or as_json)
     recipe = recipe_of(preset, generator)
     place = prepared(engine, device)
-    opened = open_run(run)
+    opened = open_run(run, trust)
     its = asked(opened, layers, units, weights)
     display.say(f"Drawing {its.count:,} units of {its.network.name} ({its.network.weights}) by {recipe.name}.")
     with workforce(engine, device, place, worker_cores, block_seconds, display) as crew:
         record = visualize_run(
             opened.path, its.network, its.traced, its.layers, recipe, crew.device, units=its.units, seed=seed,
-            progress=display, engine=crew,
+            progress=display, engine=crew, shards=opened.shards_to_read,
         )  # fmt: skip
     counted = record["visualizations"][recipe.name]
     shares = (

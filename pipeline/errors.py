@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 GO_ON = "the same command then goes on where it stopped."
@@ -12,8 +13,22 @@ GO_ON = "the same command then goes on where it stopped."
 class UserError(Exception):
     """Something the user can mend: says what was wrong, where (shard, key), and what to do.
 
-    `jobs` prints its text and exits with 1. Anything else that escapes is a defect and keeps its traceback.
+    `jobs` prints its text and exits with 1. Anything else that escapes is a defect and keeps its traceback. Passwords
+    and signatures of addresses in it are left out, however an address is misspelt.
     """
+
+    def __init__(self, *words: object) -> None:
+        super().__init__(*(without_secrets(word) if isinstance(word, str) else word for word in words))
+
+
+_PASSWORD = re.compile(r"""((?:\b[a-z][a-z0-9+.-]*:)?/{1,3})?[^\s'"(/:]*:[^\s'"]*@""", re.IGNORECASE)
+_USER = re.compile(r"""((?:\b[a-z][a-z0-9+.-]*:/+|//))[^\s'"(/]*@""", re.IGNORECASE)
+_SIGNATURE = re.compile(r"""([?#&])[^\s'"?#()]*=[^\s'"()]*""")
+
+
+def without_secrets(text: str) -> str:
+    """The same without what may be a password or a signature: what stands before an `@`, and query strings."""
+    return _SIGNATURE.sub(r"\1…", _USER.sub(r"\1", _PASSWORD.sub(r"\1", text)))
 
 
 def first_line(error: BaseException) -> str:

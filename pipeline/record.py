@@ -15,7 +15,8 @@ import torch
 from pipeline.checked_record import parsed
 from pipeline.datasets.sources import Dataset
 from pipeline.errors import UserError
-from pipeline.network.layers import Layer
+from pipeline.network.computation import digest
+from pipeline.network.layers import Layer, Traced
 from pipeline.network.models import Network
 from pipeline.readings.keep import Keep
 from pipeline.scanning.compute import Compute
@@ -38,6 +39,7 @@ _IF_USED = {"timm"}
 def identity(
     dataset: Dataset,
     network: Network,
+    traced: Traced,
     layers: Sequence[Layer],
     keep: Keep,
     how: Compute,
@@ -52,6 +54,7 @@ def identity(
         "model": network.name,
         "weights": network.weights,
         "weights_hash": network.weights_hash,
+        "computes": digest(traced),
         "preprocessing": network.preprocessing.described(),
         "layers": [layer.name for layer in layers],
         **keep.described(),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,23 +17,28 @@ import pyarrow as pa
 from PIL import Image
 
 from pipeline.checked_record import Record, checked, parsed
+from pipeline.datasets.range_requests import public
+from pipeline.datasets.remote import is_remote
 from pipeline.datasets.shards import Place, Shard, read_bytes
 from pipeline.errors import UserError, first_line, near_matches
 from pipeline.exemplars.heat import ActivationMap, heat
 from pipeline.exemplars.pictures import GONE, Original, Pictures, box_of
 from pipeline.preprocessing.images import decode
 from pipeline.readings.keep import BOTTOM, TOP, band_name
-from pipeline.storage.files import is_local, local_copy, run_folder, safe_name, table_file
+from pipeline.storage.files import is_local, local_copy, readable_name, run_folder, table_file
 from pipeline.storage.parquet import parquet_file, read_rows
+from pipeline.trust import FIX, is_own
 from schemas.maps import MAPS
 from schemas.views import VIEWS
 
 _READ_AT_ONCE = 16
+_AGAIN = "Delete the run.json of its run and mine it again."
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path, trust: bool = False) -> Run:
     """The run in the folder `path`, which may be `s3://bucket/prefix`.
 
+    With `trust`, addresses in the tables of someone else's run may be asked, and the code that it names imported.
     Raises `UserError` if there is none, or if its run.json is damaged.
 
     >>> run = open_run("runs/demo-demo")                                              # doctest: +SKIP
@@ -45,7 +52,7 @@ def open_run(path: str | Path) -> Run:
     if not (run / "run.json").is_file():
         beside = [entry.parent.name for entry in run.parent.glob("*/run.json")] if is_local(run) else []
         raise UserError(f"There is no finished run in {run}.{near_matches(run.name, beside)} `make mine` makes one.")
-    opened = Run(run)
+    opened = Run(run, trust=trust)
     checked(opened.record)
     return opened
 
@@ -60,12 +67,15 @@ def picture(cell: dict[str, Any] | None) -> Image.Image | None:
 class Run:
     """One run's tables; every table is also a plain Parquet file that any reader opens.
 
-    Images are read again from `shards` by number, if none are given from where the run says that they are.
+    Images are read again from `shards` by number, if none are given from where the run says that they are; elsewhere
+    than on this machine only if the run is `trusted`.
     """
 
-    def __init__(self, path: Path, shards: Mapping[int, Shard] | None = None) -> None:
-        self.path, self._shards = path, shards
+    def __init__(self, path: Path, shards: Mapping[int, Shard] | None = None, trust: bool = False) -> None:
+        self.path, self._shards, self._trust = path, shards, trust
         self._places: dict[int, Original] = {}
+        self.only_summed = False
+        """Whether images of which no sum is known are not read again: any file of this machine could be meant."""
 
     @cached_property
     def record(self) -> Record:
@@ -75,6 +85,11 @@ class Run:
             return parsed(file.read_bytes(), file)
         except OSError as error:
             raise UserError(f"{file} cannot be read ({error.strerror or first_line(error)}).") from error
+
+    @cached_property
+    def trusted(self) -> bool:
+        """Whether the user says so, or has mined it."""
+        return self._trust or is_own(self.path, self.record, self.shards["url"].tolist())
 
     @cached_property
     def layers(self) -> pd.DataFrame:
@@ -170,9 +185,11 @@ class Run:
         """Where an image lies in its dataset. Raises `KeyError` for one that no exemplar names."""
         if image_id not in self._places:
             row = self.images.loc[image_id]
-            place = Place(row["path"], int(row["offset"]), int(row["nbytes"]))
             size = int(row["width"]), int(row["height"])
-            self._places[image_id] = Original(self.shards_to_read[int(row["shard"])], place, size)
+            shard, place = self.shards_to_read[int(row["shard"])], Place.of(row)
+            if self.only_summed and place.crc32 is None and not self.trusted:
+                shard = replace(shard, barred=f"{self.path} does not say which bytes its images have. {FIX}")
+            self._places[image_id] = Original(shard, place, size)
         return self._places[image_id]
 
     @cached_property
@@ -182,11 +199,24 @@ class Run:
 
     @cached_property
     def shards_to_read(self) -> Mapping[int, Shard]:
-        """The shards by number, to read images again from where they were mined."""
+        """The shards by number, to read images again from where they were mined.
+
+        Those elsewhere are barred in a run that is not `trusted`.
+        """
         if self._shards is not None:
             return self._shards
-        urls = zip(self.shards["shard"].tolist(), self.shards["url"].tolist(), strict=True)
-        return {number: Shard(number, url, () if Path(url).is_dir() else None) for number, url in urls}
+        urls = dict(zip(self.shards["shard"].tolist(), self.shards["url"].tolist(), strict=True))
+        barred = not self.trusted if any(map(is_remote, urls.values())) else False
+        return {number: self._shard(number, url, barred) for number, url in urls.items()}
+
+    def _shard(self, number: int, url: str, barred: bool) -> Shard:
+        if not is_remote(url):
+            return Shard(number, url, () if Path(url).is_dir() else None)
+        why = (
+            f"The images of {self.path} lie at {public(url)}, which is not asked for them: it is not a run that you "
+            f"mined here. {FIX}"
+        )
+        return Shard(number, url, barred=why if barred else "")
 
     def views(self, layer: str, unit: int | None = None, method: str = "deconvnet") -> pd.DataFrame:
         """The views of one unit's exemplars (or of a whole layer's) by a method, best first; none where there are none.
@@ -236,7 +266,10 @@ class Run:
 
         Raises `UserError` for a unit that the run does not have, and where it was not compared with the other.
         """
-        path = self.path / "matches" / f"{safe_name(Path(str(other)).name)}.parquet"
+        names = compared(self.record, other) or [readable_name(Path(str(other)).name)]
+        if len(names) > 1:
+            raise UserError(f"{self.path} has matches in several runs called {Path(str(other)).name}: say its folder.")
+        path = self.path / "matches" / f"{names[0]}.parquet"
         return self._alike(path, layer, unit, f"matches in {other}: make compare RUN={self.path} OTHER=…")
 
     def _alike(self, path: Path, layer: str, unit: int | None, what: str) -> pd.DataFrame:
@@ -312,6 +345,21 @@ class RunMaxima:
         return np.concatenate(parts)
 
 
+def compared(record: Mapping[str, Any], other: str | Path, moved: bool = True) -> list[str]:
+    """What a run calls its matches in another, by that one's folder; by the folder's name if it may have `moved`."""
+    known = {
+        name: str(about["other"]) for name, about in record.get("matches", {}).items()
+        if isinstance(about, Mapping) and "other" in about
+    }  # fmt: skip
+    same = [name for name, place in known.items() if absolute(place) == absolute(other)]
+    return same or [name for name, place in known.items() if moved and Path(place).name == Path(other).name]
+
+
+def absolute(run: str | Path) -> str:
+    """Where a run is, whatever folder one is in."""
+    return str(run) if "://" in str(run) else os.path.abspath(run)
+
+
 def missing(path: Path) -> str:
     """Says that a table that every run has is not there."""
-    return f"The table {path} is missing. Delete the run.json of its run and mine it again."
+    return f"The table {path} is missing. {_AGAIN}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,24 @@ def test_every_unit_of_a_permuted_copy_is_found(runs, search):
         assert row["other_unit"] == wanted
         assert row["similarity"] == pytest.approx(1, abs=1e-5)
     assert best.pairs["similarity"].to_pylist() == sorted(best.pairs["similarity"].to_pylist(), reverse=True)
+
+
+def test_two_runs_of_one_name_have_a_table_each(runs, tmp_path):
+    plain, shuffled = (shutil.copytree(run.path, tmp_path / run.path.name) for run in runs)
+    one, other, third = (tmp_path / name / "net" for name in "xyz")
+    for run, to in ((plain, one), (shuffled, other)):
+        shutil.copytree(run, to)
+    files = [compare_runs(open_run(plain), open_run(to)) for to in (one, other, one, other)]
+    assert files[:2] == files[2:] and files[0] != files[1] and files[0].stem == "net"
+    run = open_run(plain)
+    layer = run.layers["layer"][0]
+    for to in (one, other):
+        best = run.matches(to, layer).query("rank == 0")
+        assert best["other_unit"].equals(best["unit"]) == (to is one)
+    with pytest.raises(UserError, match=r"several runs called net: say its folder"):
+        run.matches("net", layer)
+    with pytest.raises(UserError, match=r"several runs called net"):
+        run.matches(third, layer)
 
 
 def test_a_network_is_itself(runs):

@@ -20,7 +20,7 @@ from pipeline.readings.taps import Readings
 from pipeline.readings.topk import TopK
 from pipeline.scanning.ledger import Ledger
 from pipeline.scanning.merge import merge
-from pipeline.scanning.scan import MEMBERS, BlockState
+from pipeline.scanning.scan import MEMBERS, NAMES, BlockState
 from schemas.shards import SHARDS
 from schemas.skipped import SKIPPED
 
@@ -30,14 +30,15 @@ def a_state(block: int) -> BlockState:
     topk, statistics = TopK(2, 3), Statistics(2)
     for accumulator in (topk, statistics):
         accumulator.update(readings, Seen.of(torch.arange(2)))
-    row = {"image": 0, "shard": block, "key": "ключ", "path": "a.jpg", "offset": 512, "nbytes": 9, "width": 3,
-           "height": 2, "label": None, "label_name": None}  # fmt: skip
+    row = {"image": 0, "shard": block, "key": "ключ", "path": "a.jpg", "offset": 512, "nbytes": 9, "crc32": 5,
+           "width": 3, "height": 2, "label": None, "label_name": None}  # fmt: skip
     return BlockState(
         block,
         {"topk": topk, "statistics": statistics},
         pa.Table.from_pylist([row], MEMBERS),
         pa.Table.from_pylist([{"shard": block, "url": "x.tar", "members": 2, "seen": 2, "skipped": 0}], SHARDS),
         SKIPPED.empty_table(),
+        NAMES.empty_table(),
     )
 
 
@@ -69,7 +70,7 @@ def test_a_damaged_state_is_named_with_what_to_do(tmp_path):
     whole = file.read_bytes()
     for damaged in (whole[:-10], b"", whole[:-10] + bytes(10), bytes([0]) + whole[1:]):
         file.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"block-000000.* is damaged .*Delete it"):
+        with pytest.raises(UserError, match=r"block-000000.* is damaged .*scans its block again"):
             ledger.load(0)
     file.unlink()
     with pytest.raises(UserError, match=r"block-000000.* has gone"):
@@ -105,9 +106,7 @@ def test_loading_a_state_takes_no_memory_of_our_own(tmp_path):
     small = a_state(0)
     topk = TopK(units, k)
     topk._keys = torch.arange(units * k).reshape(units, k)
-    ledger.commit(
-        BlockState(0, {"topk": topk, "statistics": Statistics(units)}, small.members, small.shards, small.skipped)
-    )
+    ledger.commit(replace(small, accumulators={"topk": topk, "statistics": Statistics(units)}))
     before = resident("RssAnon")
     state = ledger.load(0)
     assert resident("RssAnon") - before < units * k * 12 / 4

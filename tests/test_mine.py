@@ -331,7 +331,7 @@ def test_an_image_that_changed_after_its_scan_is_one_sentence(folder, tmp_path, 
         return scan_only(self, merged, rows)
 
     monkeypatch.setattr(pipeline.stages.mine._Mining, "_cut", spoil_then_cut)
-    with pytest.raises(UserError, match=r"could be read when it was scanned.* dataset changed during the run"):
+    with pytest.raises(UserError, match=r"has other bytes than when it was scanned.* dataset changed"):
         run_mine(find_dataset(str(pictures)), build("resnet18"), tmp_path / "run", "layer1.0.add")
 
 

@@ -190,7 +190,8 @@ def test_a_dot_in_a_name_hides_neither_image_nor_label(tmp_path: Path) -> None:
     [
         ({}, None, None),
         ({"cls": b"7"}, 7, None),
-        ({"cls": b" -1\n"}, -1, None),
+        ({"cls": b" -1\n"}, None, None),
+        ({"cls": b"3."}, 3, None),
         ({"cls": b"\xef\xbb\xbf7"}, 7, None),
         ({"cls": b"tench"}, None, "tench"),
         ({"cls": "größe ²".encode()}, None, "größe ²"),
@@ -201,6 +202,9 @@ def test_a_dot_in_a_name_hides_neither_image_nor_label(tmp_path: Path) -> None:
         ({"json": b'{"label": "dog"}'}, None, "dog"),
         ({"json": b'{"label": "12"}'}, 12, None),
         ({"json": b'{"label": true}'}, None, None),
+        ({"json": b'{"label": 3.0, "label_name": "dog"}'}, 3, "dog"),
+        ({"json": b'{"label": "3.0"}'}, 3, None),
+        ({"json": b'{"label": -1, "label_name": "none"}'}, None, None),
         ({"json": b'{"label": [1, 2]}'}, None, None),
         ({"json": b'{"label_name": "\\ud83d"}'}, None, "\\ud83d"),
         ({"json": b"[1, 2]"}, None, None),
@@ -225,6 +229,9 @@ def test_labels(files: dict[str, bytes], label: int | None, name: str | None, tm
         ("json", b"\xff\xfe\xff"),
         ("json", b"[" * 100_000),
         ("json", b'{"label": 99999999999}'),
+        ("json", b'{"label": 3.5}'),
+        ("json", b'{"label": NaN}'),
+        ("json", b'{"label": 1e99}'),
         ("cls", b"\xff\xff"),
         ("cls", b"4294967296"),
         ("cls", b"9" * 5000),
@@ -260,10 +267,10 @@ def test_links_to_nothing_in_a_folder_become_rows(tmp_path: Path) -> None:
 
 
 def test_a_file_that_may_not_be_read_becomes_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> bytes:
+    def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr("pipeline.datasets.shards.open_regular", refuse)
     root = tmp_path / "in"
     root.mkdir()
     (root / "a.jpg").touch()

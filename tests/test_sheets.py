@@ -90,7 +90,7 @@ def make_run(
         original.save(photos / "key.png")
     size = original.size if original else (400, 300)
     nbytes = (photos / "key.png").stat().st_size if original else 10
-    image = dict(zip(IMAGES.names, [0, "key", 0, "key.png", 0, nbytes, *size, 3, "tabby_cat"], strict=True))
+    image = dict(zip(IMAGES.names, [0, "key", 0, "key.png", 0, nbytes, None, *size, 3, "tabby_cat"], strict=True))
     shard = {"shard": 0, "url": str(photos), "members": 1, "seen": 1, "skipped": 0}
     rows: list[dict[str, Any]] = []
     for name, (units, exemplars) in layers.items():

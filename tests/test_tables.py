@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from pipeline.storage.files import safe_name, written_aside
+from pipeline.storage.files import safe_name, table_file, written_aside
 from pipeline.storage.parquet import image_column, write_rows, write_table
 from schemas.exemplars import EXEMPLARS
 from schemas.fields import IMAGE
@@ -163,7 +163,26 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("name", ["a/b", "../up", ".hidden", "layer:1", "ümlaut"])
+@pytest.mark.parametrize("name", ["a/b", "../up", ".hidden", "layer:1", "ümlaut", "", "x" * 400, "字" * 200, "\ud83d"])
 def test_a_layer_name_becomes_one_plain_file_name(name):
     made = safe_name(name)
-    assert made == Path(made).name and not made.startswith(".")
+    assert made == Path(made).name and not made.startswith(".") and len(made.encode()) < 240
+
+
+@given(st.lists(st.text("aAbB_ .~/-?é1", max_size=6), unique=True, max_size=8))
+def test_different_layers_have_different_files_even_where_case_does_not_count(names):
+    assert len({safe_name(name).casefold() for name in names}) == len(names)
+
+
+@pytest.mark.parametrize("name", ["layer4.2.relu", "features.12.expand1x1_activation", "encoder.layers.0.mlp-1"])
+def test_plain_names_stay_as_they_are(name):
+    assert safe_name(name) == name
+
+
+def test_a_table_by_the_name_that_versions_before_gave_it_is_found(tmp_path):
+    path = tmp_path / "units" / "Mixed_5b.branch1x1.relu.parquet"
+    assert table_file(tmp_path, "units", "Mixed_5b.branch1x1.relu") != path
+    path.parent.mkdir()
+    path.touch()
+    assert table_file(tmp_path, "units", "Mixed_5b.branch1x1.relu") == path
+    assert table_file(tmp_path, "units", "Mixed_5b.branch1x1.relu", new=True) != path

@@ -34,6 +34,7 @@ class Files:
         self.images: dict[int, None] = {}
         self.depth = 0
         self._written: dict[Picture | int, str] = {}
+        self._folders: set[Path] = set()
 
     def run(self) -> str:
         """The run's page."""
@@ -78,8 +79,14 @@ class Files:
     def write(self, name: str, data: bytes | str) -> str:
         """Writes a file below the folder; its name."""
         path = self.out / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data.encode("utf-8", "replace") if isinstance(data, str) else data)
+        if path.parent not in self._folders:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.parent.resolve().is_relative_to(self.out.resolve()):
+                raise OSError(f"{path.parent} is a link that leads out of it")
+            self._folders.add(path.parent)
+        path.unlink(missing_ok=True)  # were it a link, what it leads to would be written over
+        with path.open("xb") as file:
+            file.write(data.encode("utf-8", "replace") if isinstance(data, str) else data)
         return name
 
     def page(self, name: str, make: Callable[[], str | None]) -> None:
@@ -118,14 +125,16 @@ class Exported:
 def export(run: Run, out: str, layers: Sequence[str], progress: Progress | None = None) -> Exported:
     """Writes the pages of the layers that the names and globs select (all: none) into the folder `out`.
 
-    Raises `UserError` where `out` holds something else, cannot be written, or a name selects no layer.
+    Of a run that is not `trusted` no file of this machine goes into them that it does not know by its bytes. Raises
+    `UserError` where `out` holds something else, cannot be written, or a name selects no layer.
     """
     folder = _folder(out)
+    run.only_summed = True
     queries = Queries(run, choose_layers(run, layers))
     files = Files(folder, queries, Wholes(queries))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / MARKER).write_text(json.dumps({"run": queries.version, "layers": list(queries.layers)}) + "\n")
+        files.write(MARKER, json.dumps({"run": queries.version, "layers": list(queries.layers)}) + "\n")
         remove_files(folder / part for part in _PARTS)
         _write(files, progress or Silent())
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 from pipeline.atlas.links import Picture, segment
@@ -17,7 +18,8 @@ _COLUMNS = ("layer", "rank", "other_layer", "other_unit", "similarity", *CHANCE_
 class Matches:
     """What `compare` found for the units of a run; the other runs are opened when they are first needed.
 
-    A run is at hand if it is where it was compared, or beside the run, and was mined with the same settings as then.
+    A run is at hand if it is beside the run, or where it was compared, and was mined with the same settings as then.
+    Where someone else's run says that it was compared with others is not looked at.
     """
 
     def __init__(self, queries: Queries) -> None:
@@ -76,11 +78,12 @@ class Matches:
         about = self._queries.run.record.get("matches", {}).get(name)
         if not isinstance(about, dict) or not isinstance(about.get("other"), str):
             return None
-        for place in (about["other"], self._queries.run.path.parent / name):
+        run, folder = self._queries.run, Path(about["other"]).name
+        for place in (run.path.parent / (folder or name), *([about["other"]] if run.trusted else [])):
             try:
-                run = open_run(place)
-                if run.record.get("fingerprint") == about.get("other_fingerprint"):
-                    return Queries(run)
+                other = open_run(place)
+                if other.record.get("fingerprint") == about.get("other_fingerprint"):
+                    return Queries(other)
             except UserError:
                 continue
         return None

@@ -43,8 +43,8 @@ _TYPES = {"png": "image/png", "jpg": "image/jpeg", "svg": "image/svg+xml"}
 class Opened:
     """A run with what was read of it, one state of it: when run.json is written anew, all is read anew."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.queries = Queries(open_run(path))
+    def __init__(self, path: str | Path, trust: bool) -> None:
+        self.queries = Queries(open_run(path, trust))
         self.layers = segments(self.queries.layers)
         self.names = {address: name for name, address in self.layers.items()}
         self.wholes = Wholes(self.queries)
@@ -66,22 +66,22 @@ class Opened:
 class Current:
     """The run as it is now; `last` is how it was when it was last whole."""
 
-    def __init__(self, path: str | Path) -> None:
-        self._path = path
+    def __init__(self, path: str | Path, trust: bool = False) -> None:
+        self._path, self._trust = path, trust
         self._lock = threading.Lock()
-        self.last = Opened(path)
+        self.last = Opened(path, trust)
 
     def __call__(self) -> Opened:
         """The run opened, again if it has changed. Raises `UserError` where it has gone or is damaged."""
         with self._lock:
             if Queries(open_run(self._path)).version != self.last.queries.version:
-                self.last = Opened(self._path)
+                self.last = Opened(self._path, self._trust)
             return self.last
 
 
-def application(path: str | Path) -> Starlette:
-    """The atlas of the run in the folder `path`. Raises `UserError` if there is none."""
-    current = Current(path)
+def application(path: str | Path, trust: bool = False) -> Starlette:
+    """The atlas of the run in the folder `path`, opened as `open_run` does. Raises `UserError` if there is none."""
+    current = Current(path, trust)
     pages.prepare(current().atlas)
 
     def page(make: Callable[[Opened, Request], str | None]) -> Callable[[Request], Response]:
@@ -226,9 +226,9 @@ def listening(port: int) -> socket.socket:
     raise UserError(f"No port from {port} on is free. Say another PORT.")
 
 
-def serve(path: str | Path, port: int, say: Callable[[str], None]) -> None:
+def serve(path: str | Path, port: int, say: Callable[[str], None], trust: bool = False) -> None:
     """Serves the atlas until it is stopped; `say` hears the address. Raises `UserError` as `application` does."""
-    app = application(path)
+    app = application(path, trust)
     with listening(port) as there:
         say(f"http://{HOST}:{there.getsockname()[1]}")
         config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)

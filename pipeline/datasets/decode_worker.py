@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,8 +16,11 @@ import numpy as np
 from pipeline.preprocessing.images import ImageError, Preprocessing, decode, network_pixels
 from pipeline.preprocessing.signatures import signature
 
-Decoded = tuple[int, int, bytes | None] | str
-"""Width and height of an image (pixels) and its signature, if asked for; or why it cannot be decoded."""
+Decoded = tuple[int, int, bytes | None, int] | str
+"""Width and height of an image (pixels), its signature, if asked for, and the CRC-32 of its bytes.
+
+Or why it cannot be decoded.
+"""
 Source = tuple[int, int] | bytes
 """Where in its slot an encoded image is (first byte, length), or its bytes."""
 
@@ -25,7 +29,7 @@ def decoded(data: bytes, how: Preprocessing, signed: bool) -> tuple[Decoded, np.
     """An encoded image, and its network pixels `[H, W, C]` if it has any."""
     try:
         image = decode(data)
-        found = (*image.size, signature(image) if signed else None)
+        found = (*image.size, signature(image) if signed else None, zlib.crc32(data))
         return found, network_pixels(image, how)
     except ImageError as error:
         return str(error), None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import os
 import selectors
+import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -74,7 +75,7 @@ def prepared(sample: Sample | Rejected, how: Preprocessing, encoded: bool, signe
     if isinstance(sample, Rejected):
         return sample, None
     if encoded and (size := jpeg_size(sample.data)):
-        return _outcome(sample, (*size, None)), np.frombuffer(sample.data, np.uint8)
+        return _outcome(sample, (*size, None, zlib.crc32(sample.data))), np.frombuffer(sample.data, np.uint8)
     outcome, pixels = decoded(sample.data, how, signed)
     return _outcome(sample, outcome), pixels
 
@@ -82,8 +83,9 @@ def prepared(sample: Sample | Rejected, how: Preprocessing, encoded: bool, signe
 def _outcome(sample: Sample, outcome: Decoded) -> Member | Rejected:
     if isinstance(outcome, str):
         return Rejected(sample.position, sample.key, outcome)
-    width, height, signature = outcome
-    return Member(sample.position, sample.key, sample.place, width, height, sample.label, sample.label_name, signature)
+    width, height, signature, crc32 = outcome
+    place = replace(sample.place, crc32=crc32)
+    return Member(sample.position, sample.key, place, width, height, sample.label, sample.label_name, signature)
 
 
 class _Task:

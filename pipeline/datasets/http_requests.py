@@ -18,6 +18,7 @@ from pipeline.datasets.range_requests import (
     RemoteError,
     Transient,
     check_span,
+    first_bytes,
     missing_packages,
     public,
     strong_tag,
@@ -46,7 +47,7 @@ async def ask_http(address: str, begin: int, end: int) -> Piece:
             _check_http(response, address, begin)
             if response.status == 416:
                 return Piece(b"", total(response.headers), strong_tag(response.headers))
-            data = await response.read()
+            data = await first_bytes(response.content.read, end - begin)
             check_span(response.headers, begin, end, len(data), address)
             return Piece(data, total(response.headers), strong_tag(response.headers))
     except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -69,7 +70,8 @@ def _check_http(response: Any, address: str, begin: int) -> None:
     elif status in (401, 403, 407):
         raise Refused(
             f"{name} cannot be read: the server refuses it ({said}). Say who you are in the address "
-            "(https://user:password@…), in ~/.netrc or by a signed address that has not expired; no table keeps it."
+            "(user:password before its host, and an @), in ~/.netrc or by a signed address that has not expired; no "
+            "table keeps it."
         )
     elif status in (408, 425, 429) or status >= 500:
         raise Transient(f"the server answered {said}", _retry_after(response.headers))

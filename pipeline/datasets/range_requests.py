@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -82,8 +82,20 @@ def check_span(headers: Mapping[str, str], begin: int, end: int, got: int, addre
             f"{public(address)} cannot be read: its server answered with other bytes than were asked for."
         )
     wanted = min(end, size) - begin
+    if got > wanted:
+        raise RemoteError(f"{public(address)} cannot be read: its server sent more bytes than were asked for.")
     if got != wanted:
         raise Transient(f"the answer was cut short ({got:,} of {wanted:,} bytes)")
+
+
+async def first_bytes(read: Callable[[int], Awaitable[bytes]], most: int) -> bytes:
+    """What a server sends, up to one byte more than the `most` that were asked for: an answer may have no end."""
+    parts: list[bytes] = []
+    left = most + 1
+    while left and (part := await read(left)):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
 def strong_tag(headers: Mapping[str, Any]) -> str:

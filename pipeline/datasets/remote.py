@@ -91,10 +91,13 @@ def read_range(file: RemoteFile, begin: int, end: int) -> bytes:
     return _wait(_submit(_read(file, begin, end))).data if begin < end else b""
 
 
-def read_whole(file: RemoteFile) -> bytes:
-    """A small file. Raises `RemoteError`."""
+def read_whole(file: RemoteFile, most: int) -> bytes:
+    """A small file, of up to `most` bytes. Raises `RemoteError`."""
     with open_stream(file) as stream:
-        return stream.read()
+        data = stream.read(most + 1)
+    if len(data) > most:
+        raise RemoteError(f"{file.url} cannot be read: it has more than {most:,} bytes.")
+    return data
 
 
 def open_stream(file: RemoteFile) -> io.BufferedReader:

@@ -16,6 +16,7 @@ from pipeline.datasets.range_requests import (
     RemoteError,
     Transient,
     check_span,
+    first_bytes,
     missing_packages,
     strong_tag,
     total,
@@ -45,7 +46,7 @@ async def ask_s3(address: str, begin: int, end: int) -> Piece:
         words = {"Bucket": bucket, "Key": key, "Range": f"bytes={begin}-{end - 1}"}
         response = await store._call_s3("get_object", **words)
         async with response["Body"] as body:
-            data = await body.read()
+            data = await first_bytes(body.read, end - begin)
     except Exception as error:
         status, code, size = _s3_answer(error)
         if status == 416 or code == "InvalidRange":  # it ends before; an empty file always does

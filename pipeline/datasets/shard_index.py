@@ -13,10 +13,12 @@ import pyarrow.parquet as pq
 from pipeline.datasets.remote import RemoteFile, read_whole
 from pipeline.datasets.tars import ShardError
 from pipeline.errors import first_line
-from pipeline.storage.files import written_aside
+from pipeline.storage.files import open_regular, written_aside
 from schemas.shard_index import SHARD_INDEX
 
 SUFFIX = ".index.parquet"
+MOST_BYTES = 1 << 30
+"""The longest index that is read (bytes): some ten million images."""
 _NOTE = b"actmine"
 _CHECKED = ("key", "path", "offset", "nbytes", "crc32", "label", "label_name")
 
@@ -58,7 +60,7 @@ class IndexCheck:
         self.url = url
         self.place = place if isinstance(place, str) else place.url
         try:
-            data = Path(place).read_bytes() if isinstance(place, str) else read_whole(place)
+            data = _data(place)
             table = pq.read_table(pa.BufferReader(data), columns=[*_CHECKED], page_checksum_verification=True)
             self._rows = [tuple(row[name] for name in _CHECKED) for row in table.to_pylist()]
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
@@ -85,7 +87,8 @@ class IndexCheck:
         crc = zlib.crc32(data)
         if crc != row[4]:
             return f"its bytes are not those that were written: crc32 {crc:08x}, not {row[4]:08x}"
-        if (label, word) != row[5:7]:
+        none = (label, word) == (None, None) and (row[5] or 0) < 0  # versions before wrote negative numbers down
+        if (label, word) != row[5:7] and not none:
             return f"its label is not the one that was written: {_said(label, word)}, not {_said(*row[5:7])}"
         return ""
 
@@ -109,6 +112,17 @@ class IndexCheck:
             f"as sample {self._next} it has {written}, the shard has {found}. "
             "Restore both; or delete the index, and the shard is read without it."
         )
+
+
+def _data(place: str | RemoteFile) -> bytes:
+    """The bytes of an index. Raises `OSError` or `ShardError` where they are too many for one."""
+    if isinstance(place, RemoteFile):
+        return read_whole(place, MOST_BYTES)
+    with open_regular(place) as stream:
+        data = stream.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise OSError(f"it has more than {MOST_BYTES:,} bytes")
+    return data
 
 
 def _said(label: int | None, word: str | None) -> str:

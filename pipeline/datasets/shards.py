@@ -13,7 +13,8 @@ import os
 import re
 import stat
 import tarfile
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, groupby
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,8 @@ from typing import Any
 from pipeline.datasets.remote import RemoteError, RemoteFile, is_remote, read_range, remote_file
 from pipeline.datasets.shard_index import IndexCheck
 from pipeline.datasets.tars import KEPT, ShardError, read_tar, readable, shard_error
+from pipeline.errors import first_line
+from pipeline.storage.files import NO_FILE, open_regular
 
 IMAGE_EXTENSIONS = frozenset("jpg jpeg jpe jfif png webp bmp gif tif tiff ppm pgm pbm pnm jp2 tga avif".split())
 MAX_BYTES = 1 << 30
@@ -34,7 +37,7 @@ class Shard:
     """One unit of reading: the tar at `url`, or `files` (paths below the folder `url`).
 
     `classes` are the subfolders of a `class/image` folder in label order. `remote` is a tar elsewhere as it was found,
-    `index` the index that lies beside a tar.
+    `index` the index that lies beside a tar. `barred` says why nothing may be read of it, if so.
     """
 
     number: int
@@ -43,15 +46,27 @@ class Shard:
     classes: tuple[str, ...] = ()
     remote: RemoteFile | None = None
     index: str | RemoteFile | None = None
+    barred: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the bytes of an image are: file `path` of a shard, `nbytes` from byte `offset` of the tar on."""
+    """Where the bytes of an image are: file `path` of a shard, `nbytes` from byte `offset` of the tar on.
+
+    `crc32` is what their sum was when they were scanned; runs of versions before do not know.
+    """
 
     path: str
     offset: int
     nbytes: int
+    crc32: int | None = None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Place:
+        """Where the image of a row of `images.parquet` is."""
+        crc32 = row.get("crc32")
+        known = None if crc32 is None or crc32 != crc32 else int(crc32)  # pandas has a NaN for null
+        return cls(row["path"], int(row["offset"]), int(row["nbytes"]), known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +97,14 @@ class _File:
     place: Place
     data: bytes = b""  # of images and labels only
     problem: str = ""  # why it cannot be read, if it cannot
+
+
+class Replaced(ShardError):
+    """An image is no longer the one that was scanned; `how` says what of it is other."""
+
+    def __init__(self, sentence: str, how: str = "") -> None:
+        super().__init__(sentence)
+        self.how = how
 
 
 def read_samples(shard: Shard) -> Iterator[Sample | Rejected]:
@@ -127,17 +150,24 @@ def _samples(shard: Shard) -> Iterator[Sample | Rejected]:
 
 
 def read_bytes(shard: Shard, place: Place) -> bytes:
-    """The encoded image at `place` again. Raises `ShardError` if the shard has changed since."""
+    """The encoded image at `place` again. Raises `ShardError` if it is not the one that was scanned."""
+    if shard.barred:
+        raise ShardError(shard.barred)
+    inside = shard.files is None or (not place.path.startswith("/") and ".." not in place.path.split("/"))
+    if not inside or place.offset < 0 or not 0 <= place.nbytes <= MAX_BYTES:
+        raise ShardError(f"{place.path} is no image of {shard.url}: the table that says so is damaged, or a trap.")
     if shard.files is None and (elsewhere := _elsewhere(shard)):
         return _remote_bytes(elsewhere, place)
     path = Path(shard.url) if shard.files is None else Path(shard.url, place.path)
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             stream.seek(place.offset)
             data = stream.read(place.nbytes)
-    except OSError as error:
-        raise ShardError(f"{path} can no longer be read ({error.strerror}). {KEPT}") from error
-    return _whole(data, place, str(path))
+            longer = shard.files is not None and bool(stream.read(1))
+    except (OSError, ValueError) as error:
+        why = (error.strerror if isinstance(error, OSError) else "") or first_line(error)
+        raise ShardError(f"{path} can no longer be read ({why}). {KEPT}") from error
+    return _unchanged(data, place, str(path), longer)
 
 
 def _remote_bytes(file: RemoteFile, place: Place) -> bytes:
@@ -145,16 +175,17 @@ def _remote_bytes(file: RemoteFile, place: Place) -> bytes:
         data = read_range(file, place.offset, place.offset + place.nbytes)
     except RemoteError as error:
         raise shard_error(error) from error
-    return _whole(data, place, file.url)
+    return _unchanged(data, place, file.url)
 
 
-def _whole(data: bytes, place: Place, where: str) -> bytes:
-    if len(data) != place.nbytes:
-        raise ShardError(
-            f"{where} is shorter than when it was scanned: its dataset changed during the run. "
-            "Restore it, or start a new RUN."
-        )
-    return data
+def _unchanged(data: bytes, place: Place, where: str, longer: bool = False) -> bytes:
+    if longer or len(data) < place.nbytes:
+        how = f"is {'longer' if longer else 'shorter'} than when it was scanned"
+    elif place.crc32 is not None and zlib.crc32(data) != place.crc32:
+        how = f"has other bytes than when it was scanned ({place.nbytes:,} from {place.offset:,} on)"
+    else:
+        return data
+    raise Replaced(f"{where} {how}: its dataset changed. Restore it, or start a new RUN.", how)
 
 
 def _elsewhere(shard: Shard) -> RemoteFile | None:
@@ -200,10 +231,13 @@ def _file_data(path: Path) -> tuple[bytes, str]:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            return b"", "a device or pipe, not a file"
+            return b"", NO_FILE
         if found.st_size > MAX_BYTES:
             return b"", _too_long(found.st_size)
-        return path.read_bytes() if _holds_data(path.name) else b"", ""
+        if not _holds_data(path.name):
+            return b"", ""
+        with open_regular(path) as stream:
+            return stream.read(MAX_BYTES), ""
     except PermissionError as error:
         return b"", f"it cannot be read ({error.strerror})"
     except OSError as error:
@@ -265,7 +299,10 @@ def _sample(position: int, image: _File, files: Sequence[_File], folder_labels: 
 
 
 def _label(image: _File, files: Sequence[_File]) -> tuple[int | None, str | None]:
-    """The label from `.cls` (a number or a word) and `.json` (`label`, `label_name` or `class_name`)."""
+    """The label from `.cls` (a number or a word) and `.json` (`label`, `label_name` or `class_name`).
+
+    A negative number says that an image has none.
+    """
     written: int | str = ""
     record: dict[str, Any] = {}
     infix = image.extension.rpartition(".")[0]
@@ -280,15 +317,28 @@ def _label(image: _File, files: Sequence[_File]) -> tuple[int | None, str | None
         elif kind == "json":
             loaded = json.loads(file.data)
             record = loaded if isinstance(loaded, dict) else {}
-    noted = record.get("label")
-    noted = _number_or_word(noted) if isinstance(noted, str) else noted
+    noted = _noted(record.get("label"))
     label = next((value for value in (written, noted) if type(value) is int), None)
     if label is not None and not -(2**31) <= label < 2**31:
         raise ValueError(f"{label} is not a 32-bit number")
+    if label is not None and label < 0:
+        return None, None
     names = (record.get("label_name"), record.get("class_name"), written, noted)
     return label, next((readable(name) for name in names if isinstance(name, str) and name), None)
 
 
+def _noted(label: Any) -> Any:
+    """A label as JSON has it, a number or word if it can be; `3.0` is 3, as other programs write whole numbers."""
+    if isinstance(label, str):
+        return _number_or_word(label)
+    if not isinstance(label, float):
+        return label
+    if not label.is_integer():
+        raise ValueError(f"{label} is no whole number")
+    return int(label)
+
+
 def _number_or_word(text: str) -> int | str:
     text = text.strip()
-    return int(text) if re.fullmatch("-?[0-9]+", text) else text
+    number = re.fullmatch(r"(-?[0-9]+)(\.0*)?", text)
+    return int(number[1]) if number else text

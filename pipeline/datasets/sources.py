@@ -23,9 +23,11 @@ from pipeline.demo.concepts import CONCEPTS
 from pipeline.demo.dataset import render_dataset
 from pipeline.errors import UserError, near_matches
 from pipeline.progress import Progress, Silent
+from pipeline.storage.files import holds_run
 
 NAMES = ("demo", "imagenet-val", "imagenet-train", "imagenette")
 FILES_PER_SHARD = 512
+_DEEPEST = 100
 MOST_BLOCKS = 1024
 _BYTES_AN_IMAGE = 110_000
 _SYNSET = re.compile(r"n\d{8}")
@@ -234,14 +236,27 @@ def _refuse_unreadable(paths: Sequence[str]) -> None:
             raise UserError(f"The name of {readable(path)} is not UTF-8, so that no table could hold it. Rename it.")
 
 
-def _walk(folder: Path, prefix: str = "", above: frozenset[str] = frozenset()) -> Iterator[tuple[str, int]]:
+def _walk(folder: Path, prefix: str = "", seen: dict[str, Path] | None = None) -> Iterator[tuple[str, int]]:
     """Relative path and size of every file that is not hidden, in one order on every machine, equal keys together.
 
-    A size of -1 is that of a link to nothing. Raises `UserError` for a folder that cannot be listed or holds itself.
+    A size of -1 is that of a link to nothing. Runs of ours are left out. Raises `UserError` for a folder that cannot be
+    listed, lies too deep, or is reached twice.
     """
+    seen = {} if seen is None else seen
     here = os.path.realpath(folder)
-    if here in above:
-        raise UserError(f"{folder} is a link to a folder above it, so that its images have no end. Remove it.")
+    if here in seen:
+        raise UserError(
+            f"{folder} is a link to a folder above it, so that its images have no end. Remove it."
+            if seen[here] in folder.parents else
+            f"{folder} and {seen[here]} are one folder, whose images would be counted twice. Remove one of the links."
+        )  # fmt: skip
+    if prefix.count("/") > _DEEPEST:
+        raise UserError(f"{folder} lies more than {_DEEPEST} folders deep. Say a DATASET further down, or move it up.")
+    if holds_run(folder):
+        if prefix:
+            return
+        raise UserError(f"{folder} is the folder of a run, whose pictures are no dataset. Say another DATASET.")
+    seen[here] = folder
     try:
         with os.scandir(folder) as listing:
             entries = [entry for entry in listing if not entry.name.startswith(".")]
@@ -253,7 +268,7 @@ def _walk(folder: Path, prefix: str = "", above: frozenset[str] = frozenset()) -
             yield prefix + entry.name, _size(entry)
     for entry in entries:
         if _is_folder(entry):
-            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", above | {here})
+            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", seen)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -19,6 +19,11 @@ _COMPRESSED = {
 }  # fmt: skip
 
 
+_EXTENDED = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
+_MOST_EXTENDED = 1 << 20  # bytes
+
 KEPT = f"What was done is kept: once it can be read again, {GO_ON}"
 
 
@@ -80,7 +85,10 @@ def readable(text: str) -> str:
 
 
 class _StrictTarInfo(tarfile.TarInfo):
-    """A header that cannot be read is an error: `tarfile` itself takes it for the end of the archive."""
+    """A header that cannot be read is an error: `tarfile` itself takes it for the end of the archive.
+
+    So is an extended one that no name or set of attributes needs: `tarfile` would read all of it.
+    """
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> _StrictTarInfo:
@@ -92,6 +100,15 @@ class _StrictTarInfo(tarfile.TarInfo):
             raise tarfile.StreamError("it stops without the end marker of a tar") from None
         except tarfile.HeaderError as error:
             raise tarfile.StreamError(f"bad header ({error})") from None
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _EXTENDED and not 0 <= self.size <= _MOST_EXTENDED:
+            raise tarfile.StreamError(f"an extended header of {self.size:,} bytes, more than {_MOST_EXTENDED:,}")
+        found: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
+        return found
+
+    def _proc_gnusparse_10(self, following: tarfile.TarInfo, *_: object) -> None:
+        following.sparse = b""  # its map, of any length, is of no use: it is not mined
 
 
 def _opened(source: str | RemoteFile) -> io.BufferedReader:

@@ -136,7 +136,7 @@ def crop_parts(
     """
     images = merged.images
     shard_of, ids = images["shard"].to_numpy(), images["image"].to_numpy()
-    columns = [images[name] for name in ("path", "offset", "nbytes")]
+    columns = [images[name] for name in ("path", "offset", "nbytes", "crc32")]
     sizes = np.stack([images[name].to_numpy() for name in ("width", "height")], 1)
     side = {ORIGINAL: 0, NONE: None}.get(pictures) if pictures in (ORIGINAL, NONE) else int(pictures)
     shown = np.flatnonzero(~_more_than_half(rows.box, sizes[rows.image]) & (not whole) & bool(side))

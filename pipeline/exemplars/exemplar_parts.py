@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.datasets.shards import Place, Shard, ShardError, read_bytes
+from pipeline.datasets.shards import Place, Replaced, Shard, ShardError, read_bytes
 from pipeline.preprocessing.images import ImageError, Preprocessing, decode, network_pixels
 from pipeline.receptive_fields.receptive_field import Field
 from pipeline.storage.parquet import parquet_file
@@ -95,8 +95,8 @@ def exemplar_parts(
         fields = [field.box(int(y[i]), int(x[i])) for i in some]
         waiting.append(
             ExemplarTask(
-                shards[image["shard"]], Place(image["path"], image["offset"], image["nbytes"]), image["width"],
-                image["height"], row[some], unit[some], y[some], x[some],
+                shards[image["shard"]], Place.of(image), image["width"], image["height"],
+                row[some], unit[some], y[some], x[some],
                 np.array([(box.left, box.top, box.right, box.bottom) for box in fields], np.int64),
             )
         )  # fmt: skip
@@ -118,9 +118,10 @@ def input_pixels(task: ExemplarTask, how: Preprocessing, otherwise: str) -> np.n
         if image.size != (task.width, task.height):
             raise ImageError(f"it has {image.width} x {image.height} pixels, not {task.width} x {task.height}")
         return network_pixels(image, how)
-    except ImageError as error:
+    except (ImageError, Replaced) as error:
+        what = f"it {error.how}" if isinstance(error, Replaced) else error
         raise ShardError(
-            f"{task.place.path} of {task.shard.url} is not the image that was scanned ({error}): "
+            f"{task.place.path} of {task.shard.url} is not the image that was scanned ({what}): "
             f"its dataset changed. Restore it, start a new RUN, or {otherwise}."
         ) from error
 

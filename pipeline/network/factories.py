@@ -42,6 +42,35 @@ def check(spec: str, word: str = "MODEL") -> None:
             raise _no_module(spec, top, word)
 
 
+def is_factory(name: str) -> bool:
+    """Whether MODEL is a `package.module:factory`, whose code is imported."""
+    return ":" in name
+
+
+def refuse_inside(spec: str, folder: Path) -> None:
+    """Raises `UserError` where the module of a factory, or anything else that is imported by name, is below `folder`.
+
+    Parents of the module are imported to find it.
+    """
+    below = Path(folder).resolve()
+    name = _split(spec, "MODEL")[0]
+    with _working_directory():
+        places = [Path(place) for place in sys.path if Path(place).resolve().is_relative_to(below)]
+        parts = name.split(".")
+        for end in range(1, len(parts) + 1):
+            if places:
+                break
+            with suppress(ValueError, ImportError):  # whoever imports it says what is wrong
+                found = importlib.util.find_spec(".".join(parts[:end]))
+                files = [found.origin or "", *(found.submodule_search_locations or ())] if found else []
+                places = [Path(file) for file in files if file and Path(file).resolve().is_relative_to(below)]
+    if places:
+        raise UserError(
+            f"MODEL={spec}: {places[0]} lies inside the run {folder}, and code that comes with a run is never "
+            "imported. If it is yours, move it elsewhere and start the command there."
+        )
+
+
 def make(spec: str, weights: str, wishes: Wishes) -> Made:
     """The network that the factory `spec` makes, called without arguments, under a fixed seed.
 

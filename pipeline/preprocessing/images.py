@@ -19,6 +19,7 @@ from pipeline.preprocessing.steps import Crop, Grey, Resize, Size, Step
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MAX_PIXELS = 178_956_970
+_PIXELS_AT_ONCE = 1 << 22
 # What Pillow warns of is an error below, or no concern of whoever mines a million images.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 # Not every plugin of Pillow is for bytes from anywhere: EPS, for one, hands them to Ghostscript.
@@ -170,8 +171,12 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.int64)
-        return Image.fromarray((wide.clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+        rows = max(_PIXELS_AT_ONCE // image.width, 1)
+        grey = np.empty((image.height, image.width), np.uint8)
+        for top in range(0, image.height, rows):  # wide numbers of a whole image would take eight times its memory
+            wide = np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
+            grey[top : top + rows] = wide.clip(0, 65535) >> 8
+        return Image.fromarray(grey).convert("RGB")
     if image.mode == "F":
         raise ImageError("floating-point pixels have no fixed range")
     return image.convert("RGB")

@@ -6,6 +6,7 @@ area under a curve) needs no second pass.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pipeline.readings.seen import Seen
 from pipeline.readings.taps import Readings
 from pipeline.storage.files import local_copy, written_aside
 
+_MOST_HALF = 65_504
 SMALL_BYTES = 1 << 30
 """Up to this size the matrix is made for the run's own tables where nobody asked for it, and removed behind them."""
 
@@ -33,7 +35,10 @@ class Maxima:
 
 
 class Collected:
-    """The readings of a block as rows of the matrix, in `kind` (float16 or float32), on the CPU."""
+    """The readings of a block as rows of the matrix, in `kind` (float16 or float32), on the CPU.
+
+    A block with an activation that float16 cannot hold is kept in float32.
+    """
 
     def __init__(self, kind: torch.dtype) -> None:
         self.kind = kind
@@ -41,28 +46,48 @@ class Collected:
 
     def update(self, readings: Readings, seen: Seen) -> None:
         """Takes in one batch: `readings` `[B, U]` of the images `seen` `[B]`."""
-        self._parts.append((seen.numbers.cpu(), seen.labels, readings.maximum.to(self.kind).cpu()))
+        values = readings.maximum
+        if self.kind == torch.float16 and bool((values.isfinite() & (values.abs() > _MOST_HALF)).any()):
+            self.kind = torch.float32
+        self._parts.append((seen.numbers.cpu(), seen.labels, values.to(self.kind).cpu()))
 
     def finish(self, units: int) -> Maxima:
         """All of them."""
         none = torch.empty(0, dtype=torch.int64)
         parts = [(none, none, torch.empty((0, units), dtype=self.kind)), *self._parts]
-        return Maxima(*(torch.cat(part).numpy() for part in zip(*parts, strict=True)))
+        numbers, labels, values = zip(*parts, strict=True)
+        together = torch.cat([part.to(self.kind) for part in values])
+        return Maxima(torch.cat(numbers).numpy(), torch.cat(labels).numpy(), together.numpy())
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A block's part on disk: the file of its values, `numbers` and `labels` `[N]` of its images."""
+    """A block's part on disk: the file of its values and its sum, `numbers` and `labels` `[N]` of its images."""
 
     path: Path
     numbers: np.ndarray
     labels: np.ndarray
+    crc32: str = ""
 
 
-def store(path: Path, values: np.ndarray) -> None:
-    """Writes values `[N, U]` as a `.npy` file, whole or not at all. Raises `UserError` where it cannot be written."""
-    with written_aside(path) as aside, aside.open("wb") as file:
-        np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
+def store(path: Path, values: np.ndarray) -> str:
+    """Writes values `[N, U]` as a `.npy` file, whole or not at all, and gives its sum.
+
+    Raises `UserError` where it cannot be written.
+    """
+    with written_aside(path) as aside:
+        with aside.open("wb") as file:
+            np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
+        return sum_of(aside)
+
+
+def sum_of(path: Path) -> str:
+    """The CRC-32 of a file. Raises `OSError` where it cannot be read."""
+    total = 0
+    with local_copy(path) as copy, copy.open("rb") as file:
+        while some := file.read(1 << 22):
+            total = zlib.crc32(some, total)
+    return f"{total:08x}"
 
 
 class Matrix:

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
-from torch import Tensor, nn
 
 from pipeline.errors import UserError
+from pipeline.network.computation import constants, settings, tensor_digest
 from pipeline.network.layers import Traced
 from pipeline.storage.files import write_bytes
 from pipeline.storage.fingerprint import fingerprint
@@ -83,8 +83,8 @@ def network_fingerprint(traced: Traced) -> str:
             "network": str(module),
             "graph": str(traced.graph) if traced.graph is not None else None,
             "parameters": [(name, list(each.shape), str(each.dtype)) for name, each in module.named_parameters()],
-            "constants": [(name, _digest(each)) for name, each in _constants(module)],
-            "settings": [(name, _settings(part)) for name, part in module.named_modules()],
+            "constants": [(name, tensor_digest(each)) for name, each in constants(module)],
+            "settings": [(name, settings(part)) for name, part in module.named_modules()],
         }
     )
 
@@ -114,30 +114,3 @@ def _sources(kinds: Iterable[type]) -> list[tuple[str, str]]:
     return sorted(
         {(kind.__module__ + "." + kind.__qualname__, "") for kind in kinds} | {("", d) for d in found.values()}
     )
-
-
-def _constants(module: nn.Module) -> Iterable[tuple[str, Tensor]]:
-    yield from module.named_buffers()
-    for name, part in module.named_modules():
-        for key, value in vars(part).items():
-            if isinstance(value, Tensor):
-                yield f"{name}.{key}", value
-
-
-def _digest(tensor: Tensor) -> str:
-    plain = tensor.detach().cpu().contiguous()
-    data = plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b""
-    return f"{plain.dtype} {list(plain.shape)} {hashlib.sha256(data).hexdigest()}"
-
-
-def _settings(module: nn.Module) -> dict[str, str]:
-    """What a module keeps as plain values, such as the shift of a window, which its `repr` may leave out."""
-    return {
-        key: repr(value) for key, value in sorted(vars(module).items()) if not key.startswith("_") and _plain(value)
-    }
-
-
-def _plain(value: object) -> bool:
-    if isinstance(value, (list, tuple)):
-        return all(_plain(each) for each in value)
-    return value is None or isinstance(value, (bool, int, float, str))

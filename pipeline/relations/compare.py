@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +18,9 @@ from pipeline.progress import Progress, Silent
 from pipeline.relations.nearest import EXACT, Nearest, check_search
 from pipeline.relations.neighbors import Pairs, alike, sketch_length, stated
 from pipeline.relations.unrelated import Unrelated
-from pipeline.run import Run
-from pipeline.storage.files import alone, safe_name
+from pipeline.run import Run, absolute, compared
+from pipeline.storage.files import alone, readable_name
+from pipeline.storage.fingerprint import fingerprint
 from pipeline.storage.parquet import read_rows, write_table
 from pipeline.tables.sketch_tables import UnitSketches, read_sketches, read_variance
 from schemas.chance import LEVEL
@@ -39,26 +41,27 @@ def compare_runs(
 ) -> Path:
     """Writes the `most` best matches among `other`'s units of each unit of `layers` of `run` (all if empty).
 
-    Returns the table's file, `matches/NAME.parquet` of `run` with the name of the other's folder; it replaces what was
-    there. Raises `UserError` for runs that cannot be compared: over other datasets, without sketches, or with sketches
-    of another length. Images that only one of them saw are counted and said.
+    Returns the table's file, `matches/NAME.parquet` of `run` with the name of the other's folder, and a hash of its
+    path where another run has that name already; it replaces what was there of the same run. Raises `UserError` for
+    runs that cannot be compared: over other datasets, without sketches, or with sketches of another length. Images
+    that only one of them saw are counted and said.
     """
     check_search(search)
     length = _comparable(run, other)
     _say_skips(run, other, progress)
     start = time.perf_counter()
-    path = run.path / "matches" / f"{safe_name(other.path.name)}.parquet"
     names = list(layers or run.record["layers"])
     ours = read_sketches(run.path, run.record["layers"], length)  # all: what is by chance does not hang on `layers`
     theirs = read_sketches(other.path, other.record["layers"], length)
     with alone(run.path, progress.say):
         written = record.read_record(run.path)
+        path = run.path / "matches" / f"{_name(written, other.path)}.parquet"
         pairs = _matched(ours, names, Nearest(theirs.vectors, device, search), most, progress)
         variance = read_variance(run.path, ours), read_variance(other.path, theirs)
         pairs = pairs.beside(Unrelated(ours, variance[0], theirs, variance[1]))
         write_table(path, MATCHES, alike(ours, theirs, pairs))
         written.setdefault("matches", {})[path.stem] = {
-            "other": str(other.path),
+            "other": absolute(other.path),
             "other_fingerprint": other.record["fingerprint"],
             "layers": names,
             "most": most,
@@ -68,6 +71,15 @@ def compare_runs(
         }
         record.write_record(run.path, written)
     return path
+
+
+def _name(written: Mapping[str, Any], other: Path) -> str:
+    """What the table of a comparison is called: as it was before, or as the other's folder, if no other has that."""
+    plain = readable_name(other.name)
+    if same := compared(written, other, moved=False):
+        return same[0]
+    taken = {name.casefold() for name in written.get("matches", {})}
+    return plain if plain.casefold() not in taken else f"{plain}~{fingerprint({'run': absolute(other)})[:10]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from pipeline.relations.unrelated import Unrelated, q_values
 from pipeline.storage.files import alone
 from pipeline.storage.fingerprint import fingerprint
 from pipeline.storage.parquet import read_rows, write_table
+from pipeline.storage.seals import is_whole
 from pipeline.tables.sketch_tables import UnitSketches, read_sketches, read_variance
 from schemas.chance import LEVEL
 from schemas.neighbors import NEIGHBORS
@@ -64,7 +65,7 @@ def find_neighbors(
 def _finished(run: Path, known: str) -> bool:
     about = record.read_record(run).get("neighbors", {})
     path = run / "neighbors.parquet"
-    return about.get("fingerprint") == known and path.is_file() and len(read_rows(path, ["rank"])) == about["rows"]
+    return about.get("fingerprint") == known and is_whole(path) and len(read_rows(path, ["rank"])) == about["rows"]
 
 
 def _write(

@@ -14,13 +14,22 @@ from torch import Tensor
 
 from pipeline.errors import UserError, first_line
 from pipeline.readings.accumulators import ACCUMULATORS
-from pipeline.readings.maxima import Maxima, Stored, store
+from pipeline.readings.maxima import Maxima, Stored, store, sum_of
 from pipeline.scanning.scan import BlockState
-from pipeline.storage.files import local_copy, remove_files, write_bytes, written_aside
+from pipeline.storage.files import is_local, local_copy, remove_files, write_bytes, written_aside
 from pipeline.storage.fingerprint import canonical, fingerprint
 from pipeline.storage.tensors import Damaged, read_tensors, write_tensors
 
-STATE_VERSION = 3
+STATE_VERSION = 4
+_TABLES = ("members", "shards", "skipped", "names")
+
+
+class StateLost(UserError):
+    """The state of a block is damaged or gone: says which file, and what becomes of it."""
+
+    def __init__(self, what: str, block: int = -1) -> None:
+        super().__init__(f"{what} The same command scans its block again.")
+        self.block = block
 
 
 class Ledger:
@@ -47,42 +56,48 @@ class Ledger:
 
     def commit(self, state: BlockState) -> None:
         """Writes the state of a block: whole or not at all, and the same bytes however often."""
+        about = {"fingerprint": self.fingerprint}
         tensors = {
             f"{name}.{part}": tensor.cpu().contiguous()
             for name, accumulator in state.accumulators.items()
             for part, tensor in accumulator.state().items()
         }
-        for name in ("members", "shards", "skipped"):
+        for name in _TABLES:
             tensors[f"table.{name}"] = _to_tensor(getattr(state, name))
         if isinstance(state.maxima, Maxima):
-            store(self._maxima(state.block), state.maxima.values)  # first: the state says that it is there
+            about["maxima"] = store(self._maxima(state.block), state.maxima.values)  # first: the state says its sum
             tensors["maxima.numbers"] = torch.from_numpy(state.maxima.numbers.copy())
             tensors["maxima.labels"] = torch.from_numpy(state.maxima.labels.copy())
         with written_aside(self._path(state.block)) as aside:
-            write_tensors(aside, tensors, {"fingerprint": self.fingerprint})
+            write_tensors(aside, tensors, about)
 
     def load(self, block: int) -> BlockState:
-        """A committed state again, mapped into memory. Raises `UserError` if its file is damaged or gone."""
+        """A committed state again, mapped into memory. Raises `StateLost` if a file of it is damaged or gone."""
         path = self._path(block)
         try:
             with local_copy(path) as file:
                 tensors, about = read_tensors(file)
             if about.get("fingerprint") != self.fingerprint:
                 raise Damaged("it is that of another run")
-            tables = {name: _to_table(tensors.pop(f"table.{name}")) for name in ("members", "shards", "skipped")}
+            tables = {name: _to_table(tensors.pop(f"table.{name}")) for name in _TABLES}
             accumulators = {
                 name: kind.from_state(part) for name, kind in ACCUMULATORS.items() if (part := _below(name, tensors))
             }
+            maxima, kept = None, _below("maxima", tensors)
+            if kept:
+                path = self._maxima(block)
+                if is_local(path) and sum_of(path) != about.get("maxima"):  # S3's store keeps sums itself
+                    raise Damaged("its checksum is another")
+                maxima = Stored(path, kept["numbers"].numpy(), kept["labels"].numpy(), about.get("maxima", ""))
         except FileNotFoundError as error:
-            raise UserError(f"The state file {path} has gone. The same command scans its block again.") from error
+            raise StateLost(f"The state file {path} has gone.", block) from error
         except (Damaged, KeyError, OSError, pa.ArrowException) as error:
-            raise UserError(
-                f"The state file {path} is damaged ({first_line(error)}). "
-                "Delete it; the same command then scans its block again."
-            ) from error
-        kept = _below("maxima", tensors)
-        maxima = Stored(self._maxima(block), *(kept[name].numpy() for name in ("numbers", "labels"))) if kept else None
+            raise StateLost(f"The state file {path} is damaged ({first_line(error)}).", block) from error
         return BlockState(block, accumulators, **tables, maxima=maxima)
+
+    def forget(self, block: int) -> None:
+        """Removes the state of a block, which is scanned again then."""
+        remove_files([self._path(block)])
 
     def clear(self, pattern: str) -> None:
         """Removes state that the finished tables made needless; `identity.json` stays."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ class Merged:
     """The whole dataset: accumulators whose image numbers count its samples from 0, and its tables.
 
     `images` has the columns of `scan.MEMBERS` with `image` now the image_id, sorted by it: what accumulators hold; all
-    images where `maxima`, the parts of the matrix of all image activations, are kept.
+    images where `maxima`, the parts of the matrix of all image activations, are kept. `names` has labels in words.
     """
 
     accumulators: dict[str, Accumulator]
@@ -31,6 +31,7 @@ class Merged:
     shards: pa.Table
     skipped: pa.Table
     maxima: tuple[Stored, ...] = ()
+    names: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -63,6 +64,7 @@ def merge(states: Iterable[BlockState], whole: bool = False) -> Merged:
     """Merges states that come in block order, holding two at a time and the images that may still win, or `whole`."""
     merged: dict[str, Accumulator] = {}
     images, shards, skipped, maxima = [], [], [], []
+    names: dict[int, str] = {}
     first, prune_at = 0, _MANY_IMAGES
     for state in states:
         for name, accumulator in state.accumulators.items():
@@ -75,6 +77,8 @@ def merge(states: Iterable[BlockState], whole: bool = False) -> Merged:
         images.append(state.members.set_column(0, state.members.schema.field("image"), numbers))
         shards.append(state.shards)
         skipped.append(state.skipped)
+        for label, name in zip(*(column.to_pylist() for column in state.names.columns), strict=True):
+            names.setdefault(label, name)
         if isinstance(state.maxima, Stored):
             maxima.append(replace(state.maxima, numbers=state.maxima.numbers + first))
         first += int(pc.sum(state.shards["members"]).as_py() or 0)
@@ -82,7 +86,7 @@ def merge(states: Iterable[BlockState], whole: bool = False) -> Merged:
             images = [_winning(images, merged)]
             prune_at = max(_MANY_IMAGES, 2 * len(images[0]))
     left = pa.concat_tables(images) if whole else _winning(images, merged)
-    return Merged(merged, left, pa.concat_tables(shards), pa.concat_tables(skipped), tuple(maxima))
+    return Merged(merged, left, pa.concat_tables(shards), pa.concat_tables(skipped), tuple(maxima), names)
 
 
 def _winning(images: Sequence[pa.Table], merged: dict[str, Accumulator]) -> pa.Table:

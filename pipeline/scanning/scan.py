@@ -39,6 +39,7 @@ MEMBERS = table(
     field("path", pa.string(), "file within the shard"),
     field("offset", pa.int64(), "where its bytes begin (bytes)"),
     field("nbytes", pa.int64(), "length of the encoded image (bytes)"),
+    field("crc32", pa.int64(), "CRC-32 of these bytes"),
     field("width", pa.int32(), "width (pixels)"),
     field("height", pa.int32(), "height (pixels)"),
     field("label", pa.int32(), "class number", nullable=True),
@@ -47,12 +48,18 @@ MEMBERS = table(
 )
 """The images of one block that may still be shown for a unit; all of them where every activation is kept."""
 
+NAMES = table(
+    field("label", pa.int32(), "class number"),
+    field("label_name", pa.string(), "class in words, as the first image of it says"),
+)
+"""The labels of a block in words; those of images that no unit shows too."""
+
 _NOBODY_ELSE = nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
 class BlockState:
-    """What a block came to: its accumulators, and its part of the tables `MEMBERS`, `SHARDS` and `SKIPPED`.
+    """What a block came to: its accumulators, and its part of the tables `MEMBERS`, `SHARDS`, `SKIPPED` and `NAMES`.
 
     Image numbers count the block's samples, seen or skipped, from 0. `maxima`, where they are kept, is the block's part
     of the matrix of all image activations; of a committed state only where to find it.
@@ -63,6 +70,7 @@ class BlockState:
     members: pa.Table
     shards: pa.Table
     skipped: pa.Table
+    names: pa.Table
     maxima: Maxima | Stored | None = None
 
     def on_cpu(self) -> BlockState:
@@ -171,6 +179,7 @@ class _Block:
         also = [self.collected] if keep.collects_maxima else []
         self.feed = Feed(new_accumulators(units, keep, device), also)
         self.members: dict[int, tuple[int, Member]] = {}
+        self.names: dict[int, str] = {}
         self.shards: list[dict[str, object]] = []
         self.skipped: list[dict[str, object]] = []
         self.first = 0  # number of the current shard's first sample within the block
@@ -190,6 +199,9 @@ class _Block:
         """Writes down what became of every sample of the batch."""
         shard = batch.shard
         self.members |= {self.first + member.position: (shard.number, member) for member in batch.members}
+        for member in batch.members:
+            if member.label is not None and member.label_name is not None:
+                self.names.setdefault(member.label, member.label_name)
         self.skipped += [
             {"shard": shard.number, "position": lost.position, "key": lost.key, "error": lost.error}
             for lost in batch.rejected
@@ -219,6 +231,7 @@ class _Block:
             pa.Table.from_pylist(rows, MEMBERS),
             pa.Table.from_pylist(self.shards, SHARDS),
             pa.Table.from_pylist(self.skipped, SKIPPED),
+            pa.Table.from_pydict({"label": [*self.names], "label_name": [*self.names.values()]}, NAMES),
             self.collected.finish(self.units) if self.keep.collects_maxima else None,
         )
         return state if self.device.type == "cpu" else state.on_cpu()
@@ -231,7 +244,7 @@ class _Block:
 def _row(image: int, shard: int, member: Member) -> dict[str, object]:
     return {
         "image": image, "shard": shard, "key": member.key, "path": member.place.path,
-        "offset": member.place.offset, "nbytes": member.place.nbytes, "width": member.width,
-        "height": member.height, "label": member.label, "label_name": member.label_name,
+        "offset": member.place.offset, "nbytes": member.place.nbytes, "crc32": member.place.crc32,
+        "width": member.width, "height": member.height, "label": member.label, "label_name": member.label_name,
         "signature": member.signature,
     }  # fmt: skip

@@ -72,9 +72,8 @@ def scanned_pictures(numbers: Iterable[int], images: pa.Table, shards: Mapping[i
     wanted = np.unique(np.fromiter(numbers, np.int64))
     rows = images.take(pa.array(np.searchsorted(images["image_id"].to_numpy(), wanted)))
     for row in rows.to_pylist():
-        place = Place(row["path"], row["offset"], row["nbytes"])
         size = row["width"], row["height"]
-        task = ExemplarTask(shards[row["shard"]], place, *size, _NONE, _NONE, _NONE, _NONE, _NONE)
+        task = ExemplarTask(shards[row["shard"]], Place.of(row), *size, _NONE, _NONE, _NONE, _NONE, _NONE)
         yield Picture(row["image_id"], task)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,11 +20,13 @@ from pipeline.datasets.sources import Block, Dataset, blocks_of
 from pipeline.engines.engine import Engine, Tally
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
-from pipeline.exemplars.crops import NONE, SIDE, CropPart, crop_parts
+from pipeline.exemplars.crops import KEPT, NONE, SIDE, CropPart, crop_parts
 from pipeline.exemplars.exemplars import Rows, exemplar_rows
+from pipeline.exemplars.maps import KEPT as KEPT_MAPS
 from pipeline.exemplars.maps import MOST as MAPS
 from pipeline.exemplars.maps import MapSettings, asked_of
 from pipeline.exemplars.winners import winners
+from pipeline.network.computation import probe
 from pipeline.network.grids import Grid, grids
 from pipeline.network.layers import Layer, Traced
 from pipeline.network.models import Network
@@ -30,21 +34,24 @@ from pipeline.network.subject import Subject
 from pipeline.preprocessing.device_decode import check_decodable
 from pipeline.progress import Progress, Silent
 from pipeline.readings.keep import Keep
-from pipeline.readings.maxima import opened
+from pipeline.readings.maxima import opened, sum_of
 from pipeline.readings.taps import TappedNetwork
 from pipeline.receptive_fields.receptive_field import Field, receptive_fields
 from pipeline.scanning.compiling import decide
 from pipeline.scanning.compute import Compute, default_batch_size
-from pipeline.scanning.ledger import Ledger, begun
+from pipeline.scanning.ledger import Ledger, StateLost, begun
 from pipeline.scanning.limits import check_fits, most_blocks, say_size, settled
 from pipeline.scanning.merge import Merged, merge
 from pipeline.scanning.scan import ScanSettings
-from pipeline.storage.files import alone, is_local, remove_files, write_bytes
-from pipeline.storage.parquet import write_table
+from pipeline.storage.files import alone, is_local, remove_files, table_file
+from pipeline.storage.fingerprint import canonical
+from pipeline.storage.parquet import whole_parts, write_arrow, write_table
+from pipeline.storage.seals import is_whole
 from pipeline.tables.label_tree import Tree
 from pipeline.tables.map_tables import MapTables
 from pipeline.tables.mined_tables import MinedTables, matrix_images
 from pipeline.tables.picture_tables import write_pictures
+from pipeline.trust import remember
 from pipeline.work import CropWork, ScanWork
 from schemas.labels import MAXIMA_IMAGES
 from schemas.shards import SHARDS
@@ -94,6 +101,23 @@ def mine(
     weights that lack what the layers need, and for more skipped samples than `settings.max_skipped`.
     """
     engine = engine or LocalEngine(device, settings.workers)
+    if is_local(run) and any(os.path.abspath(run) == shard.url for shard in dataset.shards):
+        raise UserError(f"RUN={run} is the folder of the images: its own pictures would be mined too. Say another RUN.")
+    written = _mine(dataset, network, traced, layers, run, settings, progress, engine)
+    remember(run, written, (shard.url for shard in dataset.shards))
+    return written
+
+
+def _mine(
+    dataset: Dataset,
+    network: Network,
+    traced: Traced,
+    layers: Sequence[Layer],
+    run: Path,
+    settings: MineSettings,
+    progress: Progress,
+    engine: Engine,
+) -> dict[str, Any]:
     device = engine.device
     if settings.decoder != "pillow" and device.type != "cuda":
         raise UserError(f"--decoder {settings.decoder} decodes on an NVIDIA GPU, not on {device.type}. Leave it out.")
@@ -111,7 +135,7 @@ def mine(
     here = isinstance(engine, LocalEngine)
     how = decide(settings.compile, tapped, network.preprocessing, how, dataset.about, begun(run), progress, here)
     its = settings
-    known = record.identity(dataset, network, layers, its.keep, how, its.decoder, its.pictures, its.maps)
+    known = record.identity(dataset, network, traced, layers, its.keep, how, its.decoder, its.pictures, its.maps)
     known |= {"label_tree": its.tree.fingerprint} if its.tree and its.keep.labels else {}
     written = _mined(run, Ledger(run, known), progress)
     if written is not None:
@@ -133,16 +157,39 @@ def mine(
 
 
 def _mined(run: Path, ledger: Ledger, progress: Progress) -> dict[str, Any] | None:
-    """The record of a run that is done, after removing what a killed command left of its state; None if it is not."""
+    """The record of a run that is done and whole, after removing what a killed command left of its state, or None."""
     written = record.read_record(run)
-    if written.get("fingerprint") != ledger.fingerprint:
+    if written.get("fingerprint") != ledger.fingerprint or _lost(run, written):
         return None
+    known = json.loads(canonical(ledger.identity))
+    if wrong := {word: value for word, value in known.items() if word in written and written[word] != value}:
+        written |= wrong  # whose bytes have changed since
+        record.write_record(run, written)
     progress.say(f"{run} is already mined with these settings.")
     try:
         _clear(ledger)
     except UserError as error:
         progress.say(f"It holds state that is of no use any more. {error}")
     return written
+
+
+def _lost(run: Path, written: dict[str, Any]) -> list[str]:
+    """Those of the tables and matrices of a run that are gone or damaged, by their names in it; on S3 none is asked."""
+    if not is_local(run):
+        return []
+    sums = written.get("tables")
+    if not isinstance(sums, dict):
+        return [f"what {run / 'run.json'} says of them"]
+    return [name for name, crc32 in sums.items() if not _is_whole(run / name, crc32)]
+
+
+def _is_whole(path: Path, crc32: str | None) -> bool:
+    if crc32 is None:
+        return is_whole(path, before=False)
+    try:
+        return sum_of(path) == crc32
+    except OSError:
+        return False
 
 
 def _clear(ledger: Ledger) -> None:
@@ -188,9 +235,9 @@ class _Mining:
     def go(self, known: dict[str, Any]) -> dict[str, Any]:
         """Every stage in turn."""
         start = time.perf_counter()
-        self._scan()
+        self._say_lost()
         keep = self.settings.keep
-        merged = merge((self.ledger.load(block.number) for block in self.blocks), keep.keeps_maxima)
+        merged = self._merged(keep.keeps_maxima)
         self._write_accounts(merged)
         if keep.keeps_maxima:
             write_table(self.run / "maxima" / "images.parquet", MAXIMA_IMAGES, [matrix_images(merged)])
@@ -205,9 +252,11 @@ class _Mining:
             "url": self.dataset.shards[0].url if self.dataset.shards else "",
             "missing_weights": sorted(self.network.missing),
             "asked": dict(self.network.asked),
+            "probe": probe(self.network.module, self.network.input_shape),
             "units": sum(layer.units for layer in self.layers),
             "blocks": len(self.blocks),
             "boxes": known["preprocessing"]["boxes"],
+            "tables": self._tables(merged),
             "counts": {
                 "samples": merged.samples, "seen": merged.seen, "skipped": merged.samples - merged.seen,
                 "exemplars": len(rows.unit), "images_with_exemplars": merged.images.num_rows,
@@ -221,6 +270,46 @@ class _Mining:
         record.write_record(self.run, written)
         _clear(self.ledger)
         return written
+
+    def _say_lost(self) -> None:
+        """Says so where a run that was done is mined again."""
+        before = record.read_record(self.run)
+        self.again = before.get("fingerprint") == self.ledger.fingerprint
+        if self.again:
+            lost = _lost(self.run, before)
+            further = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+            self.progress.say(
+                f"{self.run} was mined, but {lost[0]}{further} is gone or damaged. It is mined again; what other "
+                "commands had added to its tables is lost: say them again."
+            )
+
+    def _merged(self, whole: bool) -> Merged:
+        """The states of all blocks; one that is damaged or gone is made again, once."""
+        made_again = set()
+        while True:
+            self._scan()
+            try:
+                return merge((self.ledger.load(block.number) for block in self.blocks), whole)
+            except StateLost as error:
+                if error.block in made_again or not is_local(self.run):  # elsewhere another command may have ended it
+                    raise
+                self.progress.say(str(error))
+                made_again.add(error.block)
+                self.ledger.forget(error.block)
+
+    def _tables(self, merged: Merged) -> dict[str, str | None]:
+        """The names of all files that were written, and the sums of those that do not hold their own; none on S3."""
+        if not is_local(self.run):
+            return {}
+        names = [f"{name}.parquet" for name in ("images", "layers", "shards", "skipped", "pictures", "crops")]
+        names += [
+            str(table_file(Path(), table, layer.name, new=True))
+            for table in ("units", "exemplars", "labels", "sketches", "maps") for layer in self.layers
+        ]  # fmt: skip
+        kept = {f"maxima/{part.path.name}": part.crc32 for part in merged.maxima if self.settings.keep.keeps_maxima}
+        if kept:
+            names.append("maxima/images.parquet")
+        return {name: None for name in names if (self.run / name).is_file()} | kept
 
     def _scan(self) -> None:
         missing = set(self.ledger.missing(block.number for block in self.blocks))
@@ -271,11 +360,11 @@ class _Mining:
             return []
         asked = asked_of(rows, self.subject, its.maps, its.keep.topk, on_grid) if on_grid else {}
         work = CropWork(how, MapSettings(self.subject, self.how, on_grid) if on_grid else None)
-        before, paths = {path.name for path in folder.glob("*.arrow")}, dict[str, tuple[Path, Path]]()
+        before, paths = whole_parts(folder.glob("pictures-*"), KEPT), dict[str, tuple[Path, Path]]()
+        before |= whole_parts(folder.glob("maps-*"), KEPT_MAPS)
         images = merged.images.num_rows if its.pictures != NONE else len(asked)
-        with self.progress.stage(
-            "Keeping pictures and maps" if on_grid else "Keeping pictures", images, "images"
-        ) as advance:
+        title = "Keeping pictures" + " and maps" * bool(on_grid)
+        with self.progress.stage(title, images, "images") as advance:
 
             def todo() -> Iterator[CropPart]:
                 for part in crop_parts(self.blocks, merged, rows, its.pictures, not how.followed, asked):
@@ -288,14 +377,15 @@ class _Mining:
 
             for part, kept in self.engine.map(work, todo(), lambda tally: advance(tally.done)):
                 for path, buffer in zip(paths[part.name], kept, strict=True):
-                    write_bytes(path, buffer.to_pybytes())
+                    write_arrow(path, buffer)
         self.seconds["pictures"] = time.perf_counter() - start
         return list(paths.values())
 
     def _write_tables(self, merged: Merged, rows: Rows, kept: Sequence[tuple[Path, Path]]) -> dict[str, Any]:
         """Writes all tables; returns the account of the labels."""
         start = time.perf_counter()
-        for made in ("visualizations", "labels", "matches"):  # of what was mined here before
+        of_before = ("labels", "matches", *(() if self.again else ("visualizations",)))
+        for made in of_before:
             remove_files((self.run / made).glob("*.parquet"))
         stage = self.progress.stage("Writing tables", len(self.layers), "layers")
         with opened(merged.maxima) as matrix, stage as advance:

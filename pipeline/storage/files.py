@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import cast
+from typing import BinaryIO, cast
 
 from pipeline.errors import GO_ON, UserError, first_line
 from pipeline.storage.locks import claimed, exclusive
 
+NO_FILE = "a device or pipe, not a file"
+_PLAIN = re.compile(r"[a-z0-9_-][a-z0-9._-]{0,179}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -38,6 +42,11 @@ def run_folder(word: str | Path) -> Path:
     except ImportError as error:
         raise UserError(f"A RUN on S3 needs {error.name}: pip install 'actmine[s3]'.") from error
     return cast(Path, BucketPath(place))
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a folder of this machine is that of a run, finished or under way."""
+    return (folder / "state" / "identity.json").is_file()
 
 
 def is_local(path: Path) -> bool:
@@ -65,6 +74,15 @@ def written_aside(path: Path) -> Iterator[Path]:
             _flush_names(folder)
     except OSError as error:
         raise UserError(_unwritable(path if is_local(path) else _temporary(), error)) from error
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """A file of this machine to read from. Raises `OSError`, for a pipe or a device too: reading one may never end."""
+    stream = open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, NO_FILE, str(path))
+    return stream
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -101,7 +119,7 @@ def remove_files(paths: Iterable[Path]) -> None:
         try:
             if not is_local(path):
                 path.remove()  # type: ignore[attr-defined]
-            elif path.is_dir():
+            elif path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
@@ -129,13 +147,32 @@ def alone(run: Path, say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def table_file(run: Path, table: str, layer: str) -> Path:
-    """The file of one layer in the `table` folder (`units`, `exemplars`) of a run."""
-    return run / table / f"{safe_name(layer)}.parquet"
+def table_file(run: Path, table: str, layer: str, new: bool = False) -> Path:
+    """The file of one layer in the `table` folder (`units`, `exemplars`) of a run.
+
+    Unless a `new` one is to be written, that may be the one by the name that versions before gave it.
+    """
+    path = run / table / f"{safe_name(layer)}.parquet"
+    if new or _PLAIN.fullmatch(layer) or path.is_file():
+        return path
+    before = run / table / f"{readable_name(layer)}.parquet"
+    return before if before.is_file() else path
 
 
 def safe_name(name: str) -> str:
-    """A layer's name as a file name: no separators, never hidden."""
+    """A layer's name as a file name: no separators, never hidden; different ones for different names, case aside.
+
+    Names in lower case of up to 180 ASCII letters, digits, `.`, `_` and `-` stay as they are. Others get a hash behind
+    a `~`, which is none of these.
+    """
+    if _PLAIN.fullmatch(name):
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{readable_name(name).encode('ascii', 'replace').decode().replace('?', '_')[:180]}~{digest[:10]}"
+
+
+def readable_name(name: str) -> str:
+    """A name as a file name; several names may have the same."""
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in name).lstrip(".") or "_"
 
 

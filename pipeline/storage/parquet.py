@@ -11,7 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError, first_line
-from pipeline.storage.files import is_local, local_copy, written_aside
+from pipeline.storage.files import NO_FILE, is_local, local_copy, remove_files, write_bytes, written_aside
+from pipeline.storage.seals import check_footer, seal_table, sealed, unsealed
+from pipeline.storage.tensors import Damaged
 from schemas.fields import IMAGE
 
 ROWS_A_PART = 450
@@ -26,11 +28,14 @@ def write_table(path: Path, schema: pa.Schema, parts: Iterable[pa.Table]) -> Non
     """Writes `parts` one after the other; no part of up to 450 rows is divided among row groups.
 
     A table by unit has row groups of up to 9 MB of pictures; one by image has a row group for each part. Encoded
-    pictures are stored as they are, everything else as zstd. Raises `UserError` if `path` cannot be written.
+    pictures are stored as they are, everything else as zstd; pages have checksums. Raises `UserError` if `path` cannot
+    be written.
     """
-    with written_aside(path) as aside, pq.ParquetWriter(aside, schema, **_layout(schema)) as writer:
-        for group in _row_groups(parts) if _has_images(schema) and "unit" in schema.names else parts:
-            writer.write_table(group.cast(schema))
+    with written_aside(path) as aside:
+        with pq.ParquetWriter(aside, schema, **_layout(schema)) as writer:
+            for group in _row_groups(parts) if _has_images(schema) and "unit" in schema.names else parts:
+                writer.write_table(group.cast(schema))
+        seal_table(aside)
 
 
 def write_rows(path: Path, schema: pa.Schema, rows: list[dict[str, object]]) -> None:
@@ -42,18 +47,25 @@ def write_rows(path: Path, schema: pa.Schema, rows: list[dict[str, object]]) -> 
 def parquet_file(path: Path) -> Iterator[pq.ParquetFile]:
     """A table's file to read from: mapped into memory, or on S3 the ranges of bytes that are asked for.
 
+    Its footer is checked at once, and every page as it is read.
     Raises `FileNotFoundError` where there is none, `UserError` where it cannot be read.
     """
     try:
         if is_local(path):
-            with pq.ParquetFile(path, memory_map=True) as file:
+            if path.exists() and not path.is_file():
+                raise OSError(NO_FILE)
+            check_footer(path)
+            with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
                 yield file
         else:
-            with path.open("rb") as stream, pq.ParquetFile(stream, pre_buffer=True) as file:
+            with (
+                path.open("rb") as stream,
+                pq.ParquetFile(stream, pre_buffer=True, page_checksum_verification=True) as file,
+            ):
                 yield file
     except FileNotFoundError:
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, Damaged) as error:
         raise UserError(
             f"The table {path} cannot be read ({first_line(error)}). "
             "If it is damaged, delete the run.json of its run and mine it again."
@@ -66,18 +78,40 @@ def read_rows(path: Path, columns: list[str] | None = None) -> pa.Table:
         return file.read(columns)
 
 
+def write_arrow(path: Path, data: pa.Buffer) -> None:
+    """Keeps an Arrow file of a stage under way, with its sum. Raises `UserError` if it cannot be written."""
+    write_bytes(path, sealed(data))
+
+
 def read_arrow(path: Path, schema: pa.Schema) -> pa.Table:
-    """The rows of an Arrow file of a stage under way, mapped into memory. Raises `UserError` if it is damaged."""
+    """The rows of a file that `write_arrow` wrote, mapped into memory. Raises `UserError` if it is damaged."""
     try:
         with local_copy(path) as file:
-            rows = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+            rows = pa.ipc.open_file(pa.BufferReader(unsealed(pa.memory_map(str(file)).read_buffer()))).read_all()
         if not rows.schema.equals(schema):
             raise pa.ArrowInvalid("it has other columns")
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, Damaged) as error:
         raise UserError(
-            f"The file {path} is damaged ({first_line(error)}). Delete it; the same command then makes it again."
+            f"The file {path} is damaged ({first_line(error)}). The same command makes it again."
         ) from error
     return rows
+
+
+def whole_parts(paths: Iterable[Path], schema: pa.Schema) -> set[str]:
+    """The names of those files of `write_arrow` that are whole; the others are deleted, to be made again.
+
+    On S3, whose store keeps sums itself, all are.
+    """
+    found, broken = set(), []
+    for path in paths:
+        try:
+            if is_local(path):
+                read_arrow(path, schema)
+            found.add(path.name)
+        except UserError:
+            broken.append(path)
+    remove_files(broken)
+    return found
 
 
 def image_column(pictures: Iterable[bytes | None] | pa.Array) -> pa.Array:
@@ -171,5 +205,6 @@ def _layout(schema: pa.Schema) -> dict[str, object]:
     return {
         "compression": {leaf: "none" if leaf in pictures else "zstd" for leaf in leaves},
         "use_dictionary": [column.name for column in schema if column.type == pa.string()],
+        "write_page_checksum": True,
         "write_statistics": [leaf for leaf in leaves if leaf in sorted_by] if pictures else True,
     }

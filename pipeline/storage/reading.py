@@ -123,7 +123,11 @@ def _read(path: Path, footer: _Footer, columns: Sequence[str], groups: list[int]
     try:
         with ExitStack() as stack:
             source = path if local else stack.enter_context(path.open("rb"))
-            file = stack.enter_context(pq.ParquetFile(source, metadata=footer.metadata, pre_buffer=not local))
+            file = stack.enter_context(
+                pq.ParquetFile(
+                    source, metadata=footer.metadata, pre_buffer=not local, page_checksum_verification=True
+                )
+            )  # fmt: skip
             return file.read(wanted) if groups is None else file.read_row_groups(groups, wanted)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"The table {path} cannot be read ({first_line(error)}). {_FIX}") from error

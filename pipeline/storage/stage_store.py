@@ -8,8 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.storage.files import written_aside
-from pipeline.storage.parquet import read_arrow
+from pipeline.storage.parquet import read_arrow, whole_parts, write_arrow
 
 
 class StageStore:
@@ -20,14 +19,10 @@ class StageStore:
 
     def commit(self, name: str, rows: list[dict[str, Any]]) -> None:
         """Keeps a part. Raises `UserError` if the folder cannot be written."""
-        path = self._path(name)
-        table = pa.Table.from_pylist(rows, self.schema)
-        with (
-            written_aside(path) as aside,
-            pa.OSFile(str(aside), "wb") as sink,
-            pa.ipc.new_file(sink, table.schema) as to,
-        ):
+        table, sink = pa.Table.from_pylist(rows, self.schema), pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, table.schema) as to:
             to.write_table(table)
+        write_arrow(self._path(name), sink.getvalue())
 
     def rows(self, names: Iterable[str]) -> pa.Table:
         """What the parts of these names hold, in their order. Raises `UserError` if one is damaged."""
@@ -36,8 +31,9 @@ class StageStore:
         )
 
     def parts(self) -> set[str]:
-        """The names of the parts that are done."""
-        return {path.name.removesuffix(".arrow") for path in self.folder.glob("*.arrow")}
+        """The names of the parts that are done; damaged ones are deleted, to be made again."""
+        there = whole_parts(self.folder.glob("*.arrow"), self.schema)
+        return {name.removesuffix(".arrow") for name in there}
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.arrow"

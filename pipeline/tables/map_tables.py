@@ -52,7 +52,7 @@ class MapTables:
         part = self.rows.of_units(first, first + layer.units)
         begin, end = np.searchsorted(self.known, [part.start, part.stop]).tolist()
         if layer.name in self.grids and end > begin:
-            write_table(table_file(self.run, "maps", layer.name), MAPS, self._parts(layer, first, begin, end))
+            write_table(table_file(self.run, "maps", layer.name, new=True), MAPS, self._parts(layer, first, begin, end))
 
     def _parts(self, layer: Layer, first: int, begin: int, end: int) -> Iterator[pa.Table]:
         grid = self.grids[layer.name]

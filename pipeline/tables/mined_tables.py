@@ -96,7 +96,9 @@ class MinedTables:
         """One layer's files of `exemplars/`, `units/`, `labels/` and `sketches/`."""
         most = int(self.rows.rank.max(initial=0)) + 1
         write_table(
-            table_file(self.run, "exemplars", layer.name), EXEMPLARS, self._exemplar_parts(layer, units_a_part(most))
+            table_file(self.run, "exemplars", layer.name, new=True),
+            EXEMPLARS,
+            self._exemplar_parts(layer, units_a_part(most)),
         )
         first = self.first_unit[layer.name]
         summary = {name: values[first : first + layer.units] for name, values in self.summary.items()}
@@ -106,10 +108,10 @@ class MinedTables:
             further |= self.by_label.columns(layer, first)
             rows = self.by_label.rows(layer, first)
             parts = (rows.slice(at, _LABELS_A_GROUP) for at in range(0, max(len(rows), 1), _LABELS_A_GROUP))
-            write_table(table_file(self.run, "labels", layer.name), LABELS, parts)
+            write_table(table_file(self.run, "labels", layer.name, new=True), LABELS, parts)
         positions = None if self.positions is None else self.positions[first : first + layer.units]
         table = unit_table(layer, summary, counts, further, positions)
-        write_table(table_file(self.run, "units", layer.name), UNITS, [table])
+        write_table(table_file(self.run, "units", layer.name, new=True), UNITS, [table])
         self._named = {kind: count + int(naming.held(table, kind).sum()) for kind, count in self._named.items()}
         if self.sketches is not None:
             write_sketches(self.run, layer.name, self.sketches, slice(first, first + layer.units), summary)
@@ -129,7 +131,7 @@ class MinedTables:
         }  # fmt: skip
 
     def _words(self, words: Sequence[str]) -> dict[int, str | None]:
-        known: dict[int, str | None] = dict(enumerate(words))
+        known: dict[int, str | None] = {**dict(enumerate(words)), **self.merged.names}
         given = zip(self.merged.images["label"].to_pylist(), self.names, strict=True)
         return known | {label: name for label, name in given if label is not None and name is not None}
 

@@ -25,7 +25,7 @@ def write_sketches(run: Path, layer: str, found: Sketches, part: slice, summary:
     column = pa.FixedSizeListArray.from_arrays(values, type=pa.list_(pa.float32(), length), mask=pa.array(none))
     columns = [pa.array([layer] * units, pa.string()), pa.array(range(units), pa.int32()), column]
     schema = sketches(length)
-    write_table(table_file(run, "sketches", layer), schema, [pa.table(columns, schema=schema)])
+    write_table(table_file(run, "sketches", layer, new=True), schema, [pa.table(columns, schema=schema)])
 
 
 @dataclass(frozen=True, slots=True)

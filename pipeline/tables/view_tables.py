@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from pipeline.storage.files import table_file
 from pipeline.storage.parquet import ROWS_A_PART, image_column, read_rows, write_table
+from pipeline.storage.seals import is_whole
 from schemas.views import INPUT_BOX, VIEWS
 
 SEEN = pa.schema(
@@ -33,7 +34,7 @@ class LayerViews:
 
     def complete(self, recipe: str, wanted: int) -> bool:
         """Whether they are `wanted` views by `recipe`, and no others."""
-        if not self.path.is_file():
+        if not is_whole(self.path):
             return False
         recipes = read_rows(self.path, ["recipe"])["recipe"]
         return len(recipes) == wanted and bool(pc.all(pc.equal(recipes, recipe), min_count=0).as_py())

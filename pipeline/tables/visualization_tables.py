@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from pipeline.storage.files import table_file
 from pipeline.storage.parquet import completed, image_column, parquet_file, read_rows, write_table
+from pipeline.storage.seals import is_whole
 from schemas.units import UNITS
 from schemas.visualizations import VISUALIZATIONS
 
@@ -121,8 +122,8 @@ class LayerPictures:
         return rows.take(pa.array(order[np.flatnonzero(np.diff(unit, prepend=-1))]))
 
     def _rows(self, columns: list[str] | None = None) -> pa.Table:
-        """All rows of the file; none where there is no file."""
-        if not self.path.is_file():
+        """All rows of the file; none where there is none that is whole."""
+        if not is_whole(self.path):
             return VISUALIZATIONS.empty_table().select(columns or VISUALIZATIONS.names)
         return read_rows(self.path, columns)
 
