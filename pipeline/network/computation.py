@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -30,13 +31,18 @@ def digest(traced: Traced) -> str:
     module, graph = traced.module, traced.graph
     return fingerprint(
         {
-            "graph": None if graph is None else str(graph),
+            "graph": None if graph is None else _without_addresses(str(graph)),
             "code": _code(_untraced(traced)),
-            "network": str(module),
+            "network": _without_addresses(str(module)),
             "settings": [(name, settings(part)) for name, part in module.named_modules()],
             "constants": [(name, tensor_digest(each)) for name, each in constants(module)],
         }
     )
+
+
+def _without_addresses(text: str) -> str:
+    """Without addresses in memory, which are others in every process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
 def constants(module: nn.Module) -> Iterable[tuple[str, Tensor]]:

@@ -238,6 +238,8 @@ class _Mining:
         self._say_lost()
         keep = self.settings.keep
         merged = self._merged(keep.keeps_maxima)
+        if self.again:
+            remove_files([self.run / "run.json"])  # from here on tables hold some of each
         self._write_accounts(merged)
         if keep.keeps_maxima:
             write_table(self.run / "maxima" / "images.parquet", MAXIMA_IMAGES, [matrix_images(merged)])
