@@ -216,7 +216,8 @@ def test_the_command_shows_the_best_pairs_and_refuses_in_one_sentence(runs):
     done = CliRunner().invoke(app, ["compare", "--run", str(plain.path), "--other", str(shuffled.path), "--most", "2"])
     assert done.exit_code == 0, done.output
     assert "Most alike" in done.output and "1.000" in done.output
-    assert "2 best matches of" in done.output.replace("\n", " ")
+    said = " ".join(done.output.split())
+    assert "2 best matches of" in said and "units have a match that unrelated units do not reach by chance" in said
     for words, problem in (
         (["--other", ""], "OTHER is empty"),
         (["--other", "nowhere"], "no finished run in nowhere"),

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from jobs.__main__ import application
 from pipeline.sheets import sheet_plan as planned
 from pipeline.sheets.sheet_plan import OF_A_LAYER, SECONDS, sheet_plan
+from tests.making import jpeg, write_folder
 
 
 def named(widths: list[int]) -> dict[str, int]:
@@ -43,3 +48,16 @@ def test_the_time_is_kept_and_no_less_is_drawn_than_fits(widths, cores):
     larger = OF_A_LAYER[max(OF_A_LAYER.index(plan.most) - 1, 0)]
     assert larger == plan.most or larger * len(units) * planned._A_SHEET / cores > SECONDS / 2
     assert set(plan.overviews) | set(plan.sheets) <= set(units)
+
+
+def test_mine_says_what_it_did_not_draw_and_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = write_folder(tmp_path / "pictures", {f"{number}.jpg": jpeg(number) for number in range(6)})
+    monkeypatch.setattr(planned, "SECONDS", 0.1)
+    words = ["mine", "--dataset", str(folder), "--model", "demo", "--weights", "random", "--topk", "2", "--sketch", "0"]
+    words += ["--no-visualize", "--device", "cpu", "--run", str(tmp_path / "run")]
+    done = CliRunner().invoke(application(["mine"]), words)
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "Drawn were overviews of 2 of 9 layers" in said and f"make sheets RUN={tmp_path / 'run'} ARGS=" in said
+    drawn = {path.parent.name for path in (tmp_path / "run" / "sheets").glob("*/overview.png")}
+    assert drawn == {"stem.relu", "classifier"}
