@@ -18,6 +18,7 @@ from jobs.options import (
     Layers,
     MovedWeights,
     Quiet,
+    Units,
     WorkerCores,
 )
 from pipeline.engines.ray import BLOCK_SECONDS
@@ -28,6 +29,7 @@ from pipeline.stages.check_crops import MOST, check_crops
 def check(
     run: FinishedRun,
     layers: Layers = "",
+    units: Units = "",
     most: Annotated[int, typer.Option(min=1, help="Exemplars of each unit whose crop is checked.")] = MOST,
     weights: MovedWeights = "",
     device: Device = "auto",
@@ -54,9 +56,9 @@ def check(
     display = Display(quiet or as_json)
     place = prepared(engine, device)
     opened = open_run(run)
-    its = asked(opened, layers, "", weights)
+    its = asked(opened, layers, units, weights)
     with workforce(engine, device, place, worker_cores, block_seconds, display) as crew:
-        record = check_crops(opened.path, its.network, its.traced, its.layers, crew, display, most)
+        record = check_crops(opened.path, its.network, its.traced, its.layers, crew, display, most, units=its.units)
     about = record["crop_check"]
     display.say(f"{about['checked']:,} exemplars of {len(its.layers)} layers have a crop_activation.")
     if as_json:

@@ -23,7 +23,8 @@ from jobs.__main__ import application
 from pipeline.datasets.sources import Dataset, find_dataset
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
-from pipeline.exemplars.effective_field import EffectiveField, Focus, is_wide
+from pipeline.exemplars.effective_field import Focus, energy_of, is_wide
+from pipeline.exemplars.gradients import Gradients, within
 from pipeline.network.layers import Traced
 from pipeline.network.models import Network
 from pipeline.network.subject import Subject
@@ -160,8 +161,9 @@ def test_the_gradient_of_a_linear_unit_is_its_kernel_wherever_it_looks():
         module.weight[1, :, 2:5, 3:7] = -3.0  # nearly all of unit 1
     subject = network(nn.Sequential(module))
     traced = Traced(subject.module, subject.input_shape)
-    measure = EffectiveField(PLAIN, traced, traced.choose("0")[0], CPU)
-    energies = measure.energies(torch.randn(2, 3, 32, 32), [1, 0], [5, 0], [11, 23]).numpy()
+    gradients = Gradients(PLAIN, traced, dict(enumerate(traced.choose("0"))), CPU)
+    found = gradients(torch.randn(1, 3, 32, 32), [(0, 1, 5, 11), (0, 0, 0, 23)])
+    energies = np.stack([energy_of(within(Box(0, 0, 32, 32), *its)).numpy() for its in found])
     kernels = module.weight.detach().square().sum(1).numpy()
     expected = np.zeros((2, 32, 32), np.float32)
     expected[0, 5:14, 11:20], expected[1, 0:9, 23:32] = kernels[1] / 9, kernels[0] * 1e4
@@ -287,11 +289,11 @@ def test_what_travels_to_another_process_measures_the_same(squares, small_run):
     run = focus_stage._Focusing(
         small_run, squares.by_number, subject_of, LocalEngine(CPU, 1), focus_stage.Silent(), 3
     )  # fmt: skip
-    parts = [part for part in run.parts() if part.layer == max(run.wanted)]
+    parts = list(run.parts())
     here = [found for _, found in LocalEngine(CPU, 1).map(run.work, parts, lambda tally: None)]
     work: KernelWork[Focus] = pickle.loads(pickle.dumps(run.work))
     there = [found for _, found in LocalEngine(CPU, 1).map(work, pickle.loads(pickle.dumps(parts)), lambda tally: None)]
-    assert here == there and sum(len(found) for found in here) == 15
+    assert here == there and sum(len(found) for found in here) == 3 * 13
 
 
 def test_an_interrupted_measurement_keeps_its_parts_and_ends_with_the_same_bytes(
@@ -347,14 +349,6 @@ def test_an_image_that_is_another_one_now_is_refused(tmp_path):
     (folder / "2.png").write_bytes(other[:nbytes] + bytes(max(0, nbytes - len(other))))
     with pytest.raises(UserError, match=r"2\.png of .* is not the image that was scanned"):
         focused(dataset, subject, run)
-
-
-def test_a_kernel_fits_in_memory_and_has_at_least_one_image():
-    subject = network(seeded(Small))
-    traced = Traced(subject.module, subject.input_shape)
-    measure = EffectiveField(PLAIN, traced, traced.choose("head")[0], CPU)
-    sizes = [measure.kernel_size(memory) for memory in (1, 16 << 20, None)]
-    assert sizes[0] == 1 < sizes[1] < sizes[2]
 
 
 def test_the_command_measures_as_many_as_it_is_told_and_none_with_0(tmp_path):

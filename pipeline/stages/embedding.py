@@ -74,7 +74,7 @@ def scanned_pictures(numbers: Iterable[int], images: pa.Table, shards: Mapping[i
     for row in rows.to_pylist():
         place = Place(row["path"], row["offset"], row["nbytes"])
         size = row["width"], row["height"]
-        task = ExemplarTask(shards[row["shard"]], place, *size, _NONE, _NONE, _NONE, _NONE, _NONE)
+        task = ExemplarTask(shards[row["shard"]], place, *size, *[_NONE] * 6)
         yield Picture(row["image_id"], task)
 
 
