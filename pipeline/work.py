@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -144,7 +145,7 @@ class KernelWork(Generic[Found]):
                     with at.turn:
                         measure = self._measure(part.layers, at.device)
                         each = zip(part.tasks, pixels, strict=True)
-                        for some in map_in_order(lambda its, measure=measure: measure(*its), each, pool, lanes + 1):
+                        for some in map_in_order(partial(_measured, measure), each, pool, lanes + 1):
                             tell(Tally(len(some)))
                             done += some
                     yield done
@@ -162,6 +163,10 @@ class KernelWork(Generic[Found]):
             network = self.subject.network
             self._last = (layers, device, self.measuring(network.preprocessing, self.subject.traced, its, device))
         return self._last[2]
+
+
+def _measured(measure: Measure[Found], its: tuple[ExemplarTask, np.ndarray]) -> list[Found]:
+    return measure(*its)
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,22 +153,25 @@ class Crops:
         self, task: CropTask, crops: Sequence[tuple[Tensor, np.ndarray]], values: list[float | None]
     ) -> None:  # fmt: skip
         """Fills in what the exemplars of some crops come to."""
+        pixels = torch.stack([pixels for pixels, _ in crops])
         with torch.inference_mode():
-            images = self.normalize(torch.stack([pixels for pixels, _ in crops]).to(self.device))
             places = [
                 [(self._place[int(task.layers[at])], int(task.y[at]), int(task.x[at])) for at in its]
                 for _, its in crops
             ]
             if self.partial is not None:
-                given = self.partial.values(images, itertools.chain.from_iterable(places))
+                given = self.partial.values(
+                    lambda of: self.normalize(pixels[:, of[0].begin : of[0].end, of[1].begin : of[1].end]),
+                    itertools.chain.from_iterable(places),
+                )
                 for (_, its), where in zip(crops, places, strict=True):
                     for at, place in zip(its, where, strict=True):
                         values[at] = given[place][0, task.units[at]].item()
                 return
-            outputs = [output.float().cpu() for output in self.network(images)]
+            outputs = [output.float().cpu() for output in self.network(self.normalize(pixels.to(self.device)))]
             for number, ((_, its), where) in enumerate(zip(crops, places, strict=True)):
-                for at, (place, y, x) in zip(its, where, strict=True):
-                    units = outputs[place][number, task.units[at]]
+                for at, (layer, y, x) in zip(its, where, strict=True):
+                    units = outputs[layer][number, task.units[at]]
                     values[at] = (units[y, x] if units.dim() else units).item()
 
 

@@ -104,13 +104,12 @@ def exemplar_parts(
     count = parts = 0
     for some in by_image(rows):
         image = images.slice(int(np.searchsorted(known, rows["image_id"][some[0]])), 1).to_pylist()[0]
-        its = {name: rows[name][some] for name in ("layer", "row", "unit", "y", "x")}
-        spots = zip(its["layer"].tolist(), its["y"].tolist(), its["x"].tolist(), strict=True)
-        boxes = [fields[layer].box(y, x) for layer, y, x in spots]
+        layer, row, unit, y, x = (rows[name][some] for name in ("layer", "row", "unit", "y", "x"))
+        boxes = [fields[its[0]].box(*its[1:]) for its in zip(layer.tolist(), y.tolist(), x.tolist(), strict=True)]
         waiting.append(
             ExemplarTask(
                 shards[image["shard"]], Place(image["path"], image["offset"], image["nbytes"]), image["width"],
-                image["height"], *its.values(),
+                image["height"], layer, row, unit, y, x,
                 np.array([(box.left, box.top, box.right, box.bottom) for box in boxes], np.int64),
             )
         )  # fmt: skip

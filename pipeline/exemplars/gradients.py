@@ -51,7 +51,7 @@ class Gradients:
         return self(self.normalize(pixels[None].to(self.device)), spots)
 
     def __call__(self, image: Tensor, spots: Iterable[Spot]) -> Iterator[tuple[Tensor, Box]]:
-        """For each of `spots` the gradient `[C, h, w]` in a box of a normalized image `[1, C, H, W]`, zero elsewhere."""
+        """For each of `spots` the gradient `[C, h, w]` in a box of a normalized image `[1, C, H, W]`, else zero."""
         spots = list(spots)
         some = {spot for spot in spots if self._follows(spot)}
         with torch.set_grad_enabled(len(some) < len(spots)):

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from pipeline.network.partial_run import Made, PartialRun, Place, hooked, is_product
-from pipeline.network.regions import Needed, Region, Regions, Span, along, area, cut, padded
+from pipeline.network.regions import Needed, Region, Regions, Span, area, cut, padded
 
 Kept = Mapping[fx.Node, Any]
 """What ways back need of an image's way forward, by the node that gave it."""
@@ -232,16 +232,10 @@ def _convolution(run: PartialRun, node: fx.Node, region: Region | None, needed: 
         return lambda kept, gradient: [
             (part, torch.matmul(gradient.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2), region)
         ]
-    before = run.regions.shapes[part.name]
-    reached, there = [], []
-    for axis, span in enumerate(region):
-        kernel, stride, padding, dilation = (along(value, axis) for value in run.regions.windowed[node])
-        reached.append(
-            Span(span.begin * stride - padding, (span.end - 1) * stride - padding + dilation * (kernel - 1) + 1)
-        )
-        there.append(Span(max(reached[axis].begin, 0), min(reached[axis].end, before[2 + axis])))
-    inside, where = cut((there[0], there[1]), (reached[0], reached[1])), (there[0], there[1])
-    size = [span.end - span.begin for span in reached]
+    rows, columns = (sliding.sees(span) for sliding, span in zip(run.regions.windowed[node], region, strict=True))
+    lengths = [sliding.length for sliding in run.regions.windowed[node]]
+    where = _inside(rows, lengths[0]), _inside(columns, lengths[1])
+    inside, size = cut(where, (rows, columns)), (rows.end - rows.begin, columns.end - columns.begin)
 
     def transposed(kept: Kept, gradient: Tensor) -> Iterable[Given]:
         its = functional.conv_transpose2d(
@@ -255,6 +249,10 @@ def _convolution(run: PartialRun, node: fx.Node, region: Region | None, needed: 
         return [(part, its[inside], where)]
 
     return folded if module.groups == 1 and module.in_channels <= _FEW_CHANNELS else transposed
+
+
+def _inside(span: Span, length: int) -> Span:
+    return Span(max(span.begin, 0), min(span.end, length))
 
 
 def _by_autograd(run: PartialRun, node: fx.Node, region: Region | None, needed: Needed) -> Back:

@@ -30,7 +30,7 @@ class PartialRun:
     def __init__(self, module: fx.GraphModule, canvas: tuple[int, int, int]) -> None:
         self.module, self.regions = module, Regions(module, canvas)
         *self.nodes, output = module.graph.nodes
-        self.outputs: list[fx.Node] = list(output.args[0])  # type: ignore[arg-type]
+        self.outputs: list[fx.Node] = list(output.args[0])
         self._plans: dict[tuple[Place, ...], _Plan] = {}
 
     def wanted(self, places: Iterable[Place]) -> dict[fx.Node, Region | None]:
@@ -46,14 +46,14 @@ class PartialRun:
             wanted[node] = region
         return wanted
 
-    def values(self, images: Tensor, places: Iterable[Place]) -> dict[Place, Tensor]:
-        """What all units of a layer give at each place, `[B, U]`, for normalized images `[B, C, H, W]`."""
+    def values(self, see: Callable[[Region], Tensor], places: Iterable[Place]) -> dict[Place, Tensor]:
+        """What all units of a layer give at each place, `[B, U]`; `see` gives a region of normalized images."""
         asked = tuple(sorted(set(places)))
         if asked not in self._plans:
             if len(self._plans) >= _KNOWN_PLANS:
                 self._plans = {}
             self._plans[asked] = _Plan(self, asked)
-        return self._plans[asked](images)
+        return self._plans[asked](see)
 
     def call(self, node: fx.Node, inputs: Made) -> Any:
         """What a node gives for what its input nodes gave."""
@@ -63,7 +63,9 @@ class PartialRun:
         further = fx.map_arg(node.kwargs, inputs.__getitem__)
         if node.op == "call_module":
             module = self.module.get_submodule(str(node.target))
-            return product(module, arguments[0]) if is_product(module) else module(*arguments, **further)
+            if is_product(module):
+                return product(module, *inputs.values())
+            return module(*arguments, **further)
         if node.op == "call_method":
             return getattr(arguments[0], str(node.target))(*arguments[1:], **further)
         assert callable(node.target)
@@ -76,30 +78,29 @@ class _Plan:
     def __init__(self, run: PartialRun, places: tuple[Place, ...]) -> None:
         needed = run.regions.needed(run.wanted(places), _WORTH)
         held: dict[fx.Node, Region | None] = {}
-        self.steps: list[tuple[fx.Node, Step | None]] = []
+        self.steps: list[tuple[fx.Node, Step]] = []
         for node in run.nodes:
-            if node in needed:
+            if node.op == "placeholder":
+                self.images, self.region = node, needed.get(node) or run.regions.whole(node)
+                held[node] = self.region
+            elif node in needed:
                 step, held[node] = _step(run, node, needed[node], held)
                 self.steps.append((node, step))
         self.places = {place: (run.outputs[place[0]], _within(held[run.outputs[place[0]]], place)) for place in places}
 
-    def __call__(self, images: Tensor) -> dict[Place, Tensor]:
-        made: dict[fx.Node, Any] = {}
+    def __call__(self, see: Callable[[Region], Tensor]) -> dict[Place, Tensor]:
+        assert self.region is not None
+        made: dict[fx.Node, Any] = {self.images: see(self.region)}
         for node, step in self.steps:
-            made[node] = images if step is None else step(made)
+            made[node] = step(made)
         return {place: made[node][index] for place, (node, index) in self.places.items()}
 
 
 def _step(
     run: PartialRun, node: fx.Node, region: Region | None, held: Mapping[fx.Node, Region | None]
-) -> tuple[Step | None, Region | None]:
-    """How a node gives at least a region of its map (None: it is no map), and which region that then is.
-
-    None for the node that stands for the images.
-    """
+) -> tuple[Step, Region | None]:
+    """How a node gives at least a region of its map (None: it is no map), and which region that then is."""
     regions, whole = run.regions, run.regions.whole(node)
-    if node.op == "placeholder":
-        return None, whole
     needs = regions.needs(node, region)
     cuts = {part: _slices(held[part], needs.get(part)) for part in node.all_input_nodes}
 

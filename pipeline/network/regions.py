@@ -66,6 +66,33 @@ class Window:
     gives: Span
 
 
+@dataclass(frozen=True, slots=True)
+class Sliding:
+    """A window that slides over `length` rows (or columns) and gives `outputs`."""
+
+    length: int
+    outputs: int
+    kernel: int
+    stride: int
+    padding: int
+    dilation: int
+
+    def sees(self, wanted: Span) -> Span:
+        """The rows that a span of its output depends on, also such as lie beyond the borders."""
+        low = wanted.begin * self.stride - self.padding
+        return Span(low, (wanted.end - 1) * self.stride - self.padding + self.dilation * (self.kernel - 1) + 1)
+
+    def giving(self, wanted: Span) -> Window:
+        """How it makes a span of its output."""
+        sees, length = self.sees(wanted), self.length
+        if sees.begin >= 0 and sees.end <= length:
+            return Window(sees, 0, wanted)
+        # At a border the padding stays, on both sides; the outputs that it spoils on the other one are cut off.
+        reads = Span(max(sees.begin // self.stride * self.stride, 0), min(sees.end, length))
+        whole = reads == Span(0, length)
+        return Window(reads, self.padding, Span(reads.begin // self.stride, self.outputs if whole else wanted.end + 1))
+
+
 def area(region: Region) -> int:
     """Positions of a region."""
     return math.prod(span.end - span.begin for span in region)
@@ -84,9 +111,12 @@ class Regions:
         self.others: dict[str, object] = {}
         """What nodes give that is no tensor, by their names."""
         self.shapes = tensor_shapes(module, canvas, self.others)
+        self.inputs = {node: node.all_input_nodes for node in module.graph.nodes}
         self._backwards = [node for node in reversed(module.graph.nodes) if node.op != "output"]
+        self._wholes = {node: self._whole(node) for node in self._backwards}
         self._pointwise = {node: self._is_pointwise(node) for node in self._backwards}
         self.windowed = {node: window for node in self._backwards if (window := self._window_of(node)) is not None}
+        """Sliding windows: of rows and of columns."""
 
     def needed(self, wanted: Needed, worth: float = math.inf) -> dict[fx.Node, Region | None]:
         """What is needed of every tensor below those `wanted`; of a map of which it is more than a share `worth`, all.
@@ -101,7 +131,7 @@ class Regions:
             if region is not None and whole is not None and area(region) >= worth * area(whole):
                 needed[node] = region = whole
             needs = self.needs(node, region)
-            for part in node.all_input_nodes:
+            for part in self.inputs[node]:
                 more, known = needs.get(part), needed.get(part)
                 if more is not None and known is not None:
                     more = known[0].union(more[0]), known[1].union(more[1])
@@ -110,16 +140,19 @@ class Regions:
 
     def whole(self, node: fx.Node) -> Region | None:
         """All of a map; None for what is none."""
+        return self._wholes[node]
+
+    def _whole(self, node: fx.Node) -> Region | None:
         shape = self.shapes.get(node.name, ())
         return (Span(0, shape[2]), Span(0, shape[3])) if len(shape) == 4 else None
 
     def needs(self, node: fx.Node, region: Region | None) -> dict[fx.Node, Region]:
         """What `node` reads of each of its maps to give `region` of its output; None: its output is no map."""
         if region is not None and (windows := self.windows(node, region)) is not None:
-            return {node.all_input_nodes[0]: (windows[0].reads, windows[1].reads)}
+            return {self.inputs[node][0]: (windows[0].reads, windows[1].reads)}
         followed = region is not None and self.pointwise(node)
         needs = {}
-        for part in node.all_input_nodes:
+        for part in self.inputs[node]:
             whole = self.whole(part)
             if whole is not None:
                 same = self.shapes[part.name][2:] == self.shapes.get(node.name, ())[2:]
@@ -152,24 +185,21 @@ class Regions:
 
     def windows(self, node: fx.Node, region: Region) -> tuple[Window, Window] | None:
         """Both axes of a convolution or pooling; None for anything else."""
-        window = self.windowed.get(node)
-        if window is None:
+        sliding = self.windowed.get(node)
+        return None if sliding is None else (sliding[0].giving(region[0]), sliding[1].giving(region[1]))
+
+    def _window_of(self, node: fx.Node) -> tuple[Sliding, Sliding] | None:
+        module = self.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if not isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)) or isinstance(module.padding, str):
             return None
+        if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
+            return None
+        arguments = (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
         before, after = self.shapes[node.all_input_nodes[0].name], self.shapes[node.name]
         rows, columns = (
-            _window(region[axis], before[2 + axis], after[2 + axis], *(along(value, axis) for value in window))
-            for axis in (0, 1)
+            Sliding(before[2 + axis], after[2 + axis], *(_along(value, axis) for value in arguments)) for axis in (0, 1)
         )
         return rows, columns
-
-    def _window_of(self, node: fx.Node) -> tuple[Any, Any, Any, Any] | None:
-        """Kernel, stride, padding and dilation of a sliding window."""
-        window = self.module.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if not isinstance(window, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)) or isinstance(window.padding, str):
-            return None
-        if isinstance(window, nn.Conv2d) and window.padding_mode != "zeros":
-            return None
-        return window.kernel_size, window.stride, window.padding, getattr(window, "dilation", 1)
 
 
 def padded(module: nn.Module, windows: tuple[Window, Window] | None) -> nn.Module:
@@ -181,17 +211,5 @@ def padded(module: nn.Module, windows: tuple[Window, Window] | None) -> nn.Modul
     return twin
 
 
-def along(value: Any, axis: int) -> int:
-    """What a module's argument says of one axis."""
+def _along(value: Any, axis: int) -> int:
     return int(value) if isinstance(value, int) else int(value[axis])
-
-
-def _window(wanted: Span, length: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int) -> Window:
-    low = wanted.begin * stride - padding
-    high = (wanted.end - 1) * stride - padding + dilation * (kernel - 1) + 1
-    if low >= 0 and high <= length:
-        return Window(Span(low, high), 0, wanted)
-    # At a border the padding stays, on both sides; the outputs that it spoils on the other one are cut off.
-    reads = Span(max(low // stride * stride, 0), min(high, length))
-    whole = reads == Span(0, length)
-    return Window(reads, padding, Span(reads.begin // stride, outputs if whole else wanted.end + 1))
