@@ -56,7 +56,7 @@ class Gradients:
         some = {spot for spot in spots if self._follows(spot)}
         with torch.set_grad_enabled(len(some) < len(spots)):
             image = image.detach().requires_grad_(len(some) < len(spots))
-            kept: Kept = {}
+            kept = None
             if self.partial is not None:
                 kept, outputs = self.partial.forward(image)
             else:
@@ -72,9 +72,10 @@ class Gradients:
         layer, _, y, x = spot
         return self.partial is not None and self.partial.share((self._place[layer], y, x)) < _SMALL
 
-    def _followed(self, image: Tensor, kept: Kept, spot: Spot, whole: Box) -> tuple[Tensor, Box]:
+    def _followed(self, image: Tensor, kept: Kept | None, spot: Spot, whole: Box) -> tuple[Tensor, Box]:
         layer, unit, y, x = spot
         assert self.partial is not None
+        assert kept is not None
         with torch.no_grad():
             found = self.partial.gradient(kept, (self._place[layer], y, x), unit)
         if found is None:

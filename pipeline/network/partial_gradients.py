@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,12 +18,20 @@ from torch.nn import functional
 from pipeline.network.partial_run import Made, PartialRun, Place, hooked, is_product
 from pipeline.network.regions import Needed, Region, Regions, Span, area, cut, padded
 
-Kept = Mapping[fx.Node, Any]
-"""What ways back need of an image's way forward, by the node that gave it."""
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What ways back need of an image's way forward: what nodes `gave`, and places of the `largest` in poolings."""
+
+    gave: dict[fx.Node, Any]
+    largest: dict[fx.Node, Tensor]
+
+
 Given = tuple[fx.Node, Tensor, Region | None]
 """A gradient with respect to what a node was given by another: all of it (None), or a region of a map."""
 Back = Callable[[Kept, Tensor], Iterable[Given]]
 """From the gradient with respect to what a node gave to those with respect to what it was given."""
+
 
 _KNOWN_PLACES = 4096
 _FEW_CHANNELS = 4
@@ -49,15 +58,16 @@ class PartialGradients:
     def forward(self, image: Tensor) -> tuple[Kept, list[Tensor]]:
         """The whole of a normalized image `[1, C, H, W]`: what ways back need of it, and all of each layer."""
         made: dict[fx.Node, Any] = {}
-        kept: dict[fx.Node, Any] = {}
+        kept = Kept({}, {})
         for node in self.run.nodes:
             rule, inputs = self._rules[node], {part: made[part] for part in node.all_input_nodes}
             if rule is _largest:
-                made[node], kept[node] = _pooled(self.run.module.get_submodule(str(node.target)), *inputs.values())
-                continue
-            made[node] = image if node.op == "placeholder" else self.run.call(node, inputs)
+                module = self.run.module.get_submodule(str(node.target))
+                made[node], kept.largest[node] = _pooled(module, *inputs.values())
+            else:
+                made[node] = image if node.op == "placeholder" else self.run.call(node, inputs)
             if node in self._inputs or rule is _relu or not isinstance(made[node], Tensor):
-                kept[node] = made[node]
+                kept.gave[node] = made[node]
         return kept, [made[node] for node in self.run.outputs]
 
     def share(self, place: Place) -> float:
@@ -166,7 +176,7 @@ def _relu(run: PartialRun, node: fx.Node, region: Region | None, needed: Needed)
     part, where = node.all_input_nodes[0], _slices(run.regions, node, region)
 
     def back(kept: Kept, gradient: Tensor) -> Iterable[Given]:
-        return [(part, torch.ops.aten.threshold_backward(gradient, kept[node][where], 0), region)]
+        return [(part, torch.ops.aten.threshold_backward(gradient, kept.gave[node][where], 0), region)]
 
     return back
 
@@ -207,7 +217,7 @@ def _largest(run: PartialRun, node: fx.Node, region: Region | None, needed: Need
 
     def back(kept: Kept, gradient: Tensor) -> Iterable[Given]:
         spread = gradient.new_zeros(height * width * channels)
-        spread.scatter_add_(0, kept[node][rows, columns].reshape(-1), gradient.permute(0, 2, 3, 1).reshape(-1))
+        spread.scatter_add_(0, kept.largest[node][rows, columns].reshape(-1), gradient.permute(0, 2, 3, 1).reshape(-1))
         return [(part, spread.view(1, height, width, channels).permute(0, 3, 1, 2)[inside], where)]
 
     return back
@@ -284,7 +294,7 @@ def _by_autograd(run: PartialRun, node: fx.Node, region: Region | None, needed: 
             spread[cut(region, whole)] = gradient
             gradient = spread
         with torch.enable_grad():
-            inputs = {part: leaf(part, kept[part]) for part in node.all_input_nodes}
+            inputs = {part: leaf(part, kept.gave[part]) for part in node.all_input_nodes}
             given = step(inputs)
         if not isinstance(given, Tensor) or not given.requires_grad:
             return []

@@ -6,7 +6,6 @@ one below, 5 x 5 of the next.
 
 from __future__ import annotations
 
-import copy
 import math
 import operator
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from torch.nn import functional
 
 from pipeline.network.rectifiers import Rectifier, deconvnet_relu, guided_relu, leaky_relu6
 from pipeline.network.shapes import tensor_shapes
+from pipeline.network.subnetwork import twin_of
 
 _POINTWISE_MODULES = (
     nn.BatchNorm2d, nn.Identity, nn.Dropout, nn.Dropout2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU,
@@ -206,7 +206,7 @@ def padded(module: nn.Module, windows: tuple[Window, Window] | None) -> nn.Modul
     """A sliding window with the padding that is left of its own; its tensors are shared."""
     if windows is None:
         return module
-    twin = copy.copy(module)
+    twin = twin_of(module)
     twin.padding = (windows[0].padding, windows[1].padding)  # type: ignore[assignment]
     return twin
 
