@@ -19,6 +19,7 @@ from jobs.options import (
     MovedWeights,
     Quiet,
     Trust,
+    Units,
     WorkerCores,
 )
 from pipeline.engines.ray import BLOCK_SECONDS
@@ -29,6 +30,7 @@ from pipeline.stages.check_crops import MOST, check_crops
 def check(
     run: FinishedRun,
     layers: Layers = "",
+    units: Units = "",
     most: Annotated[int, typer.Option(min=1, help="Exemplars of each unit whose crop is checked.")] = MOST,
     weights: MovedWeights = "",
     device: Device = "auto",
@@ -56,10 +58,10 @@ def check(
     display = Display(quiet or as_json)
     place = prepared(engine, device)
     opened = open_run(run, trust)
-    its = asked(opened, layers, "", weights)
+    its = asked(opened, layers, units, weights)
     with workforce(engine, device, place, worker_cores, block_seconds, display) as crew:
         record = check_crops(
-            opened.path, its.network, its.traced, its.layers, crew, display, most, opened.shards_to_read
+            opened.path, its.network, its.traced, its.layers, crew, display, most, opened.shards_to_read, its.units
         )  # fmt: skip
     about = record["crop_check"]
     display.say(f"{about['checked']:,} exemplars of {len(its.layers)} layers have a crop_activation.")

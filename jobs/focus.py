@@ -19,6 +19,7 @@ from jobs.options import (
     MovedWeights,
     Quiet,
     Trust,
+    Units,
     WorkerCores,
 )
 from pipeline.engines.ray import BLOCK_SECONDS
@@ -29,6 +30,7 @@ from pipeline.stages.focus import MOST, focus_run
 def focus(
     run: FinishedRun,
     layers: Layers = "",
+    units: Units = "",
     most: Annotated[int, typer.Option(min=1, help="Exemplars of each unit that are measured.")] = MOST,
     weights: MovedWeights = "",
     device: Device = "auto",
@@ -56,10 +58,10 @@ def focus(
     display = Display(quiet or as_json)
     place = prepared(engine, device)
     opened = open_run(run, trust)
-    its = asked(opened, layers, "", weights)
+    its = asked(opened, layers, units, weights)
     with workforce(engine, device, place, worker_cores, block_seconds, display) as crew:
         record = focus_run(
-            opened.path, opened.shards_to_read, its.network, its.traced, its.layers, crew, display, most
+            opened.path, opened.shards_to_read, its.network, its.traced, its.layers, crew, display, most, its.units
         )  # fmt: skip
     about = record["focus"]
     display.say(

@@ -29,6 +29,17 @@ def parse_units(text: str) -> list[int]:
     return sorted(chosen)
 
 
+def spans(units: Sequence[int]) -> str:
+    """Ascending units as `parse_units` reads them: `3,7,10-20`."""
+    runs: list[list[int]] = []
+    for unit in units:
+        if runs and unit == runs[-1][1] + 1:
+            runs[-1][1] = unit
+        else:
+            runs.append([unit, unit])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
 def choose_layers(run: Run, wanted: Sequence[str]) -> list[str]:
     """The run's layers that any name or glob of `wanted` selects, in the network's order; all if it is empty.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -21,7 +22,7 @@ from pipeline.datasets.sources import Block
 from pipeline.engines.engine import Tally, Tell, Workplace
 from pipeline.errors import UserError, first_line
 from pipeline.exemplars.crops import CropPart
-from pipeline.exemplars.exemplar_parts import ExemplarPart, Kernel, input_pixels, kernels
+from pipeline.exemplars.exemplar_parts import ExemplarPart, ExemplarTask, input_pixels
 from pipeline.exemplars.maps import MapReader, MapSettings
 from pipeline.exemplars.winner_pass import WinnerPass
 from pipeline.network.layers import Layer, Traced
@@ -112,46 +113,36 @@ class CropWork:
 
 
 class Measure(Protocol[Found]):
-    """What is measured of exemplars of one layer, through the network below it."""
+    """What is measured of exemplars of some layers, through the network below them."""
 
-    def __call__(self, kernel: Kernel) -> list[Found]:
-        """One result for each exemplar of a kernel."""
-
-    def kernel_size(self, device_memory: int | None) -> int:
-        """How many images a kernel has; `device_memory` (bytes) is that of the workers' device, None the system's."""
+    def __call__(self, task: ExemplarTask, pixels: np.ndarray) -> list[Found]:
+        """One result for each exemplar of an image, whose network pixels are `[H, W, C]`."""
 
 
 class KernelWork(Generic[Found]):
-    """Measures exemplars, part by part. The network below a layer is kept until the next layer is met.
+    """Measures exemplars, part by part, image by image. The network below layers is kept until others are met.
 
-    `measuring` makes a `Measure` for a layer; `what` says in a message what is measured, `otherwise` what a user can do
-    whose images have changed.
+    `measuring` makes a `Measure` for layers by number; `what` says in a message what is measured, `otherwise` what a
+    user can do whose images have changed.
     """
 
     def __init__(
         self,
         subject: Subject,
-        measuring: Callable[[Preprocessing, Traced, Layer, torch.device], Measure[Found]],
+        measuring: Callable[[Preprocessing, Traced, Mapping[int, Layer], torch.device], Measure[Found]],
         what: str,
         otherwise: str,
     ) -> None:
         self.subject, self.measuring, self.what, self.otherwise = subject, measuring, what, otherwise
-        self._last: tuple[int, torch.device, Measure[Found]] | None = None
+        self._last: tuple[tuple[int, ...], torch.device, Measure[Found]] | None = None
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_last": None}
 
-    def kernel_size(self, layer: int, device: torch.device, device_memory: int | None) -> int:
-        """Images of a kernel of `layer` that fit in the memory (bytes) of the workers' device.
-
-        `device` is one of this process, to build the network on.
-        """
-        return self._measure(layer, device).kernel_size(device_memory)
-
     def open(self, at: Workplace) -> Callable[[Iterable[ExemplarPart], Tell], Iterator[list[Found]]]:
-        """Nothing: networks are made layer by layer.
+        """Nothing: networks are made as layers are met.
 
-        A kernel has one CPU thread, whoever computes it, and cores compute kernels of their own: no result depends on
+        An image has one CPU thread, whoever computes it, and cores compute images of their own: no result depends on
         their number.
         """
         lanes = min(at.cores, _MOST_LANES if at.device.type == "cpu" else _GPU_LANES)
@@ -171,8 +162,9 @@ class KernelWork(Generic[Found]):
                 for part, pixels in ahead(opened(parts), 1):
                     done: list[Found] = []
                     with at.turn:
-                        measure = self._measure(part.layer, at.device)
-                        for some in map_in_order(measure, kernels(part, pixels), pool, lanes + 1):
+                        measure = self._measure(part.layers, at.device)
+                        each = zip(part.tasks, pixels, strict=True)
+                        for some in map_in_order(partial(_measured, measure), each, pool, lanes + 1):
                             tell(Tally(len(some)))
                             done += some
                     yield done
@@ -180,14 +172,20 @@ class KernelWork(Generic[Found]):
         return found
 
     def name(self, item: ExemplarPart) -> str:
-        """Its layer, and which part of it."""
-        return f"part {item.number} of the {self.what} of {self.subject.layers[item.layer].name}"
+        """Its layers, and which part of them."""
+        names = [self.subject.layers[number].name for number in item.layers]
+        return f"part {item.number} of the {self.what} of {names[0] if len(names) == 1 else f'{len(names)} layers'}"
 
-    def _measure(self, layer: int, device: torch.device) -> Measure[Found]:
-        if self._last is None or self._last[:2] != (layer, device):
-            its, network = self.subject.layers[layer], self.subject.network
-            self._last = (layer, device, self.measuring(network.preprocessing, self.subject.traced, its, device))
+    def _measure(self, layers: tuple[int, ...], device: torch.device) -> Measure[Found]:
+        if self._last is None or self._last[:2] != (layers, device):
+            its = {number: self.subject.layers[number] for number in layers}
+            network = self.subject.network
+            self._last = (layers, device, self.measuring(network.preprocessing, self.subject.traced, its, device))
         return self._last[2]
+
+
+def _measured(measure: Measure[Found], its: tuple[ExemplarTask, np.ndarray]) -> list[Found]:
+    return measure(*its)
 
 
 @dataclass(frozen=True, slots=True)

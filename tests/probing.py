@@ -9,13 +9,32 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.exemplars.gradients import Gradients, within
 from pipeline.network.layers import Layer, Traced
 from pipeline.network.layouts import as_map
+from pipeline.network.rectifiers import Rule
 from pipeline.preprocessing.geometry import Box
+from pipeline.preprocessing.images import Preprocessing
 from pipeline.receptive_fields.receptive_field import receptive_fields
 
+CPU = torch.device("cpu")
 _NOTICED = 1e-40
 """Share of the largest gradient; what attention masks has less (e to the -100)."""
+
+
+def gradients(
+    how: Preprocessing,
+    traced: Traced,
+    layer: str,
+    rule: Rule | None,
+    images: Tensor,
+    spots: Sequence[tuple[int, int, int]],
+) -> Tensor:
+    """Gradients of unit, row and column of each of normalized images `[B, C, H, W]`, as exemplars get them."""
+    of = Gradients(how, traced, {5: traced.choose(layer)[0]}, CPU, rule)
+    whole = Box(0, 0, images.shape[3], images.shape[2])
+    found = (next(of(image[None], [(5, *spot)])) for image, spot in zip(images, spots, strict=True))
+    return torch.stack([within(whole, *its) for its in found])
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from jobs.__main__ import application
 from pipeline.datasets.sources import Dataset, find_dataset
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
-from pipeline.exemplars.effective_field import EffectiveField, Focus, is_wide
+from pipeline.exemplars.effective_field import Focus, energy_of, is_wide
+from pipeline.exemplars.gradients import Gradients, within
 from pipeline.network.layers import Traced
 from pipeline.network.models import Network
 from pipeline.network.subject import Subject
@@ -125,12 +126,18 @@ def mined(dataset: Dataset, subject: Network, run: Path, layers: str = "", topk:
 
 
 def focused(
-    dataset: Dataset, subject: Network, run: Path, layers: str = "", most: int = 4, workers: int = 1
+    dataset: Dataset, subject: Network, run: Path, layers: str = "", most: int = 4, workers: int = 1, units=None
 ) -> pd.DataFrame:
     """The exemplars of a mined run with their focus."""
     traced = Traced(subject.module, subject.input_shape)
-    focus_run(run, dataset.by_number, subject, traced, traced.choose(layers), LocalEngine(CPU, workers), most=most)
+    engine = LocalEngine(CPU, workers)
+    focus_run(run, dataset.by_number, subject, traced, traced.choose(layers), engine, most=most, units=units)
     return pd.read_parquet(run / "exemplars")
+
+
+def about(run: Path) -> dict:
+    """What is recorded of the focus."""
+    return json.loads((run / "run.json").read_bytes())["focus"]
 
 
 def measured(rows: pd.DataFrame) -> pd.DataFrame:
@@ -160,8 +167,9 @@ def test_the_gradient_of_a_linear_unit_is_its_kernel_wherever_it_looks():
         module.weight[1, :, 2:5, 3:7] = -3.0  # nearly all of unit 1
     subject = network(nn.Sequential(module))
     traced = Traced(subject.module, subject.input_shape)
-    measure = EffectiveField(PLAIN, traced, traced.choose("0")[0], CPU)
-    energies = measure.energies(torch.randn(2, 3, 32, 32), [1, 0], [5, 0], [11, 23]).numpy()
+    gradients = Gradients(PLAIN, traced, dict(enumerate(traced.choose("0"))), CPU)
+    found = gradients(torch.randn(1, 3, 32, 32), [(0, 1, 5, 11), (0, 0, 0, 23)])
+    energies = np.stack([energy_of(within(Box(0, 0, 32, 32), *its)).numpy() for its in found])
     kernels = module.weight.detach().square().sum(1).numpy()
     expected = np.zeros((2, 32, 32), np.float32)
     expected[0, 5:14, 11:20], expected[1, 0:9, 23:32] = kernels[1] / 9, kernels[0] * 1e4
@@ -250,8 +258,12 @@ def test_only_wide_layers_and_the_first_exemplars_are_measured_and_silent_units_
     assert (rows["focus_left"].notna() == fires).all()
     silent = rows[(rows["layer"] == "relu") & (rows["unit"] == 3)]
     assert len(silent) == 6 and silent["focus_left"].isna().all()
-    about = json.loads((run / "run.json").read_bytes())["focus"]
-    assert (about["most"], about["layers"], about["measured"], about["found"]) == (4, 2, 4 * 13, int(fires.sum()))
+    told = about(run)
+    assert (told["most"], told["layers"], told["measured"], told["found"]) == (4, 2, 4 * 13, int(fires.sum()))
+    assert {name: its["first"] for name, its in told["by_layer"].items()} == {
+        "relu": {"4": "0-7"},
+        "head": {"4": "0-4"},
+    }
 
 
 def test_a_field_is_wide_if_it_is_larger_than_half_of_the_input_either_way():
@@ -287,11 +299,11 @@ def test_what_travels_to_another_process_measures_the_same(squares, small_run):
     run = focus_stage._Focusing(
         small_run, squares.by_number, subject_of, LocalEngine(CPU, 1), focus_stage.Silent(), 3
     )  # fmt: skip
-    parts = [part for part in run.parts() if part.layer == max(run.wanted)]
+    parts = list(run.parts())
     here = [found for _, found in LocalEngine(CPU, 1).map(run.work, parts, lambda tally: None)]
     work: KernelWork[Focus] = pickle.loads(pickle.dumps(run.work))
     there = [found for _, found in LocalEngine(CPU, 1).map(work, pickle.loads(pickle.dumps(parts)), lambda tally: None)]
-    assert here == there and sum(len(found) for found in here) == 15
+    assert here == there and sum(len(found) for found in here) == 3 * 13
 
 
 def test_an_interrupted_measurement_keeps_its_parts_and_ends_with_the_same_bytes(
@@ -312,7 +324,45 @@ def test_an_interrupted_measurement_keeps_its_parts_and_ends_with_the_same_bytes
         assert path.read_bytes() == (broken / "exemplars" / path.name).read_bytes()
 
 
-def test_it_is_done_once_and_anew_for_another_number_or_after_another_mining(squares, small_run, tmp_path, monkeypatch):
+def test_calls_add_up_and_each_exemplar_is_measured_once(squares, small_run, tmp_path, monkeypatch):
+    whole, steps = copied(small_run, tmp_path / "whole"), copied(small_run, tmp_path / "steps")
+    subject = network(seeded(Small))
+    focused(squares, subject, whole)
+    focused(squares, subject, steps, "head", units={"head": [1, 4]}, most=3)
+    first = measured(pd.read_parquet(steps / "exemplars"))
+    assert set(first["layer"]) == {"head"} and set(first["unit"]) == {1, 4} and first["rank"].max() == 2
+    assert about(steps)["by_layer"] == {"head": {"first": {"3": "1,4"}, "found": 6}}
+    counted: list[int] = []
+    parts = focus_stage._Focusing.parts
+    monkeypatch.setattr(
+        focus_stage._Focusing, "parts",
+        lambda self: (counted.append(part.exemplars) or part for part in parts(self)),
+    )  # fmt: skip
+    focused(squares, subject, steps, "relu")
+    assert len(measured(pd.read_parquet(steps / "exemplars")).query("layer == 'head'")) == 6
+    focused(squares, subject, steps, "head", units={"head": [0, 1]})
+    focused(squares, subject, steps)
+    now, all_of_it = about(steps), about(whole)
+    assert sum(counted) + 6 == all_of_it["measured"] == now["measured"]
+    assert now["by_layer"] == all_of_it["by_layer"]
+    for path in sorted(whole.glob("exemplars/*.parquet")):
+        assert path.read_bytes() == (steps / "exemplars" / path.name).read_bytes()
+
+
+def test_values_that_no_record_vouches_for_are_taken_away(squares, small_run, tmp_path):
+    run, subject = copied(small_run, tmp_path / "run"), network(seeded(Small))
+    focused(squares, subject, run)
+    record = json.loads((run / "run.json").read_bytes())
+    record["focus"]["fingerprint"] = "of a version before"
+    (run / "run.json").write_text(json.dumps(record))
+    rows = focused(squares, subject, run, "head", units={"head": [2]})
+    assert set(measured(rows)["layer"]) == {"head"} and set(measured(rows)["unit"]) == {2}
+    assert list(about(run)["by_layer"]) == ["head"]
+
+
+def test_it_is_done_once_then_for_further_exemplars_and_anew_after_another_mining(
+    squares, small_run, tmp_path, monkeypatch
+):
     run, subject = copied(small_run, tmp_path / "run"), network(seeded(Small))
     focused(squares, subject, run, most=2)
     done: list[object] = []
@@ -320,7 +370,8 @@ def test_it_is_done_once_and_anew_for_another_number_or_after_another_mining(squ
     monkeypatch.setattr(focus_stage._Focusing, "write", lambda self, rows: (done.append(1), write(self, rows))[1])
     focused(squares, subject, run, most=2)
     assert not done
-    assert measured(focused(squares, subject, run, most=1))["rank"].max() == 0 and len(done) == 1
+    assert measured(focused(squares, subject, run, most=1))["rank"].max() == 1 and not done
+    assert measured(focused(squares, subject, run, most=3))["rank"].max() == 2 and len(done) == 1
     (run / "run.json").unlink()
     mined(squares, subject, run)
     assert pd.read_parquet(run / "exemplars")["focus_left"].isna().all()
@@ -347,14 +398,6 @@ def test_an_image_that_is_another_one_now_is_refused(tmp_path):
     (folder / "2.png").write_bytes(other[:nbytes] + bytes(max(0, nbytes - len(other))))
     with pytest.raises(UserError, match=r"2\.png of .* is not the image that was scanned"):
         focused(dataset, subject, run)
-
-
-def test_a_kernel_fits_in_memory_and_has_at_least_one_image():
-    subject = network(seeded(Small))
-    traced = Traced(subject.module, subject.input_shape)
-    measure = EffectiveField(PLAIN, traced, traced.choose("head")[0], CPU)
-    sizes = [measure.kernel_size(memory) for memory in (1, 16 << 20, None)]
-    assert sizes[0] == 1 < sizes[1] < sizes[2]
 
 
 def test_the_command_measures_as_many_as_it_is_told_and_none_with_0(tmp_path):

@@ -16,12 +16,12 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.exemplars.gradients import Gradients
 from pipeline.exemplars.projection import METHODS, shown
 from pipeline.network.layers import Traced
 from pipeline.preprocessing.images import Preprocessing
 from pipeline.receptive_fields.receptive_field import receptive_fields
 from tests.networks import with_random_weights
+from tests.probing import gradients
 
 CPU = torch.device("cpu")
 CAPTUM = {"deconvnet": Deconvolution, "guided": GuidedBackprop}
@@ -33,9 +33,7 @@ def projected(
     """Gradients of unit, y, x of each image, by a method or (None) as they are."""
     how = Preprocessing.usual(None, (images.shape[2], images.shape[3]))
     traced = Traced(module.eval(), tuple(images.shape[1:]))
-    of = Gradients(how, traced, traced.choose(layer)[0], CPU, METHODS[method] if method else None)
-    units, y, x = zip(*places, strict=True)
-    return of(images, units, y, x)
+    return gradients(how, traced, layer, METHODS[method] if method else None, images, places)
 
 
 def by_hand() -> nn.Module:

@@ -21,7 +21,6 @@ from jobs.__main__ import application
 from pipeline.datasets.sources import Dataset, find_dataset
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
-from pipeline.exemplars.gradients import Gradients
 from pipeline.exemplars.projection import METHODS, shown
 from pipeline.network.layers import Traced
 from pipeline.network.models import Network
@@ -33,6 +32,7 @@ from pipeline.stages.views import view_run
 from schemas.views import INPUT_BOX, VIEWS
 from tests.making import encoded, jpeg, write_folder
 from tests.making import picture as drawn
+from tests.probing import gradients
 from tests.stage_parts import committing, interrupted
 from tests.test_focus import PLAIN, TALL, Small, copied, mined, network, seeded
 
@@ -81,10 +81,11 @@ def test_a_view_is_the_units_gradient_inside_its_receptive_field(method, squares
         assert exemplar["activation"] > 0 and exemplar["image_id"] == row["image_id"]
         left, top, right, bottom = box = [row[side] for side in INPUT_BOX]
         assert box == [exemplar[side] for side in ("left", "top", "right", "bottom")]  # the input is the original
-        of = Gradients(PLAIN, traced, traced.choose(row["layer"])[0], CPU, METHODS[method])
         image = (transforms.to_tensor(Image.open(folder / paths[row["image_id"]])) - mean) / std
         y, x = (0, 0) if row["layer"] == "head" else (int(exemplar["y"]), int(exemplar["x"]))
-        values = of(image[None], [row["unit"]], [y], [x])[0].permute(1, 2, 0).numpy()
+        spot = row["unit"], y, x
+        found_all = gradients(PLAIN, traced, row["layer"], METHODS[method], image[None], [spot])
+        values = found_all[0].permute(1, 2, 0).numpy()
         outside = values.copy()
         outside[top:bottom, left:right] = 0
         assert not outside.any()

@@ -6,133 +6,196 @@ lost of a crop: `crop_activation` close to `activation` says that box, crop and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from PIL import Image
-from torch import nn
+from torch import Tensor, fx, nn
 
 from pipeline.datasets.batches import map_in_order
 from pipeline.engines.engine import Tally, Tell, Workplace
-from pipeline.exemplars.pictures import Pixels
+from pipeline.exemplars.exemplar_parts import by_image, layered
+from pipeline.exemplars.pictures import Decoded, Pictures, Pixels
 from pipeline.exemplars.shown_alone import shown_alone
+from pipeline.network.layers import Layer, Traced
+from pipeline.network.partial_run import PartialRun
 from pipeline.network.subject import Subject
 from pipeline.network.subnetwork import subnetwork
 from pipeline.preprocessing.images import Preprocessing
 from pipeline.preprocessing.normalize import Normalize
+from schemas.crops import BOX
 
 TOGETHER = 16
-"""Crops that go through the network together: it has a say in the last bits."""
+"""Crops that go through whole networks together: it has a say in the last bits."""
 PART = 256
-"""Crops of a part."""
+"""About so many crops have a part of their own."""
 _MOST_LANES, _GPU_LANES = 16, 4
 
-Found = list[tuple[int, float | None, bool]]
-"""Rows of a layer's exemplars with what their crops reach (activation; None without a crop), and whether a reduced
-picture had to do, as the original has gone."""
+Found = tuple[int, int, float | None, bool]
+"""A layer by number, an exemplar's row in its table, what its crop reaches (activation; None without a crop), and
+whether a reduced picture had to do, as the original has gone."""
 
 
 @dataclass(frozen=True, slots=True)
-class CropToCheck:
-    """An exemplar's crop, wherever its pixels are, in an original of `width` by `height`.
+class CropTask:
+    """The distinct crops of an image of `width` by `height`, and the exemplars of each.
 
-    `row` counts the exemplars of its layer; `y` and `x` are the position of its activation, 0 where there is none.
+    `pixels` say where those of a crop are. Of an exemplar (arrays `[rows]`), `crops` is which of these is its own,
+    `layers` the number of its layer, `rows` counts the exemplars of that; `y` and `x` are 0 where there are none.
     """
 
-    row: int
-    unit: int
-    y: int
-    x: int
     width: int
     height: int
-    pixels: Pixels
+    pixels: tuple[Pixels, ...]
+    crops: np.ndarray
+    layers: np.ndarray
+    rows: np.ndarray
+    units: np.ndarray
+    y: np.ndarray
+    x: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
 class CropCheckPart:
-    """Part `number` of the crops of layer `layer`."""
+    """Part `number` of the crops of some `layers`, by their numbers."""
 
-    layer: int
+    layers: tuple[int, ...]
     number: int
-    crops: tuple[CropToCheck, ...]
+    tasks: tuple[CropTask, ...]
+
+    @property
+    def layer(self) -> int | None:
+        """The only one of its layers; None: there are several."""
+        return self.layers[0] if len(self.layers) == 1 else None
 
     @property
     def exemplars(self) -> int:
         """How many it comes to."""
-        return len(self.crops)
+        return sum(len(task.rows) for task in self.tasks)
 
 
-def crop_parts(
-    number: int, rows: pa.Table, images: pa.Table, pixels: Callable[[Mapping[str, Any]], Pixels]
-) -> Iterator[CropCheckPart]:
-    """The crops of `rows` (of exemplars, with `row`, their number) in parts; `images` is images.parquet.
+def crop_parts(wanted: Mapping[int, pa.Table], images: pa.Table, pictures: Pictures) -> Iterator[CropCheckPart]:
+    """The crops of exemplars (with `row`, their number) of layers by number, in parts of whole images.
 
-    `pixels` says where those of an exemplar's box are.
+    `images` is images.parquet.
     """
-    place = np.searchsorted(images["image_id"].to_numpy(), rows["image_id"].to_numpy())
+    crops = {number: rows["crop"].to_pylist() for number, rows in wanted.items()}
+    cells = list(itertools.chain.from_iterable(crops.values()))
+    rows = layered({number: rows.drop_columns(["crop"]) for number, rows in wanted.items()})
+    place = np.searchsorted(images["image_id"].to_numpy(), rows["image_id"])
     width, height = (images[name].to_numpy()[place] for name in ("width", "height"))
-    for count, begin in enumerate(range(0, len(rows), PART)):
-        crops = tuple(
-            CropToCheck(
-                row["row"], row["unit"], row["y"] or 0, row["x"] or 0, int(width[begin + at]), int(height[begin + at]),
-                pixels(row),
+    waiting: list[CropTask] = []
+    count = parts = 0
+    for some in by_image(rows):
+        boxes = np.stack([rows[side][some] for side in BOX], 1)
+        _, first, which = np.unique(boxes, axis=0, return_index=True, return_inverse=True)
+        whole = pictures.whole(int(rows["image_id"][some[0]]))
+        its = [
+            pictures.of({name: values[row] for name, values in rows.items()} | {"crop": cells[row]}, whole)
+            for row in some[first]
+        ]
+        waiting.append(
+            CropTask(
+                int(width[some[0]]), int(height[some[0]]), tuple(its), which.ravel(),
+                *(rows[name][some] for name in ("layer", "row", "unit", "y", "x")),
             )
-            for at, row in enumerate(rows.slice(begin, PART).to_pylist())
         )  # fmt: skip
-        yield CropCheckPart(number, count, crops)
+        count += len(some)
+        if count >= PART:
+            yield CropCheckPart(tuple(wanted), parts, tuple(sorted(waiting, key=lambda task: -len(task.pixels))))
+            waiting, count, parts = [], 0, parts + 1
+    if waiting:
+        yield CropCheckPart(tuple(wanted), parts, tuple(sorted(waiting, key=lambda task: -len(task.pixels))))
 
 
-def _alone(crop: CropToCheck, pixels: Image.Image | None, how: Preprocessing) -> np.ndarray:
-    assert pixels is not None
-    return shown_alone(pixels, crop.pixels.box[:2], (crop.width, crop.height), how)
+class Crops:
+    """The network below some `layers`, by number, on `device`: what crops drive units to, each shown alone.
+
+    On a CPU, no more of each map is computed than the positions depend on that are asked for.
+    """
+
+    def __init__(self, how: Preprocessing, traced: Traced, layers: Mapping[int, Layer], device: torch.device) -> None:
+        self.how, self.device = how, device
+        self.normalize = Normalize(how, device)
+        self._place = {number: place for place, number in enumerate(layers)}
+        network = subnetwork(traced, list(layers.values()))
+        self.network: nn.Module = network.to(device).to(memory_format=torch.channels_last)
+        self.partial: PartialRun | None = None
+        if isinstance(network, fx.GraphModule) and device.type == "cpu":
+            self.partial = PartialRun(network, traced.input_shape)
+
+    def __call__(self, task: CropTask) -> list[Found]:
+        """What the exemplars of an image come to, in their order."""
+        decoded: Decoded = {}
+        values: list[float | None] = [None] * len(task.rows)
+        reduced = np.zeros(len(task.rows), bool)
+        waiting: list[tuple[Tensor, np.ndarray]] = []
+        for crop, pixels in enumerate(task.pixels):
+            image, true = pixels.sharp(decoded)
+            if image is None:
+                continue
+            its = np.flatnonzero(task.crops == crop)
+            reduced[its] = not true
+            alone = shown_alone(image, pixels.box[:2], (task.width, task.height), self.how)
+            waiting.append((torch.from_numpy(alone), its))
+            if len(waiting) == (1 if self.partial is not None else TOGETHER):
+                self._reach(task, waiting, values)
+                waiting = []
+        if waiting:
+            self._reach(task, waiting, values)
+        return list(zip(task.layers.tolist(), task.rows.tolist(), values, reduced.tolist(), strict=True))
+
+    def _reach(
+        self, task: CropTask, crops: Sequence[tuple[Tensor, np.ndarray]], values: list[float | None]
+    ) -> None:  # fmt: skip
+        """Fills in what the exemplars of some crops come to."""
+        pixels = torch.stack([pixels for pixels, _ in crops])
+        with torch.inference_mode():
+            places = [
+                [(self._place[int(task.layers[at])], int(task.y[at]), int(task.x[at])) for at in its]
+                for _, its in crops
+            ]
+            if self.partial is not None:
+                given = self.partial.values(
+                    lambda of: self.normalize(pixels[:, of[0].begin : of[0].end, of[1].begin : of[1].end]),
+                    itertools.chain.from_iterable(places),
+                )
+                for (_, its), where in zip(crops, places, strict=True):
+                    for at, place in zip(its, where, strict=True):
+                        values[at] = given[place][0, task.units[at]].item()
+                return
+            outputs = [output.float().cpu() for output in self.network(self.normalize(pixels.to(self.device)))]
+            for number, ((_, its), where) in enumerate(zip(crops, places, strict=True)):
+                for at, (layer, y, x) in zip(its, where, strict=True):
+                    units = outputs[layer][number, task.units[at]]
+                    values[at] = (units[y, x] if units.dim() else units).item()
 
 
 class CropCheckWork:
-    """Parts of crops through the network below their layer, which is kept until the next layer is met."""
+    """Parts of crops through the network below their layers, which is kept until others are met."""
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
-        self._last: tuple[int, torch.device, nn.Module] | None = None
+        self._last: tuple[tuple[int, ...], torch.device, Crops] | None = None
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_last": None}
 
-    def open(self, at: Workplace) -> Callable[[Iterable[CropCheckPart], Tell], Iterator[Found]]:
-        """Networks are made layer by layer; a kernel has one CPU thread, so that no value depends on their number."""
+    def open(self, at: Workplace) -> Callable[[Iterable[CropCheckPart], Tell], Iterator[list[Found]]]:
+        """Networks are made as layers are met; an image has one CPU thread: no value depends on their number."""
         lanes = min(at.cores, _MOST_LANES if at.device.type == "cpu" else _GPU_LANES)
-        how = self.subject.network.preprocessing
-        normalize = Normalize(how, at.device)
 
-        def reached(kernel: tuple[nn.Module, tuple[CropToCheck, ...]]) -> Found:
-            network, crops = kernel
-            seen = [crop.pixels.sharp() for crop in crops]
-            found: Found = [(crop.row, None, False) for crop in crops]
-            which = [place for place, (image, _) in enumerate(seen) if image is not None]
-            if not which:
-                return found
-            pixels = np.stack([_alone(crops[place], seen[place][0], how) for place in which])
-            with torch.inference_mode():
-                output = network(normalize(torch.from_numpy(pixels).to(at.device))).float()
-            units, y, x = ([getattr(crops[place], name) for place in which] for name in ("unit", "y", "x"))
-            each = torch.arange(len(which))
-            values = output[each, units, y, x] if output.dim() == 4 else output[each, units]
-            for place, value in zip(which, values.tolist(), strict=True):
-                found[place] = (crops[place].row, value, not seen[place][1])
-            return found
-
-        def found(parts: Iterable[CropCheckPart], tell: Tell) -> Iterator[Found]:
+        def found(parts: Iterable[CropCheckPart], tell: Tell) -> Iterator[list[Found]]:
             with ThreadPoolExecutor(lanes, "crop-check", torch.set_num_threads, (1,)) as pool:
                 for part in parts:
-                    done: Found = []
+                    done: list[Found] = []
                     with at.turn:
-                        network = self._network(part.layer, at.device)
-                        some = [part.crops[begin : begin + TOGETHER] for begin in range(0, len(part.crops), TOGETHER)]
-                        for values in map_in_order(reached, ((network, crops) for crops in some), pool, lanes + 1):
+                        crops = self._crops(part.layers, at.device)
+                        for values in map_in_order(crops, part.tasks, pool, lanes + 1):
                             tell(Tally(len(values)))
                             done += values
                     yield done
@@ -140,11 +203,13 @@ class CropCheckWork:
         return found
 
     def name(self, item: CropCheckPart) -> str:
-        """Its layer, and which part of it."""
-        return f"part {item.number} of the crops of {self.subject.layers[item.layer].name}"
+        """Its layers, and which part of them."""
+        names = [self.subject.layers[number].name for number in item.layers]
+        return f"part {item.number} of the crops of {names[0] if len(names) == 1 else f'{len(names)} layers'}"
 
-    def _network(self, layer: int, device: torch.device) -> nn.Module:
-        if self._last is None or self._last[:2] != (layer, device):
-            network = subnetwork(self.subject.traced, self.subject.layers[layer])
-            self._last = (layer, device, network.to(device).to(memory_format=torch.channels_last))
+    def _crops(self, layers: tuple[int, ...], device: torch.device) -> Crops:
+        if self._last is None or self._last[:2] != (layers, device):
+            its = {number: self.subject.layers[number] for number in layers}
+            crops = Crops(self.subject.network.preprocessing, self.subject.traced, its, device)
+            self._last = (layers, device, crops)
         return self._last[2]

@@ -8,22 +8,22 @@ squared gradient, summed over channels, of the normalized input.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.exemplars.exemplar_parts import ExemplarTask, Kernel
+from pipeline.exemplars.exemplar_parts import ExemplarTask
 from pipeline.exemplars.focus_box import smallest_box
-from pipeline.exemplars.gradients import Gradients
+from pipeline.exemplars.gradients import Gradients, within
 from pipeline.network.layers import Layer, Traced
-from pipeline.preprocessing.geometry import Box, original_box
+from pipeline.preprocessing.geometry import Box, WayBack
 from pipeline.preprocessing.images import Preprocessing
 from pipeline.receptive_fields.receptive_field import Field
 
-Focus = tuple[int, Box | None]
-"""An exemplar's row in its layer's table and its focus (pixels of the original image); None without a gradient."""
+Focus = tuple[int, int, Box | None]
+"""A layer by number, an exemplar's row in its table, its focus (pixels of the original image; None: no gradient)."""
 
 
 def is_wide(field: Field) -> bool:
@@ -32,41 +32,33 @@ def is_wide(field: Field) -> bool:
 
 
 class EffectiveField:
-    """The network below one layer, ready to measure the focus of exemplars of it on `device`, always in float32."""
+    """The network below some layers, ready to measure the focus of exemplars of them on `device`, always in float32."""
 
-    def __init__(self, preprocessing: Preprocessing, traced: Traced, layer: Layer, device: torch.device) -> None:
+    def __init__(
+        self, preprocessing: Preprocessing, traced: Traced, layers: Mapping[int, Layer], device: torch.device
+    ) -> None:
         self.preprocessing = preprocessing
-        self.gradients = Gradients(preprocessing, traced, layer, device)
+        self.gradients = Gradients(preprocessing, traced, layers, device)
 
-    def __call__(self, kernel: Kernel) -> list[Focus]:
-        """The focus of each exemplar of a kernel."""
-        energies = _energies(self.gradients.of_kernel(kernel)).cpu().numpy()
+    def __call__(self, task: ExemplarTask, pixels: np.ndarray) -> list[Focus]:
+        """The focus of each exemplar of an image, whose network pixels are `[H, W, C]`."""
+        found = self.gradients.of_pixels(torch.from_numpy(pixels), task.spots)
+        way_back = WayBack(task.width, task.height, self.preprocessing)
         return [
-            (int(task.rows[place]), self._focus(energy, task, place))
-            for (task, place), energy in zip(kernel.of, energies, strict=True)
+            (int(task.layers[place]), int(task.rows[place]), self._focus(*its, task.field(place), way_back))
+            for place, its in enumerate(found)
         ]
 
-    def energies(self, images: Tensor, units: Sequence[int], y: Sequence[int], x: Sequence[int]) -> Tensor:
-        """Squared gradients `[B, H, W]` of unit `units[i]` at (`y[i]`, `x[i]`) of image i of `[B, C, H, W]`.
-
-        Summed over channels, relative to the largest gradient of the image. NaN where there is none at all.
-        """
-        return _energies(self.gradients(images, units, y, x))
-
-    def kernel_size(self, device_memory: int | None) -> int:
-        """How many images a kernel has; `device_memory` (bytes) is that of the workers' device, None the system's."""
-        return self.gradients.kernel_size(device_memory)
-
-    def _focus(self, energy: np.ndarray, task: ExemplarTask, place: int) -> Box | None:
-        left, top, right, bottom = task.fields[place].tolist()
+    def _focus(self, gradient: Tensor, where: Box, field: Box, way_back: WayBack) -> Box | None:
         # outside the field every gradient is zero, but for the noise of fast convolutions on some devices
-        found = smallest_box(energy[top:bottom, left:right])
+        found = smallest_box(energy_of(within(field, gradient, where)).cpu().numpy())
         if found is None:
             return None
-        moved = Box(found.left + left, found.top + top, found.right + left, found.bottom + top)
-        return original_box(moved, task.width, task.height, self.preprocessing)
+        return way_back.box(
+            Box(found.left + field.left, found.top + field.top, found.right + field.left, found.bottom + field.top)
+        )
 
 
-def _energies(gradients: Tensor) -> Tensor:
-    most = gradients.abs().amax((1, 2, 3), keepdim=True)  # squares of tiny gradients would be zero
-    return (gradients / most).square().sum(1)
+def energy_of(gradient: Tensor) -> Tensor:
+    """Squares `[H, W]` of a gradient `[C, H, W]`, summed over channels, relative to the largest; NaN if all is zero."""
+    return (gradient / gradient.abs().amax()).square().sum(0)  # squares of tiny gradients would be zero

@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.datasets.shards import Place, Replaced, Shard, ShardError, read_bytes
+from pipeline.preprocessing.geometry import Box
 from pipeline.preprocessing.images import ImageError, Preprocessing, decode, network_pixels
 from pipeline.receptive_fields.receptive_field import Field
 from pipeline.storage.parquet import parquet_file
 
-_EXEMPLARS_A_PART = 128
+_EXEMPLARS_A_PART = 256
 
 
 def first_exemplars(path: Path, most: int, columns: Sequence[str]) -> pa.Table:
@@ -39,30 +40,45 @@ def first_exemplars(path: Path, most: int, columns: Sequence[str]) -> pa.Table:
 
 @dataclass(frozen=True, slots=True)
 class ExemplarTask:
-    """One image and exemplars of one layer in it: arrays `[rows]`; `fields` `[rows, 4]` are exact (input pixels).
+    """One image and exemplars in it: arrays `[rows]`; `fields` `[rows, 4]` are exact (input pixels).
 
-    `width` and `height` are what the image had when it was scanned (pixels).
+    `layers` are the numbers of their layers, `rows` count the exemplars of each. `width` and `height` are what the
+    image had when it was scanned (pixels).
     """
 
     shard: Shard
     place: Place
     width: int
     height: int
+    layers: np.ndarray
     rows: np.ndarray
     units: np.ndarray
     y: np.ndarray
     x: np.ndarray
     fields: np.ndarray
 
+    @property
+    def spots(self) -> list[tuple[int, int, int, int]]:
+        """Layer, unit, row and column of each exemplar."""
+        return list(zip(*(column.tolist() for column in (self.layers, self.units, self.y, self.x)), strict=True))
+
+    def field(self, place: int) -> Box:
+        """The exact field of one of its exemplars (input pixels)."""
+        return Box(*self.fields[place].tolist())
+
 
 @dataclass(frozen=True, slots=True)
 class ExemplarPart:
-    """Part `number` of what is to measure in layer `layer`, in kernels of up to `size` images."""
+    """Part `number` of what is to measure in some `layers`, by their numbers."""
 
-    layer: int
+    layers: tuple[int, ...]
     number: int
-    size: int
     tasks: tuple[ExemplarTask, ...]
+
+    @property
+    def layer(self) -> int | None:
+        """The only one of its layers; None: there are several."""
+        return self.layers[0] if len(self.layers) == 1 else None
 
     @property
     def exemplars(self) -> int:
@@ -76,36 +92,55 @@ class ExemplarPart:
 
 
 def exemplar_parts(
-    number: int, field: Field, size: int, rows: pa.Table, images: pa.Table, shards: Mapping[int, Shard]
+    wanted: Mapping[int, pa.Table], fields: Mapping[int, Field], images: pa.Table, shards: Mapping[int, Shard]
 ) -> Iterator[ExemplarPart]:
-    """What is to measure in layer `number`: `rows` of its exemplars (row, unit, image_id, y, x), grouped by image.
+    """What is to measure: exemplars (row, unit, image_id, y, x) of layers by number, grouped by image.
 
-    Parts hold about 128 exemplars and whole images, each in one part. They depend on the exemplars alone.
+    Parts hold about 256 exemplars and whole images, each in one part. They depend on the exemplars alone.
     """
-    unit, image_id = (rows[name].to_numpy() for name in ("unit", "image_id"))
-    row, known = rows["row"].to_numpy(), images["image_id"].to_numpy()
-    y, x = (rows[name].fill_null(0).to_numpy() for name in ("y", "x"))
-    order = np.lexsort((row, image_id))
+    rows = layered(wanted)
+    known = images["image_id"].to_numpy()
     waiting: list[ExemplarTask] = []
     count = parts = 0
-    for some in np.split(order, np.flatnonzero(np.diff(image_id[order])) + 1):
-        if not len(some):
-            continue
-        image = images.slice(int(np.searchsorted(known, image_id[some[0]])), 1).to_pylist()[0]
-        fields = [field.box(int(y[i]), int(x[i])) for i in some]
+    for some in by_image(rows):
+        image = images.slice(int(np.searchsorted(known, rows["image_id"][some[0]])), 1).to_pylist()[0]
+        layer, row, unit, y, x = (rows[name][some] for name in ("layer", "row", "unit", "y", "x"))
+        boxes = [fields[its[0]].box(*its[1:]) for its in zip(layer.tolist(), y.tolist(), x.tolist(), strict=True)]
         waiting.append(
             ExemplarTask(
-                shards[image["shard"]], Place.of(image), image["width"], image["height"],
-                row[some], unit[some], y[some], x[some],
-                np.array([(box.left, box.top, box.right, box.bottom) for box in fields], np.int64),
+                shards[image["shard"]], Place.of(image), image["width"], image["height"], layer, row, unit, y, x,
+                np.array([(box.left, box.top, box.right, box.bottom) for box in boxes], np.int64),
             )
         )  # fmt: skip
         count += len(some)
         if count >= _EXEMPLARS_A_PART:
-            yield ExemplarPart(number, parts, size, tuple(waiting))
+            yield ExemplarPart(tuple(wanted), parts, _longest_first(waiting))
             waiting, count, parts = [], 0, parts + 1
     if waiting:
-        yield ExemplarPart(number, parts, size, tuple(waiting))
+        yield ExemplarPart(tuple(wanted), parts, _longest_first(waiting))
+
+
+def layered(wanted: Mapping[int, pa.Table]) -> dict[str, np.ndarray]:
+    """The columns of exemplars of all layers, one after the other, with `layer`, its number; a null counts as 0."""
+    names = next(iter(wanted.values())).column_names if wanted else ["image_id"]
+    found = {
+        name: np.concatenate([pc.fill_null(rows[name], 0).to_numpy() for rows in wanted.values()] or [np.empty(0)])
+        for name in names
+    }  # fmt: skip
+    return found | {"layer": np.repeat(list(wanted), [len(rows) for rows in wanted.values()]).astype(np.int64)}
+
+
+def by_image(rows: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
+    """Which rows belong to each image, in the order of images and rows."""
+    image_id = rows["image_id"]
+    order = np.argsort(image_id, kind="stable")
+    if len(order):
+        yield from np.split(order, np.flatnonzero(np.diff(image_id[order])) + 1)
+
+
+def _longest_first(tasks: Sequence[ExemplarTask]) -> tuple[ExemplarTask, ...]:
+    """So that whoever shares a part ends at about the same time."""
+    return tuple(sorted(tasks, key=lambda task: -len(task.rows)))
 
 
 def input_pixels(task: ExemplarTask, how: Preprocessing, otherwise: str) -> np.ndarray:
@@ -124,19 +159,3 @@ def input_pixels(task: ExemplarTask, how: Preprocessing, otherwise: str) -> np.n
             f"{task.place.path} of {task.shard.url} is not the image that was scanned ({what}): "
             f"its dataset changed. Restore it, start a new RUN, or {otherwise}."
         ) from error
-
-
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """What goes through the network together: `pixels` of B images, and of each the task and the place in it."""
-
-    pixels: np.ndarray
-    of: tuple[tuple[ExemplarTask, int], ...]
-
-
-def kernels(part: ExemplarPart, pixels: Sequence[np.ndarray]) -> Iterator[Kernel]:
-    """A part in batches of `part.size`; `pixels` are those of its tasks. An image with n exemplars comes n times."""
-    each = [(task, its, place) for task, its in zip(part.tasks, pixels, strict=True) for place in range(len(task.rows))]
-    for begin in range(0, len(each), part.size):
-        some = each[begin : begin + part.size]
-        yield Kernel(np.stack([its for _, its, _ in some]), tuple((task, place) for task, _, place in some))

@@ -22,6 +22,8 @@ KEPT_PIXELS = 64 << 20
 GONE = (UserError, ImageError, OSError)
 """What reading an image again raises where it has gone or is another one."""
 Box = tuple[int, int, int, int]
+Decoded = dict[bool, Image.Image]
+"""Of one image the original (False) and the picture that a run stores of it (True), as far as they were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,30 +56,42 @@ class Pixels:
     size: tuple[int, int]
     original: Original | None = None
 
-    def stored(self) -> Image.Image | None:
+    def stored(self, decoded: Decoded | None = None) -> Image.Image | None:
         """What the run holds of the box, perhaps reduced; None where that is nothing. Raises `UserError` if damaged."""
-        if self.data is None:
+        data = self.data
+        if data is None:
             return None
         try:
-            image = decode(self.data)
+            image = _once(decoded if self.whole else None, True, lambda: decode(data))
         except ImageError as error:
             raise UserError(
                 f"A picture of the run is damaged ({error}). Delete the run.json of the run and mine it again."
             ) from error
         return image.crop(scaled(self.box, self.size, image.size)) if self.whole else image
 
-    def sharp(self) -> tuple[Image.Image | None, bool]:
-        """The box in pixels of the original, and whether they truly are: where that has gone, a picture enlarged."""
+    def sharp(self, decoded: Decoded | None = None) -> tuple[Image.Image | None, bool]:
+        """The box in pixels of the original, and whether they truly are: where that has gone, a picture enlarged.
+
+        Boxes of one image that share `decoded`, empty at first, have it decoded once.
+        """
         if self.original is not None:
             try:
-                return self.original.read().crop(self.box), True
+                return _once(decoded, False, self.original.read).crop(self.box), True
             except GONE:
                 pass
-        found = self.stored()
+        found = self.stored(decoded)
         if found is None or self.original is None:
             return found, found is not None
         width, height = self.box[2] - self.box[0], self.box[3] - self.box[1]
         return found.resize((width, height), Image.Resampling.BICUBIC), False
+
+
+def _once(decoded: Decoded | None, stored: bool, read: Callable[[], Image.Image]) -> Image.Image:
+    if decoded is None:
+        return read()
+    if stored not in decoded:
+        decoded[stored] = read()
+    return decoded[stored]
 
 
 def scaled(box: Box, size: tuple[int, int], to: tuple[int, int]) -> Box:
@@ -119,18 +133,19 @@ class Pictures:
         data = row["picture"]["bytes"] if row else None
         return Pixels((0, 0, *at.size), data, True, at.size, None if size == at.size else at)
 
-    def of(self, row: Mapping[str, Any]) -> Pixels:
+    def of(self, row: Mapping[str, Any], whole: Pixels | None = None) -> Pixels:
         """The box of an exemplar: from its own cell in runs of versions before, its crop, or its image's picture.
 
-        Raises `KeyError` for an image that no exemplar names.
+        `whole` is that picture, if it is at hand. Raises `KeyError` for an image that no exemplar names.
         """
         image_id, box = int(row["image_id"]), box_of(row)
         cell = row.get("crop")
         data = cell["bytes"] if isinstance(cell, dict) else None
-        if data is None and not self._followed:
-            return self.whole(image_id)
-        whole = self.whole(image_id) if data is None else None
-        if whole is not None and whole.data is not None and whole.original is not None:
+        if data is None:
+            whole = whole or self.whole(image_id)
+            if not self._followed:
+                return whole
+        if data is None and whole is not None and whole.data is not None and whole.original is not None:
             data = self.crop(image_id, box)
         if data is not None:
             return Pixels(box, data, False, (box[2] - box[0], box[3] - box[1]))

@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 from pipeline.exemplars.crops import encode
-from pipeline.exemplars.exemplar_parts import ExemplarTask, Kernel
-from pipeline.exemplars.gradients import Gradients
+from pipeline.exemplars.exemplar_parts import ExemplarTask
+from pipeline.exemplars.gradients import Gradients, within
 from pipeline.network import rectifiers
 from pipeline.network.layers import Layer, Traced
 from pipeline.network.rectifiers import Rule
@@ -47,21 +47,21 @@ class View:
 
 
 class Projection:
-    """The network below one layer, ready to project exemplars of it by one of `METHODS` on `device`, in float32."""
+    """The network below some layers, ready to project exemplars of them by one of `METHODS` on `device`, in float32."""
 
     def __init__(
-        self, preprocessing: Preprocessing, traced: Traced, layer: Layer, device: torch.device, method: str
-    ) -> None:
-        self.gradients = Gradients(preprocessing, traced, layer, device, METHODS[method])
+        self, preprocessing: Preprocessing, traced: Traced, layers: Mapping[int, Layer], device: torch.device,
+        method: str,
+    ) -> None:  # fmt: skip
+        self.gradients = Gradients(preprocessing, traced, layers, device, METHODS[method])
 
-    def __call__(self, kernel: Kernel) -> list[View]:
-        """The view of each exemplar of a kernel."""
-        values = self.gradients.of_kernel(kernel).permute(0, 2, 3, 1).cpu().numpy()
-        return [_view(of_image, task, place) for (task, place), of_image in zip(kernel.of, values, strict=True)]
-
-    def kernel_size(self, device_memory: int | None) -> int:
-        """How many images a kernel has; `device_memory` (bytes) is that of the workers' device, None the system's."""
-        return self.gradients.kernel_size(device_memory)
+    def __call__(self, task: ExemplarTask, pixels: np.ndarray) -> list[View]:
+        """The view of each exemplar of an image, whose network pixels are `[H, W, C]`."""
+        found = self.gradients.of_pixels(torch.from_numpy(pixels), task.spots)
+        return [
+            _view(within(task.field(place), *its).permute(1, 2, 0).cpu().numpy(), task, place)
+            for place, its in enumerate(found)
+        ]
 
 
 def shown(values: np.ndarray) -> tuple[np.ndarray, float] | None:
@@ -79,10 +79,10 @@ def shown(values: np.ndarray) -> tuple[np.ndarray, float] | None:
 
 
 def _view(values: np.ndarray, task: ExemplarTask, place: int) -> View:
-    left, top, right, bottom = box = tuple(task.fields[place].tolist())
-    # outside the field every gradient is zero, but for the noise of fast convolutions on some devices
-    found = shown(values[top:bottom, left:right])
-    row = int(task.rows[place])
+    """Of the gradient `[h, w, C]` in the field: outside it is zero, but for the noise of fast convolutions."""
+    field = task.field(place)
+    box = field.left, field.top, field.right, field.bottom
+    found, row = shown(values), int(task.rows[place])
     if found is None:
         return View(row, box, None, None)
     pixels, scale = found

@@ -81,6 +81,9 @@ def _copy(network: nn.Module, rule: Rule | None) -> nn.Module:
         id(each): nn.Parameter(each.detach(), requires_grad=False) if isinstance(each, nn.Parameter) else each
         for each in tensors
     }
+    for module in network.modules():  # weights that a hook makes of parameters are attributes and cannot be copied
+        made = [value for value in vars(module).values() if isinstance(value, Tensor) and not value.is_leaf]
+        shared |= {id(value): value.detach() for value in made}
     twin = copy.deepcopy(network, shared)
     for parent in list(twin.modules()):
         for name, child in list(parent.named_children()):
@@ -105,8 +108,15 @@ def _part(module: nn.Module, rule: Rule | None, known: dict[int, nn.Module]) -> 
     return known[id(module)]
 
 
+def twin_of(module: nn.Module) -> nn.Module:
+    """A copy that shares whatever the module has; also of one that is parametrized, which `copy.copy` refuses."""
+    twin = module.__class__.__new__(module.__class__)
+    twin.__dict__ = dict(module.__dict__)
+    return twin
+
+
 def _frozen(module: nn.Module, rule: Rule | None, known: dict[int, nn.Module]) -> nn.Module:
-    twin = copy.copy(module)
+    twin = twin_of(module)
     twin._parameters = {
         name: None if value is None else nn.Parameter(value.detach(), requires_grad=False)
         for name, value in module._parameters.items()

@@ -73,7 +73,7 @@ def scanned_pictures(numbers: Iterable[int], images: pa.Table, shards: Mapping[i
     rows = images.take(pa.array(np.searchsorted(images["image_id"].to_numpy(), wanted)))
     for row in rows.to_pylist():
         size = row["width"], row["height"]
-        task = ExemplarTask(shards[row["shard"]], Place.of(row), *size, _NONE, _NONE, _NONE, _NONE, _NONE)
+        task = ExemplarTask(shards[row["shard"]], Place.of(row), *size, *[_NONE] * 6)
         yield Picture(row["image_id"], task)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -23,15 +24,15 @@ from pipeline.storage.stage_store import StageStore
 
 
 class Part(Protocol):
-    """Some of what there is to do in one layer."""
+    """Some of what there is to do."""
 
     @property
-    def layer(self) -> int:
-        """Which of the stage's layers it belongs to."""
+    def layer(self) -> int | None:
+        """Which of the stage's layers it belongs to; None: to several."""
 
     @property
     def number(self) -> int:
-        """It counts the parts of its layer."""
+        """It counts the parts of its layer, or of several."""
 
     @property
     def exemplars(self) -> int:
@@ -41,8 +42,12 @@ class Part(Protocol):
 P = TypeVar("P", bound=Part)
 F = TypeVar("F")
 
-Done = Callable[[Layer], pa.Table]
-"""What the parts of a layer came to: rows of the stage's `kept`, none where there was nothing to do."""
+
+class Done(Protocol):
+    """What the parts of a step came to."""
+
+    def __call__(self, layer: Layer | None = None) -> pa.Table:
+        """Rows of `kept`, none where there was nothing to do: of a layer's parts, or of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,8 @@ class ExemplarStage(ABC, Generic[P, F]):
     """The rows of finished parts."""
     title: ClassVar[tuple[str, str]]
     """What the stage is doing, and what it counts."""
+    adds: ClassVar[bool] = False
+    """What is recorded stays true while the stage goes on: it only adds to it."""
     work: Work[P, F]
     """What is to be done to a part."""
 
@@ -86,6 +93,11 @@ class ExemplarStage(ABC, Generic[P, F]):
         self.engine, self.progress = engine, progress
         self.known = {**known, "mined": record.read_record(run)["fingerprint"], "device": engine.device.type}
         self.fingerprint = fingerprint(self.known)
+
+    @property
+    def asked(self) -> Mapping[str, Any]:
+        """What the parts of this call depend on beyond `known` and the memory of the device."""
+        return {}
 
     @abstractmethod
     def in_place(self, about: dict[str, Any]) -> bool:
@@ -100,7 +112,7 @@ class ExemplarStage(ABC, Generic[P, F]):
 
     @abstractmethod
     def parts(self) -> Iterator[P]:
-        """What there is to do, layer by layer; it depends on nothing but `known` and the memory of the device."""
+        """What there is to do; it depends on nothing but `known`, the memory of the device, and what was `asked`."""
 
     @abstractmethod
     def rows(self, part: P, found: F) -> list[dict[str, Any]]:
@@ -123,7 +135,7 @@ class ExemplarStage(ABC, Generic[P, F]):
 
     def _finished(self) -> bool:
         """Whether there is nothing to do; then removes what a killed command left of its state."""
-        about = _at(record.read_record(self.run), self.place)
+        about = recorded(record.read_record(self.run), self.place)
         if about.get("fingerprint") != self.fingerprint or not self.in_place(about):
             return False
         try:
@@ -135,7 +147,7 @@ class ExemplarStage(ABC, Generic[P, F]):
     def _go(self) -> None:
         start = time.perf_counter()
         written = record.read_record(self.run)
-        if _at(written, self.place[:-1]).pop(self.place[-1], None):
+        if not self.adds and recorded(written, self.place[:-1]).pop(self.place[-1], None):
             record.write_record(self.run, written)  # from here on the tables hold some of each
         step = Step("", self.kept, self.title, self.total(), self.work, self.parts(), self.rows)
         found = self.write(self.take(step))
@@ -150,14 +162,18 @@ class ExemplarStage(ABC, Generic[P, F]):
 
     def take(self, step: Step[Any, Any]) -> Done:
         """Does what is not yet kept of a step; then gives the rows of each layer."""
-        whole = fingerprint(self.known | {"memory": self.engine.memory})
+        whole = fingerprint(self.known | {"memory": self.engine.memory} | dict(self.asked))
         store = StageStore(self.run / "state" / "-".join(filter(None, [self._state, step.name, whole])), step.kept)
-        names: dict[Layer, list[str]] = {}
+        names: dict[Layer | None, list[str]] = {}
         if step.total:
             self._fill(store, step, names)
-        return lambda layer: store.rows(names.get(layer, ()))
 
-    def _fill(self, store: StageStore, step: Step[Any, Any], names: dict[Layer, list[str]]) -> None:
+        def done(layer: Layer | None = None) -> pa.Table:
+            return store.rows(itertools.chain.from_iterable(names.values()) if layer is None else names.get(layer, ()))
+
+        return done
+
+    def _fill(self, store: StageStore, step: Step[Any, Any], names: dict[Layer | None, list[str]]) -> None:
         """Fills the store, and `names` with what it calls the parts of each layer."""
         before = store.parts()
         with self.progress.stage(step.title[0], step.total, step.title[1]) as advance:
@@ -165,7 +181,7 @@ class ExemplarStage(ABC, Generic[P, F]):
             def todo() -> Iterator[Any]:
                 for part in step.parts:
                     name = self._name(part)
-                    names.setdefault(self.layers[part.layer], []).append(name)
+                    names.setdefault(None if part.layer is None else self.layers[part.layer], []).append(name)
                     if name in before:
                         advance(part.exemplars)
                     else:
@@ -175,7 +191,8 @@ class ExemplarStage(ABC, Generic[P, F]):
                 store.commit(self._name(part), step.rows(part, found))
 
     def _name(self, part: Part) -> str:
-        return f"{safe_name(self.layers[part.layer].name)}-{part.number:06d}"
+        of = "layers" if part.layer is None else safe_name(self.layers[part.layer].name)
+        return f"{of}-{part.number:06d}"
 
     @property
     def _state(self) -> str:
@@ -186,7 +203,7 @@ class ExemplarStage(ABC, Generic[P, F]):
         remove_files((self.run / "state").glob(f"{self._state}-*"))
 
 
-def _at(written: dict[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
+def recorded(written: dict[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
     """What is recorded at a place, or nothing."""
     for word in place:
         written = written.get(word, {})

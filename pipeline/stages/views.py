@@ -114,8 +114,9 @@ class _Viewing(ExemplarStage[ExemplarPart, list[View]]):
         fields = receptive_fields(self.subject.traced, [self.layers[number] for number in self.todo])
         for number, rows in self.todo.items():
             if len(rows):
-                size = self.work.kernel_size(number, self.engine.here, self.engine.memory)
-                yield from exemplar_parts(number, fields[self.layers[number].name], size, rows, images, self.shards)
+                yield from exemplar_parts(
+                    {number: rows}, {number: fields[self.layers[number].name]}, images, self.shards
+                )  # fmt: skip
 
     def rows(self, part: ExemplarPart, found: list[View]) -> list[dict[str, Any]]:
         return [

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.storage.parquet import completed, parquet_file, read_rows, write_table
 
 
-def add_columns(path: Path, schema: pa.Schema, found: pa.Table) -> int:
-    """Replaces columns of a table, a row group at a time; returns how many rows have a value in the first of them.
+def add_columns(path: Path, schema: pa.Schema, found: pa.Table, anew: bool = False) -> int:
+    """Fills columns of a table, a row group at a time; returns how many rows then have a value in the first of them.
 
-    `found` has the column `row`, numbers of rows of the table, and the columns to replace; other rows get null.
+    `found` has the column `row`, numbers of rows of the table, and the columns to fill. Other rows keep what they have,
+    or get null where all is `anew`.
     """
     numbers = found["row"].to_numpy()
     names = [name for name in found.column_names if name != "row"]
@@ -32,7 +34,10 @@ def add_columns(path: Path, schema: pa.Schema, found: pa.Table) -> int:
                 which[numbers[here] - begin] = here
                 places = pa.array(which, mask=which < 0)
                 for name in names:
-                    part = part.set_column(schema.get_field_index(name), schema.field(name), values[name].take(places))
+                    column = values[name].take(places)
+                    if not anew:
+                        column = pc.if_else(pa.array(which < 0), part[name], column)
+                    part = part.set_column(schema.get_field_index(name), schema.field(name), column)
                 filled_rows += part.num_rows - part[names[0]].null_count
                 begin += part.num_rows
                 yield part
