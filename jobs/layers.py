@@ -14,7 +14,7 @@ from rich.table import Table
 from jobs.console import Display
 from jobs.options import MODEL_HELP, WEIGHTS_HELP, Channels, Crop, Interpolation, Mean, Resize, Std
 from pipeline.network.layers import Traced
-from pipeline.network.layouts import SEQUENCE, TOKENS, WINDOW_MAPS, WINDOWS
+from pipeline.network.layouts import SEQUENCE, TOKEN_LAYOUTS, WINDOW_MAPS, WINDOWS
 from pipeline.network.models import load_network
 from pipeline.preprocessing.wishes import Wishes
 from pipeline.receptive_fields.receptive_field import receptive_fields
@@ -94,7 +94,7 @@ def _positions(row: dict[str, Any]) -> str:
     """The size of a layer's map, in words where it is none."""
     if row["height"] is None:
         return ""
-    if row["layout"] in (TOKENS, SEQUENCE):
+    if row["layout"] in (*TOKEN_LAYOUTS, SEQUENCE):
         return f"{row['height']} tokens"
     across = "windows of" if row["layout"] in (WINDOWS, WINDOW_MAPS) else "x"
     return f"{row['height']} {across} {row['width']}"

@@ -18,7 +18,7 @@ from pipeline.ascent.recipe import Beginning, Canvas, Comparing, Guide, Look, Mo
 from pipeline.ascent.references import Placing
 from pipeline.network.devices import quickly
 from pipeline.network.layers import Layer, Traced
-from pipeline.network.layouts import TOKENS
+from pipeline.network.layouts import TOKEN_LAYOUTS
 from pipeline.network.rectifiers import REDIRECTED, sloped
 from pipeline.network.shapes import elements, output_shape
 from pipeline.network.subnetwork import subnetwork
@@ -238,7 +238,7 @@ class Climb:
         output = self._output(size)
         if output is None or len(output) != 4:
             return None
-        if self.layer.layout == TOKENS:
+        if self.layer.layout in TOKEN_LAYOUTS:
             return _middle_token(output[2]), 0
         return _middle(self.field.y, size[0], output[2]), _middle(self.field.x, size[1], output[3])
 
