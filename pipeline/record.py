@@ -44,7 +44,11 @@ def identity(
     decoder: str = "pillow",
     pictures: str = "",
 ) -> dict[str, Any]:
-    """Everything that the bytes of a scan's tables depend on; nothing else."""
+    """Everything that the bytes of a scan's tables depend on; nothing else.
+
+    `dependent`, where there are such layers, says what else than the image has a say in them.
+    """
+    dependent = {layer.name: layer.dependence for layer in layers if layer.dependence}
     return {
         "dataset": dataset.name,
         "dataset_fingerprint": dataset.fingerprint,
@@ -60,6 +64,7 @@ def identity(
         "compiled": how.compiled,
         "decoder": decoder if decoder == "pillow" else f"{decoder} (not exact)",
         "pictures": pictures,
+        **({"dependent": dependent} if dependent else {}),
     }
 
 

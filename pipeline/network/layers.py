@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor, fx, nn
 
-from pipeline.errors import UserError, near_matches
+from pipeline.errors import UserError, listed, near_matches
 from pipeline.network import operations
 from pipeline.network.batch_check import Finding, check, has_values, two_images
 from pipeline.network.graph_trace import GraphTrace
@@ -92,9 +92,21 @@ class Traced:
         modules = dict(self.module.named_modules())
         return {name: why for name, why in self.trace.unseen().items() if operations.is_map(modules[name])}
 
-    def without_numbers(self) -> list[str]:
-        """Unit-bearing layers all of whose values were NaN, for both images that the network was checked with."""
-        return [point.name for point in self.trace.bearing() if self._findings.get(point.node, Finding()).nan]
+    def remarks(self) -> list[str]:
+        """Sentences on what its layers do not show, and on those that are not sound."""
+        bearing = self.trace.bearing()
+        silent = {each.name: "" for each in bearing if self._findings.get(each.node, Finding()).nan}
+        unsound = {layer.name: layer.dependence for layer in self.unit_bearing() if layer.dependence}
+        found = []
+        if self.by == "modules":
+            found.append(
+                f"Followed by its modules: torch.fx cannot trace it ({self.why}). Functions between them are not seen."
+            )
+        found += [f"Left out: {names}: {why}." for why, names in _grouped(self.left_out())]
+        found += [f"No layers: {names}: {why}." for why, names in _grouped(self.unmet())]
+        found += [f"Not about single images: {names}: {why}." for why, names in _grouped(unsound)]
+        found += [f"All values were NaN, for two pictures: {names}." for _, names in _grouped(silent)]
+        return found
 
     @cached_property
     def _findings(self) -> dict[str, Finding]:
@@ -201,3 +213,11 @@ class Traced:
         if layout_of(point.shape, point.unit_dim, point.image_dim) is None:
             return f"it gives a tensor of shape {list(point.shape)} for one image"
         return self._findings.get(point.node, Finding()).reason
+
+
+def _grouped(reasons: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Every reason once, with the names that it is of, the first few by name."""
+    names: dict[str, list[str]] = {}
+    for name, why in reasons.items():
+        names.setdefault(why, []).append(name)
+    return [(why, listed(some)) for why, some in names.items()]

@@ -34,7 +34,7 @@ def tensor_shapes(
             return result
 
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        Recorder(twin(module)).run(blank(module, image, images))  # type: ignore[arg-type]
+        Recorder(twin(module)).run(blank(module, image, images))
     return shapes
 
 

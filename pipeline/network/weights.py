@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.errors import UserError, first_line
+from pipeline.errors import UserError, first_line, listed
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 RANDOM_SEED = 0
@@ -284,9 +284,3 @@ def _load(module: nn.Module, tensors: dict[str, Tensor], origin: str) -> None:
         module.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
         raise UserError(f"{origin} does not fit {type(module).__name__}: {' '.join(str(error).split())}") from error
-
-
-def listed(words: list[str], comma: str = ", ", most: int = 6) -> str:
-    """Words for a sentence, of very many the first."""
-    more = f" and {len(words) - most} more" if len(words) > most else ""
-    return comma.join(words[:most]) + more
