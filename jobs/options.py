@@ -23,7 +23,7 @@ class EngineName(StrEnum):
 MODEL_HELP = "demo, a name of torchvision's, timm/NAME, or package.module:factory (of your own)."
 WEIGHTS_HELP = (
     "Empty: the model's own. 'random'; the name of some that come with it (IMAGENET1K_V2, timm's a1_in1k); "
-    "or a .safetensors/.pth file."
+    "or a .safetensors/.pth file; FILE#part where it holds several (#teacher, #state.model)."
 )
 _PANEL = "How images become the network's input (default: as its weights or its factory say)"
 
