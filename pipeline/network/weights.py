@@ -129,9 +129,8 @@ def _unwrapped(path: Path, content: Any) -> Weights:
         if not inside:
             break
         if len(inside) > 1:
-            notices.append(
-                f"{path.name}{within} holds {', '.join(inside)}; {inside[0]} is taken (WEIGHTS={path.name}#{inside[1]} takes another)."
-            )
+            other = f"WEIGHTS={path.name}#{inside[1]} takes another"
+            notices.append(f"{path.name}{within} holds {', '.join(inside)}; {inside[0]} is taken ({other}).")
         content, within = content[inside[0]], f"{within}[{inside[0]!r}]"
     if not isinstance(content, Mapping):
         raise UserError(f"{path}{within} holds {kind_of(content)}, not a state_dict (names and tensors).")
@@ -145,12 +144,22 @@ def _unwrapped(path: Path, content: Any) -> Weights:
         raise UserError(
             f"{path}{within} does not hold a state_dict (names and tensors): "
             + (f"among its entries are {listed(others)}." if others else "it is empty.")
+            + (f" WEIGHTS={path.name}#{parts[0]} takes a part of it." if (parts := _parts(content)) else "")
         )
     return Weights(path.name, tensors, tuple(notices))
 
 
 def _is_state(value: Any) -> bool:
     return isinstance(value, Mapping) and bool(value) and all(isinstance(each, Tensor) for each in value.values())
+
+
+def _parts(content: Mapping[Any, Any]) -> list[str]:
+    """The names under which a checkpoint has weights."""
+    return [str(name) for name, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)]
+
+
+def _has_tensors(content: Mapping[Any, Any]) -> bool:
+    return any(isinstance(each, Tensor) for each in content.values())
 
 
 def kind_of(value: Any) -> str:
