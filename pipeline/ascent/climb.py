@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -47,7 +48,8 @@ class Climb:
         self.traced, self.layer, self.field, self.preset, self.device = traced, layer, field, preset, device
         self.climbs_in = CLIMBS_IN
         self.on_step: Callable[[], None] = lambda: None
-        self.look = Look(preprocessing.mean, preprocessing.std, spectrum)
+        mean, std = (preprocessing.rgb(np.array(values)).tolist() for values in (preprocessing.mean, preprocessing.std))
+        self.look = Look(tuple(mean), tuple(std), spectrum)
         self.normalized = Normalized.of(preprocessing, device)
         self.plain = subnetwork(traced, layer).to(device)
         self._outputs: dict[Size, tuple[int, ...] | None] = {}

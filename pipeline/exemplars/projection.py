@@ -52,11 +52,12 @@ class Projection:
     def __init__(
         self, preprocessing: Preprocessing, traced: Traced, layer: Layer, device: torch.device, method: str
     ) -> None:
+        self.how = preprocessing
         self.gradients = Gradients(preprocessing, traced, layer, device, METHODS[method])
 
     def __call__(self, kernel: Kernel) -> list[View]:
         """The view of each exemplar of a kernel."""
-        values = self.gradients.of_kernel(kernel).permute(0, 2, 3, 1).cpu().numpy()
+        values = self.how.rgb(self.gradients.of_kernel(kernel).permute(0, 2, 3, 1).cpu().numpy())
         return [_view(of_image, task, place) for (task, place), of_image in zip(kernel.of, values, strict=True)]
 
     def kernel_size(self, device_memory: int | None) -> int:

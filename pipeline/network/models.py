@@ -77,6 +77,11 @@ def load_network(name: str, weights: str = "", wishes: Wishes = Wishes()) -> Net
         notices.append(
             "The transform cannot be followed: boxes are in pixels of the network's input, and crops are whole."
         )
+    if made.preprocessing.order is None:
+        notices.append(
+            "Pure colours do not show which channels of the input are red, green and blue: pictures that are drawn may "
+            "have them exchanged. The numbers are right in any case."
+        )
     return Network(
         name, made.module, made.preprocessing, made.weights, weights_hash(made.module), made.categories, made.missing,
         tuple(notices), _asked(weights, wishes),

@@ -232,7 +232,7 @@ class _Mining:
         skipped = merged.samples - merged.seen
         if silent := _without_numbers(merged, self.layers):
             self.progress.say(
-                f"Every value of {listed(silent)} was NaN, for all images: no image can win there. Are the weights whole?"
+                f"Every value of {listed(silent)} was NaN, for all images: no image can win. Are the weights whole?"
             )
         for url, members in zip(*(merged.shards[name].to_pylist() for name in ("url", "members")), strict=True):
             if not members:
