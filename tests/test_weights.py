@@ -112,7 +112,9 @@ def test_of_two_wrapped_state_dicts_the_plain_one_is_taken_and_it_is_said(tmp_pa
     other = Small(seed=2).state_dict()
     module, filled = filled_from(tmp_path / "w.pth", {"state_dict_ema": other, "state_dict": STATE})
     assert weights_hash(module) == weights_hash(TRAINED)
-    assert filled.notices == ("w.pth holds state_dict, state_dict_ema; state_dict is taken.",)
+    assert filled.notices == (
+        "w.pth holds state_dict, state_dict_ema; state_dict is taken (WEIGHTS=w.pth#state_dict_ema takes another).",
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -21,64 +22,88 @@ BATCH, CHANCE = "it depends on the other images of a batch", "it is different ea
 class Finding:
     """What was found of one point.
 
-    `reason`: why it cannot be read, empty if it can; `dependence`: `BATCH`, `CHANCE` or empty; `nan`: none of its
+    `image_dim`: the dimension that grows with the number of images; `reason`: why it cannot be read, empty if it can;
+    `dependence`: `BATCH`, `CHANCE` or empty; `nan`: none of its
     values was a number.
     """
 
+    image_dim: int = 0
     reason: str = ""
     dependence: str = ""
     nan: bool = False
 
 
 def check(trace: Trace, points: Sequence[Point], images: Tensor) -> dict[str, Finding]:
-    """What two different `images` `[2, C, H, W]` show of each of `points`, by its node; five images' way through.
+    """What two different images `[2, C, H, W]` show of each of `points`, by its node; four images' way through.
 
-    Each alone, both in a batch, and the first again: image i's part of a batch must be what it is alone, and the same
-    each time. A part is compared at up to 4,096 of its values, drawn at random, within the rounding of float32.
+    Both in a batch, then each alone: image i's part of a batch must be what it is alone. Where something is not, the
+    first goes again: that tells chance from company. A part is compared at up to 4,096 of its values, drawn at random,
+    within the rounding of float32. Raises whatever the network raises.
     """
-    layouts = {point.node: layout for point in points if (layout := _layout(point))}
-    shapes = {point.node: point.shape for point in points if point.shape is not None}
+    shapes = {point.node: (point.shape, point.unit_dim) for point in points if point.shape is not None}
     found: dict[str, Finding] = {}
+    layouts: dict[str, str] = {}
 
-    def seen(some: Tensor) -> dict[str, Tensor]:
+    def begin(node: str, tensor: Tensor) -> None:
+        """Finds out where the images of a batch of two are."""
+        shape, unit_dim = shapes[node]
+        dim = _image_dim(shape, tuple(tensor.shape))
+        if dim is None:
+            found[node] = Finding(0, f"no dimension of its tensor counts images ({list(shape)} for one image)")
+        elif not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            found[node] = Finding(dim, f"its values are {kind}, not real numbers")
+        else:
+            found[node] = Finding(dim)
+            if layout := layout_of(shape, unit_dim, dim):
+                layouts[node] = layout
+
+    def seen(some: Tensor, first: bool = False) -> dict[str, Tensor]:
         """Of every point, the values that are compared, of each image: `[B, up to 4,096]`."""
         kept: dict[str, Tensor] = {}
 
         def see(node: str, tensor: Tensor) -> None:
-            if node not in layouts:
-                return
-            if not tensor.is_floating_point():
-                found[node] = Finding(f"its values are {str(tensor.dtype).removeprefix('torch.')}, not real numbers")
-                return
-            try:
-                kept[node] = _sample(tensor, layouts[node], shapes[node], len(some))
-            except RuntimeError:  # of another size than it had for a black image
-                found[node] = Finding(f"its shape depends on what the image shows ({list(tensor.shape)})")
+            if first and node in shapes:
+                begin(node, tensor)
+            if node in layouts and tensor.is_floating_point():
+                sample = _sample(tensor, layouts[node], shapes[node][0], len(some))
+                if sample is not None:
+                    kept[node] = sample
 
         with torch.inference_mode():
             trace.run(some, see)
         return kept
 
-    first, second, both, again = (seen(some) for some in (images[:1], images[1:], images, images[:1]))
-    mixed: list[str] = []
+    both = seen(images, first=True)
+    alone = [seen(images[:1]), seen(images[1:])]
+    unlike: dict[str, Tensor] = {}
+    for node in shapes.keys() - found.keys():
+        found[node] = Finding(0, "the network runs it for some images only")
     for node in layouts:
-        if node in found:
+        if not all(node in kept for kept in (both, *alone)):
+            found[node] = replace(
+                found[node], reason="the network runs it, or gives it this shape, for some images only"
+            )
             continue
-        if not all(node in kept for kept in (first, second, both, again)):
-            found[node] = Finding("the network runs it for some images only")
-            continue
-        apart = torch.cat([first[node], second[node]])
-        finding = Finding(nan=bool(apart.isnan().all()))
-        if not _same(again[node], first[node], apart):
-            finding = replace(finding, dependence=CHANCE)
-        elif not _same(both[node], apart, apart):
-            finding = replace(finding, dependence=BATCH)
-            mixed.append(node)
-        found[node] = finding
-    if mixed:
-        for node in _reordered(trace, set(mixed), images):
-            found[node] = Finding("its images do not lie one behind the other")
+        apart = torch.cat([kept[node] for kept in alone])
+        found[node] = replace(found[node], nan=bool(apart.isnan().all()))
+        if not _same(both[node], apart, apart):
+            unlike[node] = apart
+    if unlike:
+        again, elsewhere = seen(images[:1]), _reordered(trace, set(unlike), images)
+        for node, apart in unlike.items():
+            chance = node not in again or not _same(again[node], alone[0][node], apart)
+            if node in elsewhere and not chance:
+                found[node] = replace(found[node], reason="its images do not lie one behind the other")
+            else:
+                found[node] = replace(found[node], dependence=CHANCE if chance else BATCH)
     return found
+
+
+def _image_dim(one: tuple[int, ...], two: tuple[int, ...]) -> int | None:
+    """The dimension that counts images, of a tensor's shapes for one and for two; None where that is not so."""
+    grown = [dim for dim, (before, after) in enumerate(zip(one, two, strict=False)) if before != after]
+    return grown[0] if len(one) == len(two) and len(grown) == 1 and two[grown[0]] == 2 * one[grown[0]] else None
 
 
 def two_images(module: nn.Module, shape: tuple[int, int, int]) -> Tensor:
@@ -101,17 +126,18 @@ def has_values(module: nn.Module) -> bool:
     return not any(each.is_meta for each in itertools.chain(module.parameters(), module.buffers()))
 
 
-def _layout(point: Point) -> str | None:
-    return None if point.shape is None else layout_of(point.shape, point.unit_dim, point.image_dim)
+def _sample(tensor: Tensor, layout: str, shape: tuple[int, ...], images: int) -> Tensor | None:
+    """Some values of every image, at the same random places of its map: `[B, up to 4,096]`, float32.
 
-
-def _sample(tensor: Tensor, layout: str, shape: tuple[int, ...], images: int) -> Tensor:
-    """Some values of every image, at the same random places of its map: `[B, up to 4,096]`, float32."""
+    None where the map is not the one that `shape`, for one image, has.
+    """
     units, height, width = map_shape(shape, layout)
-    maps = tensor[..., None, None] if layout == FEATURES else as_map(tensor, layout, height, width)
     size = (units, height or 1, width or 1)
+    if tensor.numel() != images * math.prod(size):
+        return None
+    maps = tensor[..., None, None] if layout == FEATURES else as_map(tensor, layout, height, width)
     if maps.shape != (images, *size):
-        raise RuntimeError
+        return None
     generator = torch.Generator().manual_seed(0)
     count = min(_SAMPLED, units * size[1] * size[2])
     at = [torch.randint(length, (count,), generator=generator).to(tensor.device) for length in size]

@@ -16,7 +16,7 @@ from torchvision.models.feature_extraction import NodePathTracer
 from pipeline.errors import first_line
 from pipeline.network import operations
 from pipeline.network.names import Names
-from pipeline.network.points import CannotTrace, Point, Read, See, default_unit_dim, image_dim
+from pipeline.network.points import CannotTrace, Point, Read, See, default_unit_dim
 from pipeline.network.shapes import tensor_shapes
 
 
@@ -31,13 +31,10 @@ class GraphTrace:
         self._name_of = dict(qualified) | self._block_names()
         try:
             others: dict[str, object] = {}
-            whole = fx.GraphModule(self.module, self.graph)
-            shapes = tensor_shapes(whole, input_shape, others)
-            twice = tensor_shapes(whole, input_shape, images=2)
+            shapes = tensor_shapes(fx.GraphModule(self.module, self.graph), input_shape, others)
         except Exception as error:
             raise CannotTrace(f"its graph does not run ({type(error).__name__}: {first_line(error)})") from error
         self.shapes = {node: shapes[node.name] for node in self.graph.nodes if node.name in shapes}
-        self._image_dims = {name: image_dim(shape, twice.get(name)) for name, shape in shapes.items()}
         self._of_image = self._downstream({name for name, value in others.items() if _holds_tensors(value)})
         self._units_in = self._unit_dims()
 
@@ -137,7 +134,7 @@ class GraphTrace:
     def _point(self, name: str, node: fx.Node, kind: str) -> Point:
         shape = self.shapes.get(node)
         unit_dim = default_unit_dim(shape, self._units_in.get(node))
-        return Point(name, node.name, kind, shape, unit_dim, node in self._of_image, self._image_dims.get(node.name))
+        return Point(name, node.name, kind, shape, unit_dim, node in self._of_image)
 
     def _downstream(self, bundles: set[str]) -> set[fx.Node]:
         """Tensors, and bundles of them, that depend on the image; not what is made of its mere size."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from pipeline.errors import UserError, listed, near_matches
+from pipeline.errors import UserError, first_line, listed, near_matches
 from pipeline.network import operations
 from pipeline.network.batch_check import Finding, check, has_values, two_images
 from pipeline.network.graph_trace import GraphTrace
@@ -114,7 +114,13 @@ class Traced:
         if not has_values(self.module):
             return {}
         images = two_images(self.module, self.input_shape) if self._images is None else self._images
-        return check(self.trace, self.trace.points(), images)
+        try:
+            return check(self.trace, self.trace.points(), images)
+        except Exception as error:  # whatever a network's code raises
+            raise UserError(
+                f"{type(self.module).__name__} cannot be mined: it runs on one image, but not on two at once "
+                f"({type(error).__name__}: {first_line(error)})."
+            ) from error
 
     def run(self, images: Tensor, see: See) -> None:
         """Runs the whole network on `images` `[B, C, H, W]`.
@@ -144,6 +150,8 @@ class Traced:
         words = [word.strip() for word in patterns.split(",") if word.strip()] if patterns else ["*"]
         if not words:
             raise UserError(f"LAYERS={patterns!r} names no layer; leave it empty for all unit-bearing ones.")
+        if not bearing and words == ["*"]:
+            raise UserError(self._nothing_to_read())
         chosen: dict[str, Layer] = {}
         for word in words:
             if any(sign in word for sign in "*?["):
@@ -157,8 +165,6 @@ class Traced:
             else:
                 chosen[word] = bearing.get(word) or self._exact(word, bearing)
         found = sorted(chosen.values(), key=lambda layer: self.trace.place(layer.node))
-        if not found:
-            raise UserError(self._nothing_to_read())
         unsound = [layer for layer in found if layer.dependence]
         if unsound and not dependent:
             raise UserError(
@@ -198,9 +204,10 @@ class Traced:
 
     def _layer(self, point: Point) -> Layer:
         assert point.shape is not None
-        layout = layout_of(point.shape, point.unit_dim, point.image_dim) or ""
-        dependence = self._findings.get(point.node, Finding()).dependence
-        return Layer(point.name, point.kind, *map_shape(point.shape, layout), point.node, layout, dependence)
+        finding = self._findings.get(point.node, Finding())
+        layout = layout_of(point.shape, point.unit_dim, finding.image_dim) or ""
+        size = map_shape(point.shape, layout)
+        return Layer(point.name, point.kind, *size, point.node, layout, finding.dependence)
 
     def _unreadable(self, point: Point) -> str:
         """Why units cannot be read from a point's tensor; nothing if they can."""
@@ -208,11 +215,12 @@ class Traced:
             return "it gives no tensor"
         if not point.of_image:
             return "it does not depend on the image"
-        if point.image_dim is None:
-            return f"no dimension of its tensor counts images ({list(point.shape)} for one image)"
-        if layout_of(point.shape, point.unit_dim, point.image_dim) is None:
+        finding = self._findings.get(point.node, Finding())
+        if finding.reason:
+            return finding.reason
+        if layout_of(point.shape, point.unit_dim, finding.image_dim) is None:
             return f"it gives a tensor of shape {list(point.shape)} for one image"
-        return self._findings.get(point.node, Finding()).reason
+        return ""
 
 
 def _grouped(reasons: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pipeline.errors import UserError, first_line
 from pipeline.network import operations
 from pipeline.network.names import Names
-from pipeline.network.points import CannotTrace, Point, Read, See, default_unit_dim, image_dim
+from pipeline.network.points import CannotTrace, Point, Read, See, default_unit_dim
 from pipeline.network.shapes import blank
 from pipeline.network.twin import twin
 
@@ -48,8 +48,6 @@ class ModuleTrace:
         self._calls = _observed(module, input_shape)
         self._by_node = {call.node: call for call in self._calls}
         self._places = {call.node: place for place, call in enumerate(self._calls)}
-        twice = self._shapes_of_two(input_shape)
-        self._image_dims = {call.node: image_dim(call.shape, twice.get(call.node)) for call in self._calls}
         self._units_in: dict[str, int] = {}
         for call in self._calls:
             if (dim := self._unit_dim(call)) is not None:
@@ -129,24 +127,7 @@ class ModuleTrace:
 
     def _point(self, call: _Call, kind: str) -> Point:
         unit_dim = default_unit_dim(call.shape, self._units_in.get(call.node))
-        dim = self._image_dims.get(call.node)
-        return Point(call.node, call.node, kind, call.shape, unit_dim, call.of_image, dim)
-
-    def _shapes_of_two(self, input_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
-        """The shape of what every call gives for two images."""
-        shapes: dict[str, tuple[int, ...]] = {}
-
-        def see(node: str, tensor: Tensor) -> None:
-            shapes[node] = tuple(tensor.shape)
-
-        try:
-            with torch.no_grad():
-                self.run(blank(self.module, input_shape, 2), see)
-        except Exception as error:  # whatever a network's code raises
-            raise CannotTrace(
-                f"it does not run on two images at once ({type(error).__name__}: {first_line(error)})"
-            ) from error
-        return shapes
+        return Point(call.node, call.node, kind, call.shape, unit_dim, call.of_image)
 
     def _unit_dim(self, call: _Call) -> int | None:
         if call.shape is None:

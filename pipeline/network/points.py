@@ -20,8 +20,8 @@ class CannotTrace(Exception):
 class Point:
     """A tensor-valued point: its name for people, its node in the trace, the operations that make it.
 
-    `shape` is that for one image, None if it gives no tensor; `unit_dim` the dimension that counts units, `image_dim`
-    the one that grows with the number of images, None where none or several do; `of_image`: it depends on the image.
+    `shape` is that for one image, None if it gives no tensor; `unit_dim` the dimension that counts units;
+    `of_image`: it depends on the image.
     """
 
     name: str
@@ -30,7 +30,6 @@ class Point:
     shape: tuple[int, ...] | None
     unit_dim: int
     of_image: bool = True
-    image_dim: int | None = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +49,6 @@ def default_unit_dim(shape: tuple[int, ...] | None, known: int | None) -> int:
     if known is not None:
         return known
     return 2 if shape is not None and len(shape) == 3 else 1
-
-
-def image_dim(one: tuple[int, ...] | None, two: tuple[int, ...] | None) -> int | None:
-    """The dimension that counts images, of a tensor's shapes for one image and for two; None where that is not so."""
-    if one is None or two is None or len(one) != len(two):
-        return None
-    grown = [dim for dim, (before, after) in enumerate(zip(one, two, strict=True)) if before != after]
-    return grown[0] if len(grown) == 1 and two[grown[0]] == 2 * one[grown[0]] else None
 
 
 class Trace(Protocol):

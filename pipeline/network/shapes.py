@@ -15,9 +15,9 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def tensor_shapes(
-    module: fx.GraphModule, image: tuple[int, int, int], others: dict[str, object] | None = None, images: int = 1
+    module: fx.GraphModule, image: tuple[int, int, int], others: dict[str, object] | None = None
 ) -> Shapes:
-    """The shape of every tensor by the name of its node, for one image or more of shape `image` `[C, H, W]`.
+    """The shape of every tensor by the name of its node, for one image of shape `image` `[C, H, W]`.
 
     `others`, if given, gets what nodes give that is no tensor: numbers, tuples. The network is left as it is.
     Raises whatever the network raises for images of that size.
@@ -34,7 +34,7 @@ def tensor_shapes(
             return result
 
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        Recorder(twin(module)).run(blank(module, image, images))
+        Recorder(twin(module)).run(blank(module, image))
     return shapes
 
 
@@ -69,8 +69,8 @@ def elements(module: nn.Module, image: tuple[int, int, int]) -> int:
     return sum(kept.values())
 
 
-def blank(module: nn.Module, image: tuple[int, int, int], images: int = 1) -> Tensor:
-    """Black images `[B, C, H, W]` of a network's own precision, on its own device."""
+def blank(module: nn.Module, image: tuple[int, int, int]) -> Tensor:
+    """A black image `[1, C, H, W]` of a network's own precision, on its own device."""
     tensors = (each for each in itertools.chain(module.parameters(), module.buffers()) if each.is_floating_point())
     like = next(tensors, torch.empty(0))
-    return torch.zeros(images, *image, dtype=like.dtype, device=like.device)
+    return torch.zeros(1, *image, dtype=like.dtype, device=like.device)
