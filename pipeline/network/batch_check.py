@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -138,10 +139,16 @@ def _sample(tensor: Tensor, layout: str, shape: tuple[int, ...], images: int) ->
     maps = tensor[..., None, None] if layout == FEATURES else as_map(tensor, layout, height, width)
     if maps.shape != (images, *size):
         return None
-    generator = torch.Generator().manual_seed(0)
-    count = min(_SAMPLED, units * size[1] * size[2])
-    at = [torch.randint(length, (count,), generator=generator).to(tensor.device) for length in size]
+    at = [each.to(tensor.device) for each in _places(size)]
     return maps[:, at[0], at[1], at[2]].float()
+
+
+@cache
+def _places(size: tuple[int, int, int]) -> list[Tensor]:
+    """Random places in a map of a `size`: units, rows, columns."""
+    generator = torch.Generator().manual_seed(0)
+    count = min(_SAMPLED, math.prod(size))
+    return [torch.randint(length, (count,), generator=generator) for length in size]
 
 
 def _same(values: Tensor, wanted: Tensor, apart: Tensor) -> bool:

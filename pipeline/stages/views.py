@@ -59,9 +59,7 @@ def view_run(
     """
     check_method(method)
     if traced.by == "modules":
-        progress.say(
-            "It is followed by its modules: ReLUs that it calls as functions keep their own gradient in views."
-        )
+        progress.say("It is followed by its modules: ReLUs that it calls as functions keep their own gradient.")
     return _Viewing(run, shards, Subject(network, traced, layers), engine, progress, method, most).carry_out()
 
 
