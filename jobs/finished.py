@@ -47,8 +47,8 @@ def asked(run: Run, layers: str, units: str = "", weights: str = "") -> Asked:
     names = choose_layers(run, [name.strip() for name in layers.split(",") if name.strip()])
     chosen = choose_units(run, names, parse_units(units) if units.strip() else None, None)
     network = mined_network(run, weights)
-    traced = Traced(network.module, network.input_shape)
-    at = traced.choose(",".join(name for name in names if chosen[name]))
+    traced = network.traced()
+    at = traced.choose(",".join(name for name in names if chosen[name]), bool(run.record.get("dependent")))
     return Asked(run, network, traced, at, {name: list(numbers) for name, numbers in chosen.items()})
 
 

@@ -18,7 +18,6 @@ from pipeline.inspect.pictures import attention_sheet
 from pipeline.mined_network import mined_network
 from pipeline.naming import in_words
 from pipeline.network.devices import compute_exactly
-from pipeline.network.layers import Traced
 from pipeline.network.models import Network, check_name, load_network
 from pipeline.run import open_run
 from pipeline.storage.files import readable_name
@@ -65,11 +64,11 @@ def inspect(
     if opened is None:
         check_name(model)
     network = mined_network(opened, weights) if opened else load_network(model, weights)
-    traced = Traced(network.module, network.input_shape)
+    traced = network.traced()
     patterns = layers
     if opened is not None:
         patterns = ",".join(choose_layers(opened, [word.strip() for word in layers.split(",") if word.strip()]))
-    chosen = traced.choose(patterns)
+    chosen = traced.choose(patterns, opened is not None and bool(opened.record.get("dependent")))
     shown = [show(path, network, traced, chosen) for path in (image, *([Path(other)] if other else []))]
     folder = Path(
         out or f"inspections/{readable_name('-'.join(each.name for each in shown))}-{readable_name(network.name)}"

@@ -13,8 +13,7 @@ from rich.table import Table
 
 from jobs.console import Display
 from jobs.options import MODEL_HELP, WEIGHTS_HELP, Channels, Crop, Interpolation, Mean, Resize, Std
-from pipeline.network.layers import Traced
-from pipeline.network.layouts import SEQUENCE, TOKENS, WINDOW_MAPS, WINDOWS
+from pipeline.network.layouts import SEQUENCE, TOKEN_LAYOUTS, WINDOW_MAPS, WINDOWS
 from pipeline.network.models import load_network
 from pipeline.preprocessing.wishes import Wishes
 from pipeline.receptive_fields.receptive_field import receptive_fields
@@ -50,8 +49,8 @@ def layers(
     display = Display()
     for notice in network.notices:
         display.say(notice)
-    traced = Traced(network.module, network.input_shape)
-    chosen = traced.choose(layers)
+    traced = network.traced()
+    chosen = traced.choose(layers, dependent=True)
     rows = layer_rows(chosen, receptive_fields(traced, chosen))
     if as_json:
         print(json.dumps(rows, indent=1))
@@ -73,11 +72,8 @@ def layers(
         stride = "" if row["stride_y"] is None else f"{row['stride_y']}, {row['stride_x']}"
         table.add_row(row["layer"], str(row["units"]), size, field, stride, row["kind"])
     _print(table)
-    if traced.by == "modules":
-        print(f"Followed by its modules: torch.fx cannot trace it ({traced.why}). Functions between them are not seen.")
-    if left_out := traced.left_out():
-        name, why = next(iter(left_out.items()))
-        print(f"Left out: {len(left_out)} layers whose tensors cannot be read; the first is {name}: {why}.")
+    for remark in traced.remarks():
+        print(remark)
     for note in sorted({row["rf_note"] for row in rows if row["rf_note"]}):
         Console().print(f"Note: {note}; its layers count as seeing the whole input.", markup=False)
 
@@ -94,7 +90,7 @@ def _positions(row: dict[str, Any]) -> str:
     """The size of a layer's map, in words where it is none."""
     if row["height"] is None:
         return ""
-    if row["layout"] in (TOKENS, SEQUENCE):
+    if row["layout"] in (*TOKEN_LAYOUTS, SEQUENCE):
         return f"{row['height']} tokens"
     across = "windows of" if row["layout"] in (WINDOWS, WINDOW_MAPS) else "x"
     return f"{row['height']} {across} {row['width']}"

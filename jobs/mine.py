@@ -16,6 +16,7 @@ from jobs.forecast import show_plan
 from jobs.options import (
     MODEL_HELP,
     WEIGHTS_HELP,
+    AllowDependent,
     BlockSeconds,
     Channels,
     Crop,
@@ -36,11 +37,11 @@ from pipeline.ascent.facets import check_installed
 from pipeline.ascent.recipe import Preset
 from pipeline.datasets.sources import find_dataset
 from pipeline.engines.ray import BLOCK_SECONDS
+from pipeline.errors import listed
 from pipeline.exemplars.crops import SIDE, parse_pictures
 from pipeline.exemplars.maps import MOST as MAPS
-from pipeline.network.layers import Layer, Traced
+from pipeline.network.layers import Layer
 from pipeline.network.models import check_name, load_network
-from pipeline.network.weights import listed
 from pipeline.preprocessing.wishes import Wishes
 from pipeline.progress import Progress, in_words
 from pipeline.readings.keep import Keep, parse_bands, parse_maxima
@@ -200,6 +201,7 @@ def mine(
     decoder: Annotated[
         Decoder, typer.Option(help="pillow, exact; or nvjpeg, on the GPU, a few levels off: for hosts with few cores.")
     ] = Decoder.pillow,
+    allow_dependent: AllowDependent = False,
     batch_size: Annotated[int, typer.Option(min=0, help="Images a batch. Default: 16 on a CPU, 256 on a GPU.")] = 0,
     workers: Annotated[
         int, typer.Option(min=0, help="Threads that decode and compute. Default: one per core. No table depends on it.")
@@ -249,15 +251,13 @@ def mine(
     network = load_network(name, weights, Wishes(resize, crop, interpolation, mean, std, channels))
     for notice in network.notices:
         display.say(notice)
-    traced = Traced(network.module, network.input_shape)
-    chosen = traced.choose(layers)
+    traced = network.traced()
+    chosen = traced.choose(layers, allow_dependent)
     folder = run_folder(run or f"runs/{source.name}-{readable_name(network.name)}")
     units = sum(layer.units for layer in chosen)
     display.say(f"Mining {source.name} with {network.name} ({network.weights}): {len(chosen)} layers, {units:,} units.")
-    if traced.by == "modules":
-        display.say(f"It is followed by its modules: torch.fx cannot trace it ({traced.why}).")
-    if not layers and (left_out := traced.left_out()):
-        display.say(f"Left out: {len(left_out)} layers that cannot be read yet (`make layers` says why).")
+    for remark in traced.remarks():
+        display.say(remark)
     if network.missing:
         display.say(
             f"The weights lack {listed(sorted(network.missing))}; the chosen layers do not need "

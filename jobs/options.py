@@ -23,7 +23,7 @@ class EngineName(StrEnum):
 MODEL_HELP = "demo, a name of torchvision's, timm/NAME, or package.module:factory (of your own)."
 WEIGHTS_HELP = (
     "Empty: the model's own. 'random'; the name of some that come with it (IMAGENET1K_V2, timm's a1_in1k); "
-    "or a .safetensors/.pth file."
+    "or a .safetensors/.pth file; FILE#part where it holds several (#teacher, #state.model)."
 )
 _PANEL = "How images become the network's input (default: as its weights or its factory say)"
 
@@ -57,6 +57,13 @@ Channels = Annotated[
     typer.Option(min=0, help="3, colour, or 1, grey. timm's networks are built for it.", rich_help_panel=_PANEL),
 ]
 
+AllowDependent = Annotated[
+    bool,
+    typer.Option(
+        "--allow-dependent",
+        help="Mine layers that depend on the other images of a batch, or on chance, all the same; run.json says so.",
+    ),
+]
 FinishedRun = Annotated[str, typer.Option(help="Folder of a finished run, or s3://bucket/prefix.")]
 Trust = Annotated[
     bool,

@@ -64,8 +64,6 @@ def views(
     display.say(
         f"Projecting units of {len(its.layers)} layers of {its.network.name} ({its.network.weights}) by {method}."
     )
-    if its.traced.by == "modules":
-        display.say("It is followed by its modules: ReLUs that it calls as functions keep their own gradient.")
     with workforce(engine, device, place, worker_cores, block_seconds, display) as crew:
         record = view_run(
             opened.path,

@@ -40,3 +40,9 @@ def near_matches(word: str, known: Iterable[str], most: int = 4) -> str:
     """Ends a sentence about an unknown `word` with the known words that look like it, or with nothing."""
     near = difflib.get_close_matches(word, list(known), n=most, cutoff=0.5)
     return f" Did you mean {', '.join(near)}?" if near else ""
+
+
+def listed(words: list[str], comma: str = ", ", most: int = 6) -> str:
+    """Words for a sentence, of very many the first."""
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return comma.join(words[:most]) + more

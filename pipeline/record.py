@@ -47,7 +47,11 @@ def identity(
     pictures: str = "",
     maps: int = 0,
 ) -> dict[str, Any]:
-    """Everything that the bytes of a scan's tables depend on; nothing else."""
+    """Everything that the bytes of a scan's tables depend on; nothing else.
+
+    `dependent`, where there are such layers, says what else than the image has a say in them.
+    """
+    dependent = {layer.name: layer.dependence for layer in layers if layer.dependence}
     return {
         "dataset": dataset.name,
         "dataset_fingerprint": dataset.fingerprint,
@@ -65,6 +69,7 @@ def identity(
         "decoder": decoder if decoder == "pillow" else f"{decoder} (not exact)",
         "pictures": pictures,
         "maps": maps,
+        **({"dependent": dependent} if dependent else {}),
     }
 
 

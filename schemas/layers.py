@@ -11,7 +11,7 @@ LAYERS = table(
     field("units", pa.int32(), "number of units (channels or features)"),
     field("height", pa.int32(), "height of the layer's map (positions); null for layers without positions", nullable=True),
     field("width", pa.int32(), "width of the layer's map (positions); null for layers without positions", nullable=True),
-    field("layout", pa.string(), "how the layer's tensor is laid out: maps, maps_last, tokens (y is the token), sequence, features, windows and window_maps (y is the window, x the place in it)"),
+    field("layout", pa.string(), "how the layer's tensor is laid out: maps, maps_last, tokens and tokens_first (y is the token), sequence, features, windows and window_maps (y is the window, x the place in it)"),
     field("rf_height", pa.int32(), "height of the receptive field away from borders (pixels of the network's input); may exceed the input"),
     field("rf_width", pa.int32(), "width of the receptive field away from borders (pixels of the network's input); may exceed the input"),
     field("stride_y", pa.int32(), "input pixels between fields of neighbouring rows; null where not uniform", nullable=True),

@@ -19,13 +19,16 @@ from torchvision import transforms
 from typer.testing import CliRunner
 
 from jobs.__main__ import application
+from pipeline.ascent.canvas import Normalized
 from pipeline.errors import UserError
 from pipeline.network.layers import Traced
 from pipeline.network.models import Network, check_name, load_network
 from pipeline.network.subject import Subject
 from pipeline.network.weights import weights_hash
-from pipeline.preprocessing.images import Preprocessing
+from pipeline.preprocessing.images import Preprocessing, network_pixels
 from pipeline.preprocessing.wishes import Wishes
+from pipeline.run import open_run
+from pipeline.run import picture as shown
 from tests.making import encoded, picture, write_folder
 
 ROOT = Path(__file__).parents[1]
@@ -71,6 +74,52 @@ class Holder:
         return body(3)
 
 ready = body(3)
+
+def company():
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4, track_running_stats=False)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), norm)
+
+def lazy():
+    return nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))
+
+def scripted():
+    return torch.jit.script(body(3))
+
+def partly_traced():
+    return nn.Sequential(body(3), torch.jit.trace(nn.ReLU(), torch.zeros(1)))
+
+def exported():
+    return torch.export.export(body(3), (torch.zeros(1, 3, 16, 16),))
+
+def exported_module():
+    return exported().module()
+
+def blue_first(image):
+    return (transforms.functional.to_tensor(image.resize((16, 16))).flip(0) - 0.4) / 0.2
+
+def bgr():
+    network = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False))
+    network[0].weight.data = torch.eye(3)[:, :, None, None] * 2 - 1.0
+    return network, blue_first
+
+def grey_first(image):
+    return transforms.functional.to_tensor(image.resize((16, 16)).convert("L").convert("RGB"))
+
+def grey():
+    return body(3), grey_first
+
+class Functional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+    def forward(self, images):
+        if images.mean() > 1e9:
+            return images
+        return nn.functional.relu(self.conv(images))
+
+def functional():
+    return Functional()
 
 def wrapped():
     return nn.DataParallel(body(3).half().train())
@@ -246,6 +295,69 @@ def test_the_working_directory_hides_no_package_for_long(own):
     import colorsys  # the standard library's
 
     assert colorsys.ONE_THIRD
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", ["scripted", "partly_traced", "exported", "exported_module"])
+def test_programs_are_refused_in_one_sentence(name):
+    assert "a program of torch.jit or torch.export, in which single layers cannot be read" in refused(
+        f"own.networks:{name}"
+    )
+
+
+def test_lazy_modules_get_their_numbers_from_the_factorys_seed():
+    torch.manual_seed(7)
+    first = weights_hash(load_network("own.networks:lazy", "", Wishes("16", "16")).module)
+    torch.manual_seed(8)
+    assert weights_hash(load_network("own.networks:lazy", "", Wishes("16", "16")).module) == first
+
+
+def test_channels_that_come_in_another_order_are_known_by_pure_colours():
+    how = load_network("own.networks:bgr").preprocessing
+    assert how.order == (2, 1, 0) and how.described()["order"] == [2, 1, 0]
+    red = Image.new("RGB", (16, 16), (200, 30, 10))
+    assert np.allclose(how.colours(network_pixels(red, how)), np.array([200, 30, 10]) / 255, atol=1e-5)
+    drawn = torch.from_numpy(np.array(red)).permute(2, 0, 1)[None] / 255
+    fed = Normalized.of(how, torch.device("cpu"))(drawn)
+    assert torch.allclose(fed[0], how.transform(red), atol=1e-5)
+    assert load_network("own.networks:strange").preprocessing.order == ()
+    assert any("Pure colours do not show" in notice for notice in load_network("own.networks:grey").notices)
+
+
+def test_units_of_networks_that_take_blue_first_are_drawn_in_their_colours(own, pictures):
+    words = ["--dataset", "pictures", "--model", "own.networks:bgr", "--topk", "3", "--device", "cpu", "--run", "drawn"]
+    command("mine", *words, "--visualize", "--views", "3", "--no-sheets", "--quiet", "--compile", "0")
+    run = open_run("drawn")
+    for unit, colour in enumerate(("blue", "green", "red")):
+        drawn = np.asarray(shown(run.units("0", unit).iloc[0]["visualization"])).mean((0, 1))
+        assert int(drawn.argmax()) == ("red", "green", "blue").index(colour)
+        view = shown(pd.read_parquet("drawn/views", filters=[("unit", "==", unit)]).iloc[0]["view"])
+        assert int(np.asarray(view).mean((0, 1)).argmax()) == ("red", "green", "blue").index(colour)
+
+
+def test_layers_that_depend_on_their_batch_are_refused_or_allowed_and_recorded(pictures, own):
+    words = ["mine", "--dataset", "pictures", "--model", "own.networks:company", "--resize", "none", "--crop", "24"]
+    words += ["--topk", "3", "--device", "cpu", "--no-visualize", "--no-sheets", "--quiet", "--run", "run"]
+    for more, sentence in (
+        ([], "1 of 2 layers of Sequential are not about single images. The first is 3: it depends on the other images"),
+        (["--allow-dependent", "--compile", "1"], "COMPILE=1 fills the last batch of a shard up with black"),
+    ):
+        result = CliRunner().invoke(application(["mine"]), [*words, *more])
+        assert result.exit_code == 1 and sentence in result.stderr.replace("\n", " ")
+    command(*words, "--layers", "1", "--run", "sound")
+    assert "dependent" not in json.loads((own / "sound" / "run.json").read_text())
+    command(*words, "--allow-dependent")
+    record = json.loads((own / "run" / "run.json").read_text())
+    assert record["dependent"] == {"3": "it depends on the other images of a batch"}
+    command("focus", "--run", "run", "--quiet", "--most", "1")
+    command("layers", "--model", "own.networks:company", "--crop", "24")
+
+
+def test_views_say_which_relus_keep_their_gradient_wherever_they_are_made(own, pictures):
+    words = ["mine", "--dataset", "pictures", "--model", "own.networks:functional", "--resize", "none", "--crop", "24"]
+    words += ["--topk", "2", "--device", "cpu", "--no-visualize", "--no-sheets", "--run", "run", "--views", "1"]
+    said = CliRunner().invoke(application(["mine"]), words)
+    assert "ReLUs that it calls as functions keep their own gradient" in said.stderr.replace("\n", " ")
 
 
 # beyond this process

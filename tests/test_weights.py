@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from pipeline.network.weights import Filled, Weights, fill, fits, read_weights, weights_hash
+from pipeline.network.weights import Filled, Weights, fill, fits, looks_like_a_file, read_weights, weights_hash
 
 
 class Small(nn.Module):
@@ -112,7 +112,43 @@ def test_of_two_wrapped_state_dicts_the_plain_one_is_taken_and_it_is_said(tmp_pa
     other = Small(seed=2).state_dict()
     module, filled = filled_from(tmp_path / "w.pth", {"state_dict_ema": other, "state_dict": STATE})
     assert weights_hash(module) == weights_hash(TRAINED)
-    assert filled.notices == ("w.pth holds state_dict, state_dict_ema; state_dict is taken.",)
+    assert filled.notices == (
+        "w.pth holds state_dict, state_dict_ema; state_dict is taken (WEIGHTS=w.pth#state_dict_ema takes another).",
+    )
+
+
+CHECKPOINT = {
+    "student": STATE, "teacher": prefixed("module."), "state": {"model": STATE, "step": 3},
+    "moco": prefixed("module.encoder_q.") | prefixed("module.encoder_k."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", ["teacher", "student", "state.model", "moco.encoder_q", "moco.module.encoder_k"])
+def test_a_part_of_a_file_is_taken_where_it_is_named(part, tmp_path):
+    torch.save(CHECKPOINT, tmp_path / "w.pth")
+    weights = read_weights(tmp_path / f"w.pth#{part}")
+    assert weights.origin == f"w.pth#{part}" and looks_like_a_file(str(tmp_path / f"w.pth#{part}"))
+    module = Small()
+    fill(module, weights)
+    assert weights_hash(module) == weights_hash(TRAINED)
+
+
+def test_a_part_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+    torch.save(CHECKPOINT["moco"], tmp_path / "w.pth")
+    save_file(prefixed("teacher."), tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"w\.pth has no part 'ema'\. It holds module"):
+        read_weights(tmp_path / "w.pth#ema")
+    assert read_weights(tmp_path / "w.safetensors#teacher").tensors.keys() == STATE.keys()
+    assert "WEIGHTS=w.pth#student takes a part of it" in refused(tmp_path / "w.pth", CHECKPOINT)
+
+
+def test_numbers_of_numpy_beside_the_weights_are_read_and_nothing_else_of_numpy(tmp_path):
+    numbers = [np.float64(0.5), np.float32(2.5), np.int64(-3), np.bool_(True), np.dtype(">f4").type(1.5)]
+    module, _ = filled_from(tmp_path / "w.pth", {"state_dict": STATE, "best": numbers})
+    assert weights_hash(module) == weights_hash(TRAINED)
+    for strange in (np.array([1.0]), np.datetime64(3, "D"), np.str_("x"), np.void(b"abc")):
+        said = refused(tmp_path / "w.pth", {"state_dict": STATE, "best": strange})
+        assert "which could run code and is not loaded" in said or "cannot be read as weights" in said
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -200,7 +236,7 @@ def test_a_malicious_pickle_executes_nothing(old, tmp_path):
 
 def test_more_than_tensors_is_one_sentence_that_says_what_to_save(tmp_path):
     path = tmp_path / "w.pth"
-    for content in (TRAINED, STATE | {"accuracy": np.float64(0.5)}, {"state_dict": STATE, "best": np.zeros(2)}):
+    for content in (TRAINED, {"state_dict": STATE, "best": np.zeros(2)}):
         assert "torch.save(model.state_dict()" in refused(path, content)
 
 

@@ -136,17 +136,22 @@ def to_rgb(picture: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Normalized:
-    """Pictures in 0..1 as network input: mean and standard deviation of `Preprocessing`, per channel."""
+    """Pictures in 0..1 as network input: mean and standard deviation of `Preprocessing`, per channel.
+
+    `source` says which of red, green and blue each channel is, where these are not in order.
+    """
 
     mean: Tensor
     std: Tensor
+    source: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, how: Preprocessing, device: torch.device) -> Normalized:
         """What `how` does to pixels."""
         mean, std = (torch.tensor(values, device=device).view(1, -1, 1, 1) for values in (how.mean, how.std))
-        return cls(mean, std)
+        return cls(mean, std, tuple(np.argsort(how.order).tolist()) if how.order else ())
 
     def __call__(self, pictures: Tensor) -> Tensor:
         """`[B, C, H, W]` in 0..1 to input of the same shape, in channels_last."""
+        pictures = pictures[:, list(self.source)] if self.source else pictures
         return ((pictures - self.mean) / self.std).contiguous(memory_format=torch.channels_last)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ from pipeline.ascent.recipe import Beginning, Canvas, Comparing, Guide, Look, Mo
 from pipeline.ascent.references import Placing
 from pipeline.network.devices import quickly
 from pipeline.network.layers import Layer, Traced
-from pipeline.network.layouts import TOKENS
+from pipeline.network.layouts import TOKEN_LAYOUTS
 from pipeline.network.rectifiers import REDIRECTED, sloped
 from pipeline.network.shapes import elements, output_shape
 from pipeline.network.subnetwork import subnetwork
@@ -47,7 +48,8 @@ class Climb:
         self.traced, self.layer, self.field, self.preset, self.device = traced, layer, field, preset, device
         self.climbs_in = CLIMBS_IN
         self.on_step: Callable[[], None] = lambda: None
-        self.look = Look(preprocessing.mean, preprocessing.std, spectrum)
+        mean, std = (preprocessing.rgb(np.array(values)).tolist() for values in (preprocessing.mean, preprocessing.std))
+        self.look = Look(tuple(mean), tuple(std), spectrum)
         self.normalized = Normalized.of(preprocessing, device)
         self.plain = subnetwork(traced, layer).to(device)
         self._outputs: dict[Size, tuple[int, ...] | None] = {}
@@ -238,7 +240,7 @@ class Climb:
         output = self._output(size)
         if output is None or len(output) != 4:
             return None
-        if self.layer.layout == TOKENS:
+        if self.layer.layout in TOKEN_LAYOUTS:
             return _middle_token(output[2]), 0
         return _middle(self.field.y, size[0], output[2]), _middle(self.field.x, size[1], output[3])
 

@@ -60,7 +60,7 @@ class Placing:
 
     def _placed(self, exemplar: Exemplar) -> np.ndarray:
         box = self.field.box(exemplar.y, exemplar.x)
-        mean = np.array(self.how.mean, np.float32)
+        mean = self.how.rgb(np.array(self.how.mean, np.float32))
         canvas = np.broadcast_to(mean, (*self.size, len(mean))).copy()
         if box.right <= box.left or box.bottom <= box.top:  # it sees padding only
             return canvas
@@ -90,11 +90,7 @@ class Placing:
         its = exemplar
         whole = shown_alone(decode(its.crop), (its.left, its.top), (its.width, its.height), self.how)
         pixels = whole[box.top : box.bottom, box.left : box.right]
-        if pixels.dtype == np.uint8:
-            return pixels.astype(np.float32) / 255
-        # by a transform, which normalizes too
-        colours: np.ndarray = pixels * np.array(self.how.std) + np.array(self.how.mean)
-        return colours.clip(0, 1).astype(np.float32)
+        return self.how.colours(pixels)
 
 
 def _overlap(begin: int, length: int, whole: int) -> slice:

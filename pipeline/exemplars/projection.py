@@ -53,13 +53,14 @@ class Projection:
         self, preprocessing: Preprocessing, traced: Traced, layers: Mapping[int, Layer], device: torch.device,
         method: str,
     ) -> None:  # fmt: skip
+        self.how = preprocessing
         self.gradients = Gradients(preprocessing, traced, layers, device, METHODS[method])
 
     def __call__(self, task: ExemplarTask, pixels: np.ndarray) -> list[View]:
         """The view of each exemplar of an image, whose network pixels are `[H, W, C]`."""
         found = self.gradients.of_pixels(torch.from_numpy(pixels), task.spots)
         return [
-            _view(within(task.field(place), *its).permute(1, 2, 0).cpu().numpy(), task, place)
+            _view(self.how.rgb(within(task.field(place), *its).permute(1, 2, 0).cpu().numpy()), task, place)
             for place, its in enumerate(found)
         ]
 

@@ -17,7 +17,8 @@ def shown_alone(
     """
     if not how.followed:
         return network_pixels(crop, how)
-    colour = tuple(round(255 * value) for value in (how.mean if how.channels == 3 else how.mean * 3))
+    mean = how.rgb(np.array(how.mean)).tolist()
+    colour = tuple(round(255 * value) for value in (mean if how.channels == 3 else mean * 3))
     picture = Image.new("RGB", size, colour)
     picture.paste(crop, corner)
     return network_pixels(picture, how)

@@ -70,8 +70,7 @@ def _whole(activations: Tensor, layout: str, height: int | None, width: int | No
 
 def _seen(pixels: np.ndarray, how: Preprocessing) -> Image.Image:
     if pixels.dtype != np.uint8:  # normalized by a transform
-        colours = pixels * np.array(how.std, np.float32) + np.array(how.mean, np.float32)
-        pixels = np.round(colours.clip(0, 1) * 255).astype(np.uint8)
+        pixels = np.round(how.colours(pixels) * 255).astype(np.uint8)
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
 
 

@@ -16,15 +16,20 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from pipeline.errors import UserError, first_line, near_matches
-from pipeline.network.made import Made
+from pipeline.network.made import Made, run_once
 from pipeline.network.weights import RANDOM_SEED, fill, kind_of, looks_like_a_file, read_weights
 from pipeline.preprocessing.images import Preprocessing
 from pipeline.preprocessing.transforms import follow
 from pipeline.preprocessing.wishes import Wishes, with_wishes
 
 AS_MADE = "as the factory made them"
+_PROGRAM = (
+    "a program of torch.jit or torch.export, in which single layers cannot be read. "
+    "Give the torch.nn.Module that it was made from."
+)
 _USUAL = (256, (224, 224))
 
 
@@ -100,6 +105,7 @@ def make(spec: str, weights: str, wishes: Wishes) -> Made:
         notices.append(
             f"{spec} is called under seed {RANDOM_SEED}; what it loads itself stays, with WEIGHTS=random too."
         )
+    _completed(spec, module, how)
     if read is None:
         label = AS_MADE if not weights else f"{AS_MADE} (seed {RANDOM_SEED})"
         return Made(module, how, label, notices=tuple(notices))
@@ -167,7 +173,7 @@ def _called(spec: str, word: str) -> tuple[nn.Module, Callable[..., Any] | None]
         torch.manual_seed(RANDOM_SEED)
         factory = _found(spec, word)
         if isinstance(factory, nn.Module):
-            return _evaluated(factory), None
+            return _evaluated(factory, spec, word), None
         if not callable(factory):
             raise UserError(f"{word}={spec} is {kind_of(factory)}, not a function or class that makes a network.")
         torch.manual_seed(RANDOM_SEED)  # again: the import may have drawn numbers
@@ -177,10 +183,12 @@ def _called(spec: str, word: str) -> tuple[nn.Module, Callable[..., Any] | None]
             told = _told(error, sys.modules[_split(spec, word)[0]])
             raise UserError(f"{word}={spec} failed when it was called without arguments: {told}.") from error
     network, transform = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+    if isinstance(network, torch.jit.ScriptModule | torch.jit.ScriptFunction | torch.export.ExportedProgram):
+        raise UserError(f"{word}={spec} gives {_PROGRAM}")
     if not isinstance(network, nn.Module) or not (transform is None or callable(transform)):
         kinds = ", ".join(map(kind_of, given)) if isinstance(given, tuple) else kind_of(given)
         raise UserError(f"{word}={spec} gives {kinds}. It should give a torch.nn.Module, or (module, transform).")
-    return _evaluated(network), transform
+    return _evaluated(network, spec, word), transform
 
 
 def _found(spec: str, word: str) -> Any:
@@ -217,8 +225,29 @@ def _told(error: BaseException, module: ModuleType | None) -> str:
     return f"{type(error).__name__}: {first_line(error).rstrip('.')}{place}"
 
 
-def _evaluated(network: nn.Module) -> nn.Module:
-    """On the CPU, in float32 and in evaluation mode, out of what training wrapped around it."""
+def _evaluated(network: nn.Module, spec: str, word: str) -> nn.Module:
+    """On the CPU, in float32 and in evaluation mode, out of what training wrapped around it and its parts.
+
+    Raises `UserError` for programs among its parts.
+    """
     while isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(network, "_orig_mod"):
         network = network._orig_mod if hasattr(network, "_orig_mod") else network.module  # type: ignore[assignment]
-    return network.cpu().float().eval()
+    for name, part in list(network.named_modules()):
+        if isinstance(part, torch.jit.ScriptModule):
+            raise UserError(f"{word}={spec}: {name} is {_PROGRAM}" if name else f"{word}={spec} is {_PROGRAM}")
+        if isinstance(part, nn.DataParallel):
+            part.device_ids = []  # on the GPUs that there are, it would not run on a CPU
+        if hasattr(part, "_orig_mod"):
+            network.set_submodule(name, part._orig_mod)
+    try:
+        return network.cpu().float().eval()
+    except NotImplementedError as error:  # so says what torch.export made
+        raise UserError(f"{word}={spec} is {_PROGRAM}") from error
+
+
+def _completed(spec: str, network: nn.Module, how: Preprocessing) -> None:
+    """Has lazy modules take their shapes from an image, and their numbers from the factory's seed."""
+    if any(is_lazy(each) for each in (*network.parameters(), *network.buffers())):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(RANDOM_SEED)
+            run_once(spec, network, how)

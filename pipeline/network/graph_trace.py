@@ -15,6 +15,7 @@ from torchvision.models.feature_extraction import NodePathTracer
 
 from pipeline.errors import first_line
 from pipeline.network import operations
+from pipeline.network.names import Names
 from pipeline.network.points import CannotTrace, Point, Read, See, default_unit_dim
 from pipeline.network.shapes import tensor_shapes
 
@@ -46,6 +47,29 @@ class GraphTrace:
         """The point with an exact name; a module is the last thing it does. None if there is none."""
         node = self.qualified.get(name) or self._end_of_module(name)
         return None if node is None else self._point(name, node, self._operation(node))
+
+    def points(self) -> list[Point]:
+        """Every point that gives a tensor which depends on the image, in running order."""
+        return [
+            self._point(name, node, self._operation(node))
+            for node, name in self._name_of.items()
+            if node in self.shapes and node in self._of_image
+        ]
+
+    def unseen(self) -> dict[str, str]:
+        """Modules that nothing can be read of, and why: they are inside of what is one operation, or never run."""
+        whole = {str(node.target): self._module(node) for node in self.graph.nodes if node.op == "call_module"}
+        used = [str(node.target) for node in self.graph.nodes if node.op == "get_attr"]
+        found = {}
+        for name, module in self.module.named_modules():
+            if not name or self.find(name) is not None or any(target.startswith(f"{name}.") for target in used):
+                continue
+            around = next((leaf for leaf in whole if name.startswith(f"{leaf}.")), None)
+            if around is None:
+                found[name] = "it never runs"
+            elif not (isinstance(whole[around], nn.MultiheadAttention) and operations.is_map(module)):
+                found[name] = f"it is inside of {around}, which is followed as one operation"
+        return found
 
     def bearing(self) -> list[Point]:
         """Every unit-bearing point that depends on the image, in running order."""
@@ -109,8 +133,8 @@ class GraphTrace:
 
     def _point(self, name: str, node: fx.Node, kind: str) -> Point:
         shape = self.shapes.get(node)
-        unit_dim = self._units_in.get(node)
-        return Point(name, node.name, kind, shape, default_unit_dim(shape, unit_dim), node in self._of_image)
+        unit_dim = default_unit_dim(shape, self._units_in.get(node))
+        return Point(name, node.name, kind, shape, unit_dim, node in self._of_image)
 
     def _downstream(self, bundles: set[str]) -> set[fx.Node]:
         """Tensors, and bundles of them, that depend on the image; not what is made of its mere size."""
@@ -213,7 +237,9 @@ class GraphTrace:
     def _follower(self, node: fx.Node) -> fx.Node | None:
         """The only operation that takes what a node gives, as it is."""
         users = [user for user in node.users if user in self.shapes or user.op == "output"]  # its size may be asked for
-        if len(users) != 1 or users[0].op == "output" or users[0].args[:1] != (node,):
+        if len(users) != 1 or users[0].op == "output":
+            return None
+        if (users[0].args[:1] or (users[0].kwargs.get("input"),)) != (node,):
             return None
         return self._follower(users[0]) if operations.is_nothing(self._module(users[0])) else users[0]
 
@@ -256,6 +282,25 @@ def _holds_tensors(value: object) -> bool:
     return isinstance(value, (tuple, list)) and any(isinstance(each, Tensor) for each in value)
 
 
+class _Tracer(NodePathTracer):
+    """Traces into modules of torch that are made of maps, as its own transformer is, and gives no name twice."""
+
+    def trace(self, root: nn.Module, *args: Any, **kwargs: Any) -> fx.Graph:
+        self.names = Names(root)
+        return super().trace(root, *args, **kwargs)
+
+    def is_leaf_module(self, m: nn.Module, module_qualname: str) -> bool:
+        made_of_maps = any(operations.is_map(part) for part in list(m.modules())[1:])
+        if made_of_maps and type(m).__module__.startswith("torch.nn") and not isinstance(m, nn.MultiheadAttention):
+            return False
+        return bool(super().is_leaf_module(m, module_qualname))
+
+    def _get_node_qualname(self, module_qualname: str, node: fx.Node) -> str:
+        if node.op == "call_module":
+            return self.names.of_module(module_qualname)
+        return self.names.of_function(module_qualname, str(node))
+
+
 def _traced(module: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
     """The graph and torchvision's names of its nodes, at the finest grain at which torch.fx follows the network.
 
@@ -264,9 +309,7 @@ def _traced(module: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
     """
     reason: Exception | None = None
     for leaves, functions in _grains():
-        tracer = NodePathTracer(
-            autowrap_modules=(math, torchvision.ops), autowrap_functions=functions, leaf_modules=leaves
-        )
+        tracer = _Tracer(autowrap_modules=(math, torchvision.ops), autowrap_functions=functions, leaf_modules=leaves)
         try:
             graph = tracer.trace(module)
         except Exception as error:  # whatever a network's code raises when it is given no numbers

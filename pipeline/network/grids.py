@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.network.layers import Layer, Traced
-from pipeline.network.layouts import MAPS, MAPS_LAST, SEQUENCE, TOKENS
+from pipeline.network.layouts import MAPS, MAPS_LAST, SEQUENCE, TOKEN_LAYOUTS
 
 _MOST_OTHERS = 64  # class and register tokens that a network may have
 _FIRST = 4  # tensors of so many tokens that are looked at: the very first may not depend on the image yet
@@ -47,7 +47,7 @@ def grids(traced: Traced, layers: Sequence[Layer]) -> dict[str, Grid]:
         for layer in layers
         if layer.layout in (MAPS, MAPS_LAST) and layer.height is not None and layer.width is not None
     }
-    tokens = {layer.name: layer.height for layer in layers if layer.layout in (TOKENS, SEQUENCE) and layer.height}
+    tokens = {layer.name: layer.height for layer in layers if layer.layout in {*TOKEN_LAYOUTS, SEQUENCE} and layer.height}
     if tokens:
         of_length = _of_tokens(traced, set(tokens.values()))
         found |= {name: of_length[length] for name, length in tokens.items() if length in of_length}
@@ -84,11 +84,12 @@ class _Seen:
     def _see(self, node: str, tensor: Tensor) -> None:
         if tensor.dim() == 4 and len(tensor) == 1:
             self.maps += [(tensor.shape[2], tensor.shape[3]), (tensor.shape[1], tensor.shape[2])]
-        if tensor.dim() == 3 and len(tensor) == 1 and tensor.is_floating_point():
+        if tensor.dim() == 3 and 1 in tensor.shape[:2] and tensor.is_floating_point():
+            tokens = tensor.squeeze(tensor.shape.index(1))
             for length, kept in self.tokens.items():
-                dims = [dim for dim in (1, 2) if tensor.shape[dim] == length]
+                dims = [dim for dim in (0, 1) if tokens.shape[dim] == length]
                 if dims and len(kept) < _FIRST:
-                    kept.append(tensor.transpose(1, dims[0])[0].flatten(1).float().clone())
+                    kept.append(tokens.movedim(dims[0], 0).float().clone())
             if all(len(kept) == _FIRST for kept in self.tokens.values()):
                 raise _Enough
 

@@ -7,11 +7,12 @@ import math
 from torch import Tensor
 
 MAPS, MAPS_LAST, TOKENS, SEQUENCE, FEATURES = "maps", "maps_last", "tokens", "sequence", "features"
-WINDOWS, WINDOW_MAPS = "windows", "window_maps"
+WINDOWS, WINDOW_MAPS, TOKENS_FIRST = "windows", "window_maps", "tokens_first"
 SHAPES = {
     MAPS: "[B, C, H, W]",
     MAPS_LAST: "[B, H, W, C]",
     TOKENS: "[B, T, C]",
+    TOKENS_FIRST: "[T, B, C]",
     SEQUENCE: "[B, C, T]",
     FEATURES: "[B, C]",
     WINDOWS: "[B * N, ..., C]",
@@ -19,15 +20,19 @@ SHAPES = {
 }
 """Every layout with the order of its dimensions: B images, C units, H x W positions, T tokens, N windows."""
 
+TOKEN_LAYOUTS = {TOKENS, TOKENS_FIRST}
+
 _BY_RANK = {(2, 1): FEATURES, (3, 1): SEQUENCE, (3, 2): TOKENS, (4, 1): MAPS, (4, 3): MAPS_LAST}
 
 
-def layout_of(shape: tuple[int, ...], unit_dim: int) -> str | None:
-    """The layout of a tensor of `shape` for one image with its units in dimension `unit_dim`; None for one unknown.
+def layout_of(shape: tuple[int, ...], unit_dim: int, image_dim: int | None = 0) -> str | None:
+    """The layout of a tensor of `shape` for one image, by the dimensions of its units and images; None if unknown.
 
     A first dimension that counts more than images is taken for windows, those of an image side by side.
     """
     rank = len(shape)
+    if image_dim != 0:
+        return TOKENS_FIRST if (rank, image_dim, unit_dim) == (3, 1, 2) and shape[1] == 1 else None
     if rank >= 3 and (shape[0] != 1 or rank > 4):
         return WINDOWS if unit_dim == rank - 1 else WINDOW_MAPS if (rank, unit_dim) == (4, 1) else None
     return _BY_RANK.get((rank, unit_dim)) if shape and shape[0] == 1 else None
@@ -47,6 +52,8 @@ def as_map(activations: Tensor, layout: str, height: int | None = None, width: i
         return activations.permute(0, 3, 1, 2)
     if layout == TOKENS:
         return activations.transpose(1, 2).unsqueeze(3)
+    if layout == TOKENS_FIRST:
+        return activations.permute(1, 2, 0).unsqueeze(3)
     return activations.unsqueeze(3) if layout == SEQUENCE else activations
 
 
@@ -58,6 +65,8 @@ def map_shape(shape: tuple[int, ...], layout: str) -> tuple[int, int | None, int
         return shape[1], shape[2], 1
     if layout == TOKENS:
         return shape[2], shape[1], 1
+    if layout == TOKENS_FIRST:
+        return shape[2], shape[0], 1
     if layout == WINDOWS:
         windows = shape[0] if shape[0] != 1 else math.prod(shape[1 : 1 + (len(shape) - 2) // 2])
         return shape[-1], windows, math.prod(shape[:-1]) // windows

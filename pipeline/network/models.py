@@ -7,16 +7,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import nn
+from PIL import Image
+from torch import Tensor, nn
 
 from pipeline.demo import network as demo
 from pipeline.demo.concepts import CONCEPTS
-from pipeline.errors import UserError, first_line, near_matches
+from pipeline.errors import UserError, near_matches
 from pipeline.network import factories, timm_models, torchvision_models
-from pipeline.network.made import Made
+from pipeline.network.layers import Traced
+from pipeline.network.made import Made, run_once
 from pipeline.network.weights import RANDOM, RANDOM_SEED, Filled, fill, looks_like_a_file, read_weights, weights_hash
-from pipeline.preprocessing.images import Preprocessing
+from pipeline.preprocessing.images import Preprocessing, network_pixels
+from pipeline.preprocessing.normalize import Normalize
 from pipeline.preprocessing.wishes import Wishes, with_wishes
 
 
@@ -45,6 +49,10 @@ class Network:
         """`[C, H, W]` of one network input (pixels)."""
         return self.preprocessing.channels, *self.preprocessing.size
 
+    def traced(self) -> Traced:
+        """Its inside, to be checked with two pictures as its preprocessing makes them."""
+        return Traced(self.module, self.input_shape, _two_pictures(self.preprocessing))
+
 
 def load_network(name: str, weights: str = "", wishes: Wishes = Wishes()) -> Network:
     """The network `name`: `demo`, one of torchvision's, `timm/NAME`, or `package.module:factory`.
@@ -63,11 +71,16 @@ def load_network(name: str, weights: str = "", wishes: Wishes = Wishes()) -> Net
     else:
         made = torchvision_models.make(name, weights, wishes)
     if ":" in name or wishes != Wishes():
-        _try(name, made)
+        run_once(name, made.module, made.preprocessing)
     notices = list(made.notices)
     if not made.preprocessing.followed:
         notices.append(
             "The transform cannot be followed: boxes are in pixels of the network's input, and crops are whole."
+        )
+    if made.preprocessing.order is None:
+        notices.append(
+            "Pure colours do not show which channels of the input are red, green and blue: pictures that are drawn may "
+            "have them exchanged. The numbers are right in any case."
         )
     return Network(
         name, made.module, made.preprocessing, made.weights, weights_hash(made.module), made.categories, made.missing,
@@ -93,6 +106,17 @@ def check_name(name: str) -> None:
         )
 
 
+def _two_pictures(how: Preprocessing) -> Tensor:
+    """Two pictures unlike each other as network input, `[2, C, H, W]`: a smooth one, a bright one full of detail."""
+    random = np.random.Generator(np.random.PCG64(0))
+    width, height = max(320, how.size[1]), max(240, how.size[0])
+    coarse = Image.fromarray(random.integers(0, 256, (5, 6, 3), dtype=np.uint8))
+    smooth = coarse.resize((width, height), Image.Resampling.BICUBIC)
+    detail = Image.fromarray(random.integers(64, 256, (height, width, 3), dtype=np.uint8))
+    pixels = torch.from_numpy(np.stack([network_pixels(each, how) for each in (smooth, detail)]))
+    return Normalize(how, torch.device("cpu"))(pixels)
+
+
 def _demo(weights: str, wishes: Wishes) -> Made:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
@@ -104,20 +128,3 @@ def _demo(weights: str, wishes: Wishes) -> Made:
         filled = fill(module, read_weights(path))
         label = "trained on the demo" if not weights else path.name
     return Made(module, with_wishes(how, wishes), label, CONCEPTS, filled.missing, filled.notices)
-
-
-def _try(name: str, made: Made) -> None:
-    """Runs one black image through the network. Raises `UserError` where it fails, with a guess at what it takes."""
-    how = made.preprocessing
-    try:
-        with torch.no_grad():
-            made.module(torch.zeros(1, how.channels, *how.size))
-    except Exception as error:  # whatever anyone's network raises
-        first = next((part for part in made.module.modules() if isinstance(part, nn.Conv2d)), None)
-        takes = first.in_channels if first is not None else how.channels
-        guess = f"its first convolution takes {takes} channel{'s' * (takes > 1)}. " if takes != how.channels else ""
-        raise UserError(
-            f"{name} does not run on images of {how.size[0]} x {how.size[1]} pixels and {how.channels} "
-            f"channel{'s' * (how.channels > 1)}: {first_line(error).rstrip('.')}. "
-            f"{guess[:1].upper()}{guess[1:]}--resize, --crop and --channels say what it gets."
-        ) from error

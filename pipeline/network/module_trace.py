@@ -1,15 +1,12 @@
 """A network that torch.fx cannot follow, by its modules: each call of a module is a point, read by a forward hook.
 
 What a network does between its modules, by functions, is not seen; that a module ends in a residual sum is told by
-autograd, also of an activation that is given one. Names are those of torchvision's nodes: the module's path, with `_1`,
-`_2` where it is called again.
+autograd, also of an activation that is given one. Names are those of `pipeline.network.names`.
 """
 
 from __future__ import annotations
 
-import copy
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,9 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import first_line
+from pipeline.errors import UserError, first_line
 from pipeline.network import operations
+from pipeline.network.names import Names
 from pipeline.network.points import CannotTrace, Point, Read, See, default_unit_dim
+from pipeline.network.shapes import blank
+from pipeline.network.twin import twin
 
 
 @dataclass(slots=True)
@@ -63,6 +63,24 @@ class ModuleTrace:
         call = self._by_node.get(name)
         return None if call is None else self._point(call, call.sum or operations.name_of(call.module))
 
+    def points(self) -> list[Point]:
+        """Every point that gives a tensor which depends on the image, in running order."""
+        return [
+            self._point(call, call.sum or operations.name_of(call.module))
+            for call in self._calls
+            if call.shape is not None and call.of_image
+        ]
+
+    def unseen(self) -> dict[str, str]:
+        """Modules that nothing can be read of: those that were not called as the network was followed."""
+        called = {call.name for call in self._calls}
+        attention = {call.name for call in self._calls if isinstance(call.module, nn.MultiheadAttention)}
+        return {
+            name: "it did not run on the images by which the network was followed"
+            for name, _ in self.module.named_modules()
+            if name and name not in called and name.rpartition(".")[0] not in attention
+        }
+
     def bearing(self) -> list[Point]:
         """Maps after what directly follows them, and modules that end in a residual sum, in running order."""
         found: dict[str, tuple[_Call, str]] = {}
@@ -81,7 +99,7 @@ class ModuleTrace:
 
     def run(self, images: Tensor, see: See) -> None:
         """Runs the whole network on `images` `[B, C, H, W]`; `see` gets what every call of a module gives."""
-        with _hooked(self.module, set(self._by_node)), _frame(_Frame(see)):
+        with _hooked(self.module, set(self._by_node)), _frame(_Frame(see, Names(self.module))):
             self.module(images)
 
     def reading(
@@ -137,7 +155,7 @@ class Hooked(nn.Module):
         needed: set[str],
     ) -> None:
         super().__init__()
-        self.network, self.needed = _twin(network), needed
+        self.network, self.needed = twin(network), needed
         self.nodes, self.read, self.join = list(nodes), list(read), join
         _hook(self.network, set(self.nodes))
 
@@ -152,8 +170,14 @@ class Hooked(nn.Module):
                 if len(found) == len(readers):
                     raise _Enough
 
-        with _frame(_Frame(see)), suppress(_Enough):
+        with _frame(_Frame(see, Names(self.network))), suppress(_Enough):
             self.network(images)
+        if len(found) < len(readers):
+            silent = next(node for node in self.nodes if node not in found)
+            raise UserError(
+                f"Layer {silent!r} did not run for a batch of {len(images)} images: the network calls it for some "
+                "images only. Leave it out of LAYERS."
+            )
         return self.join([found[node] for node in self.nodes])
 
 
@@ -166,7 +190,7 @@ class _Frame:
     """One run of a hooked network in one thread."""
 
     see: See
-    calls: Counter[str] = field(default_factory=Counter)
+    names: Names
 
 
 _running = threading.local()  # which run a hook belongs to: several threads may run the same network
@@ -187,7 +211,7 @@ def _show(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) ->
     frame: _Frame | None = getattr(_running, "frame", None)
     if frame is None:
         return
-    node = _node(name, frame.calls)
+    node = frame.names.of_module(name)
     tensor = _tensor(output)
     if tensor is not None:
         frame.see(node, tensor)
@@ -210,19 +234,8 @@ def _hooked(network: nn.Module, nodes: set[str]) -> Iterator[None]:
             handle.remove()
 
 
-def _node(name: str, calls: Counter[str]) -> str:
-    calls[name] += 1
-    return name if calls[name] == 1 else f"{name}_{calls[name] - 1}"
-
-
-def _twin(network: nn.Module) -> nn.Module:
-    """A copy with modules of its own that shares every tensor."""
-    tensors = [*network.parameters(), *network.buffers()]
-    return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
-
-
 def _tensor(output: Any) -> Tensor | None:
-    """The tensor that a module gives, or the first of several."""
+    """The tensor that a module gives or takes, or the first of several."""
     if isinstance(output, (tuple, list)) and output:
         output = output[0]
     return output if isinstance(output, Tensor) else None
@@ -233,22 +246,22 @@ def _observed(network: nn.Module, input_shape: tuple[int, int, int]) -> list[_Ca
     calls: list[_Call] = []
     open_calls: list[_Call] = []
     made: dict[int, tuple[Tensor, _Call, int]] = {}  # who made a tensor last; holding it keeps its number its own
-    counts: Counter[str] = Counter()
+    names = Names(network)
 
     def maker(tensor: Tensor | None) -> _Call | None:
         """Who made a tensor as it is now: not if a function has changed it in place since."""
         _, call, version = made.get(id(tensor), (None, None, None))
         return call if tensor is not None and tensor._version == version else None
 
-    def begins(name: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        tensor = _tensor(inputs)
+    def begins(name: str, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        tensor = _tensor(inputs or (named.get("input"),))
         source = maker(tensor)
         shape = None if tensor is None else tuple(tensor.shape)
         open_calls.append(_Call("", name, module, source, shape))
 
     def ends(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         call = open_calls.pop()
-        call.node = _node(name, counts)
+        call.node = names.of_module(name)
         tensor = _tensor(output)
         if tensor is not None:
             call.shape, call.of_image = tuple(tensor.shape), tensor.requires_grad
@@ -270,10 +283,9 @@ def _observed(network: nn.Module, input_shape: tuple[int, int, int]) -> list[_Ca
         calls.append(call)
 
     named = [(name, module) for name, module in network.named_modules() if name]
-    handles = [module.register_forward_pre_hook(partial(begins, name)) for name, module in named]
+    handles = [module.register_forward_pre_hook(partial(begins, name), with_kwargs=True) for name, module in named]
     handles += [module.register_forward_hook(partial(ends, name)) for name, module in named]
-    parameter = next((each for each in network.parameters() if each.is_floating_point()), torch.empty(0))
-    images = torch.zeros(1, *input_shape, dtype=parameter.dtype, device=parameter.device, requires_grad=True)
+    images = blank(network, input_shape).requires_grad_()
     try:
         with torch.enable_grad(), _only_images_count(network):
             network(images)

@@ -9,7 +9,8 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
-_MAPS = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear, nn.MultiheadAttention)
+_CONVOLUTIONS = (nn.modules.conv._ConvNd, torchvision.ops.DeformConv2d)
+_MAPS = (*_CONVOLUTIONS, nn.Linear, nn.Bilinear, nn.MultiheadAttention)
 _MAP_FUNCTIONS = {
     torch.conv1d, torch.conv2d, torch.conv3d, torch.conv_transpose2d, functional.conv1d, functional.conv2d,
     functional.conv3d, functional.conv_transpose2d, functional.linear,
@@ -26,6 +27,7 @@ _NORM_FILES = (
 _NORM_MODULES = (nn.LayerNorm, torchvision.ops.misc.FrozenBatchNorm2d, nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
 _ACTIVATION_FUNCTIONS = {
     torch.relu, torch.relu_, torch.sigmoid, torch.tanh, "relu", "relu_", "sigmoid", "sigmoid_", "tanh",
+    torch.clamp, torch.clamp_, torch.clamp_min, "clamp", "clamp_", "clamp_min", "clamp_min_",
     *(getattr(functional, name) for name in (
         "relu", "relu_", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish",
         "hardsigmoid", "hardtanh", "softplus", "sigmoid", "tanh", "prelu",
@@ -43,7 +45,7 @@ def is_map(module: nn.Module | None, target: object = None) -> bool:
 
 def is_convolution(module: nn.Module | None, target: object = None) -> bool:
     """A map whose units are its second dimension."""
-    return isinstance(module, nn.modules.conv._ConvNd) if module is not None else target in _CONVOLUTION_FUNCTIONS
+    return isinstance(module, _CONVOLUTIONS) if module is not None else target in _CONVOLUTION_FUNCTIONS
 
 
 def is_norm(module: nn.Module | None, target: object = None) -> bool:

@@ -58,6 +58,12 @@ class Trace(Protocol):
     def names(self) -> list[str]:
         """The exact names that may be asked for."""
 
+    def points(self) -> list[Point]:
+        """Every point that gives a tensor which depends on the image, in running order."""
+
+    def unseen(self) -> dict[str, str]:
+        """Modules that nothing can be read of, and why."""
+
     def find(self, name: str) -> Point | None:
         """The point with an exact name; None if there is none."""
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from pipeline.network.twin import twin
+
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -17,7 +19,7 @@ def tensor_shapes(
 ) -> Shapes:
     """The shape of every tensor by the name of its node, for one image of shape `image` `[C, H, W]`.
 
-    `others`, if given, gets what nodes give that is no tensor: numbers, tuples.
+    `others`, if given, gets what nodes give that is no tensor: numbers, tuples. The network is left as it is.
     Raises whatever the network raises for images of that size.
     """
     shapes: Shapes = {}
@@ -32,7 +34,7 @@ def tensor_shapes(
             return result
 
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        Recorder(module).run(_blank(module, image))
+        Recorder(twin(module)).run(blank(module, image))
     return shapes
 
 
@@ -44,7 +46,7 @@ def output_shape(module: nn.Module, image: tuple[int, int, int]) -> tuple[int, .
     if isinstance(module, fx.GraphModule):
         return tensor_shapes(module, image)[list(module.graph.nodes)[-1].args[0].name]
     with torch.inference_mode():
-        return tuple(module(_blank(module, image)).shape)
+        return tuple(module(blank(module, image)).shape)
 
 
 def elements(module: nn.Module, image: tuple[int, int, int]) -> int:
@@ -63,11 +65,12 @@ def elements(module: nn.Module, image: tuple[int, int, int]) -> int:
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        module(_blank(module, image).requires_grad_())
+        module(blank(module, image).requires_grad_())
     return sum(kept.values())
 
 
-def _blank(module: nn.Module, image: tuple[int, int, int]) -> Tensor:
+def blank(module: nn.Module, image: tuple[int, int, int]) -> Tensor:
+    """A black image `[1, C, H, W]` of a network's own precision, on its own device."""
     tensors = (each for each in itertools.chain(module.parameters(), module.buffers()) if each.is_floating_point())
     like = next(tensors, torch.empty(0))
     return torch.zeros(1, *image, dtype=like.dtype, device=like.device)

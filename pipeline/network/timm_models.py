@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.errors import UserError, first_line, near_matches
+from pipeline.errors import UserError, first_line, listed, near_matches
 from pipeline.network.made import Made
 from pipeline.network.weights import (
     RANDOM,
@@ -20,7 +20,6 @@ from pipeline.network.weights import (
     Weights,
     fill,
     fits,
-    listed,
     looks_like_a_file,
     read_weights,
     tensors_only,

@@ -21,7 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.errors import UserError, first_line
+from pipeline.errors import UserError, first_line, listed
+from pipeline.network.checkpoints import NUMBERS, below, part_of
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 RANDOM_SEED = 0
@@ -53,32 +54,45 @@ class Filled:
 
 
 def looks_like_a_file(word: str) -> bool:
-    """Whether WEIGHTS=`word` means a file: there is one, or it ends like one."""
-    return os.path.isfile(word) or Path(word).suffix in SUFFIXES
+    """Whether WEIGHTS=`word` means a file, or a part of one (`FILE#part`): there is one, or it ends like one."""
+    return os.path.isfile(word) or _file_and_part(Path(word))[0].suffix in SUFFIXES
+
+
+def _file_and_part(path: Path) -> tuple[Path, str]:
+    """A file, and the part of it that `FILE#part` names; a file may have a # in its own name."""
+    name, sign, part = path.name.rpartition("#")
+    return (path.with_name(name), part) if sign and name and not os.path.isfile(path) else (path, "")
 
 
 def read_weights(path: Path) -> Weights:
     """The tensors of a `.safetensors` file, or of one that `torch.save` wrote; nothing in it is ever executed.
 
-    A state_dict may lie inside a checkpoint under one of the names in use. Raises `UserError` if the file is missing
-    or damaged, and if it holds more than tensors or no state_dict.
+    A state_dict may lie inside a checkpoint under one of the names in use, or where `FILE#part` says: in dictionaries,
+    as `state.model`, or among tensors whose names share a prefix, as `encoder_q`. Raises `UserError` if the file is
+    missing or damaged, and if it holds more than tensors, no state_dict or not that part.
     """
+    path, part = _file_and_part(path)
     if not os.path.isfile(path):
         raise UserError(f"There is no weights file {str(path)!r}. WEIGHTS is a file, a weights name or 'random'.")
     try:
-        if path.suffix == ".safetensors":
-            return Weights(path.name, load_file(path))
-        content = _loaded(path)
+        content = load_file(path) if path.suffix == ".safetensors" else _loaded(path)
     except _UNREADABLE as error:
         raise UserError(_reason(path, error)) from error
-    return _unwrapped(path, content)
+    if path.suffix == ".safetensors" and not part:
+        return Weights(path.name, content)
+    rest = ""
+    if part and isinstance(content, Mapping):
+        content, rest = part_of(content, part)
+    found = _unwrapped(path, content)
+    tensors = below(found.tensors, rest, path.name) if rest else found.tensors
+    return Weights(f"{path.name}#{part}" if part else path.name, tensors, found.notices)
 
 
 def _loaded(path: Path) -> Any:
     """What a file of `torch.save` holds; of all classes only tensors and plain values are allowed."""
     with (
         warnings.catch_warnings(),
-        torch.serialization.safe_globals([Namespace]),
+        torch.serialization.safe_globals([Namespace, *NUMBERS]),
     ):  # timm's checkpoints have one
         warnings.simplefilter("ignore")
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -115,7 +129,8 @@ def _unwrapped(path: Path, content: Any) -> Weights:
         if not inside:
             break
         if len(inside) > 1:
-            notices.append(f"{path.name}{within} holds {', '.join(inside)}; {inside[0]} is taken.")
+            other = f"WEIGHTS={path.name}#{inside[1]} takes another"
+            notices.append(f"{path.name}{within} holds {', '.join(inside)}; {inside[0]} is taken ({other}).")
         content, within = content[inside[0]], f"{within}[{inside[0]!r}]"
     if not isinstance(content, Mapping):
         raise UserError(f"{path}{within} holds {kind_of(content)}, not a state_dict (names and tensors).")
@@ -129,12 +144,22 @@ def _unwrapped(path: Path, content: Any) -> Weights:
         raise UserError(
             f"{path}{within} does not hold a state_dict (names and tensors): "
             + (f"among its entries are {listed(others)}." if others else "it is empty.")
+            + (f" WEIGHTS={path.name}#{parts[0]} takes a part of it." if (parts := _parts(content)) else "")
         )
     return Weights(path.name, tensors, tuple(notices))
 
 
 def _is_state(value: Any) -> bool:
     return isinstance(value, Mapping) and bool(value) and all(isinstance(each, Tensor) for each in value.values())
+
+
+def _parts(content: Mapping[Any, Any]) -> list[str]:
+    """The names under which a checkpoint has weights."""
+    return [str(name) for name, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)]
+
+
+def _has_tensors(content: Mapping[Any, Any]) -> bool:
+    return any(isinstance(each, Tensor) for each in content.values())
 
 
 def kind_of(value: Any) -> str:
@@ -237,7 +262,7 @@ def _renamed(weights: Weights, wanted: Mapping[str, Tensor], name: str) -> tuple
     if len(best) > 1:
         raise UserError(
             f"{weights.origin} holds several sets of weights that fit {name}, under {listed(sorted(best))}. "
-            "Save the one that is meant alone."
+            f"Say which: WEIGHTS={weights.origin}#{sorted(best)[0].rstrip('.')}, for one."
         )
     (prefix,) = best
     kept = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
@@ -284,9 +309,3 @@ def _load(module: nn.Module, tensors: dict[str, Tensor], origin: str) -> None:
         module.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
         raise UserError(f"{origin} does not fit {type(module).__name__}: {' '.join(str(error).split())}") from error
-
-
-def listed(words: list[str], comma: str = ", ", most: int = 6) -> str:
-    """Words for a sentence, of very many the first."""
-    more = f" and {len(words) - most} more" if len(words) > most else ""
-    return comma.join(words[:most]) + more

@@ -44,7 +44,9 @@ class Preprocessing:
     `transform` is given it makes the input itself, from an RGB image to a tensor `[C, H, W]`; `steps` are then what it
     does to the geometry if that is known (`followed`), and `mean` and `std` what its output amounts to. `sample` tells
     such transforms apart in a fingerprint. `reciprocal`: pixels are multiplied by 1/255, which rounds another way than
-    dividing by 255. `transforms.follow` reads all of this from a transform, `usual` makes the common kind.
+    dividing by 255. `order` says which channels of the input are red, green and blue, where they are not the first,
+    second and third; None where pure colours do not show it. `transforms.follow` reads all of this from a transform,
+    `usual` makes the common kind.
     """
 
     steps: tuple[Step, ...]
@@ -55,6 +57,7 @@ class Preprocessing:
     transform: Callable[[Image.Image], Any] | None = None
     sample: str = ""
     reciprocal: bool = False
+    order: tuple[int, ...] | None = ()
 
     @classmethod
     def usual(
@@ -85,6 +88,17 @@ class Preprocessing:
         """Of the network's input: 1 or 3."""
         return len(self.mean)
 
+    def rgb(self, values: np.ndarray) -> np.ndarray:
+        """Values `[..., C]` of the input's channels, the last dimension as red, green and blue."""
+        return values[..., list(self.order)] if self.order else values
+
+    def colours(self, pixels: np.ndarray) -> np.ndarray:
+        """Network pixels `[..., C]` as colours in 0..1, float32, whether they are normalized already or not."""
+        if pixels.dtype == np.uint8:
+            return pixels.astype(np.float32) / 255
+        found = self.rgb(pixels * np.array(self.std) + np.array(self.mean))
+        return found.clip(0, 1).astype(np.float32)
+
     @property
     def dtype(self) -> type[np.generic]:
         """Of what `network_pixels` gives: uint8 before normalization, float32 where a transform has done it all."""
@@ -112,6 +126,8 @@ class Preprocessing:
         }
         if self.reciprocal:
             found["reciprocal"] = True
+        if self.order:
+            found["order"] = list(self.order)
         if self.transform is not None:
             found |= {"transform": _without_addresses(repr(self.transform)), "sample": self.sample}
         plain: dict[str, Any] = json.loads(json.dumps(found))

@@ -19,6 +19,7 @@ from pipeline.preprocessing.wishes import Wishes, check_numbers, with_wishes
 
 __all__ = ["OnGrey", "Wishes", "follow", "with_wishes"]
 _SAMPLES = ((320, 240), (250, 331))
+_PURE = ("#ff0000", "#00ff00", "#0000ff")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,8 @@ def _opaque(transform: Callable[[Image.Image], Any], reading: Reading, channels:
     size = (shapes[0][0], shapes[0][1]) if shapes[0] == shapes[1] else None
     if reading.known and size is not None:
         size = fixed_size(steps)
-    return Preprocessing(steps, size, mean, std, reading.known, transform, _digest(first))
+    order = _order(transform) if len(mean) == 3 else ()
+    return Preprocessing(steps, size, mean, std, reading.known, transform, _digest(first), order=order)
 
 
 def _seeing_grey(transform: Callable[[Image.Image], Any]) -> Callable[[Image.Image], Any]:
@@ -127,6 +129,20 @@ def _amounts_to(transform: Callable[[Image.Image], Any]) -> tuple[tuple[float, .
         return (0.5,) * len(low), (0.25,) * len(low)
     std = 1 / (high - low)
     return tuple(float(f"{value:.6g}") + 0.0 for value in -low * std), tuple(float(f"{value:.6g}") for value in std)
+
+
+def _order(transform: Callable[[Image.Image], Any]) -> tuple[int, ...] | None:
+    """Which channels are red, green and blue, as pure colours come out; empty if in this order, None if none shows."""
+    black, *pure = (
+        _tried(transform, Image.new("RGB", _SAMPLES[0], colour)).mean((0, 1)) for colour in ("black", *_PURE)
+    )
+    rises = np.stack([colour - black for colour in pure])
+    if not np.isfinite(rises).all():
+        return None
+    order = tuple(int(channel) for channel in rises.argmax(1))
+    if sorted(order) != [0, 1, 2] or (rises.max(1) <= 0).any():
+        return None
+    return () if order == (0, 1, 2) else order
 
 
 def _digest(pixels: np.ndarray) -> str:

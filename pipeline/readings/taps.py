@@ -80,6 +80,11 @@ class TappedNetwork(nn.Module):
         self._names = ["maximum", "position", *(("minimum", "lowest") if minima else ())]
         self._names += {SAMPLED: ["sampled"], EVERY: ["counted"]}.get(positions, [])
 
+    @property
+    def dependent(self) -> list[str]:
+        """Names of the layers that see more than one image, or chance: what a batch is filled up with, say."""
+        return [layer.name for layer in self.layers if layer.dependence]
+
     def forward(self, images: Tensor, marks: Tensor | None = None) -> Readings:
         """Runs the network on `images` `[B, C, H, W]`; without `marks` each image has a 0."""
         if not self.marked:

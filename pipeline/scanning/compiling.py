@@ -37,6 +37,13 @@ def decide(
     """
     if word not in ("auto", "0", "1"):
         raise UserError(f"COMPILE={word!r} is auto, 0 or 1.")
+    if network.dependent:
+        if word == "1":
+            raise UserError(
+                f"COMPILE=1 fills the last batch of a shard up with black, which layers would see that depend on their "
+                f"batch: {network.dependent[0]}, to begin with. Say COMPILE=0, or choose LAYERS without them."
+            )
+        return replace(how, compiled=False)
     if word != "auto":
         return replace(how, compiled=word == "1")
     if begun is not None:

@@ -36,7 +36,8 @@ _CPU_BATCH, _GPU_BATCH = 16, 256
 class Compute:
     """Everything about running a network that has a say in the last bits of its activations.
 
-    `precision` is one of `PRECISIONS`. `batch_size` in images; compiled networks and GPUs always see whole batches.
+    `precision` is one of `PRECISIONS`. `batch_size` in images; compiled networks and GPUs always see whole batches, but
+    for layers that depend on theirs.
     """
 
     device: torch.device
@@ -65,6 +66,7 @@ class Runner:
         self.lanes = max(1, min(most, MOST_LANES)) if how.device.type == "cpu" else 1
         self._threads = max(1, threads // self.lanes)
         self._cuda = how.device.type == "cuda"
+        self._whole = (how.compiled or self._cuda) and not network.dependent
         self._shape = (how.batch_size, *preprocessing.size, preprocessing.channels)
         self._dtype = preprocessing.dtype
         shape = preprocessing.channels, *preprocessing.size
@@ -85,10 +87,10 @@ class Runner:
         `draws`, int64 `[B]`, are what the position of each image is drawn by, where one of each map is read.
         """
         images = len(pixels)
-        left_out = self.how.batch_size - images if self.how.compiled or self._cuda else 0
+        left_out = self.how.batch_size - images if self._whole else 0
         marks = [sent(mark, self.how.device) for mark in self._marks(images, left_out, draws)]
         with torch.inference_mode():
-            if self._cuda and (isinstance(pixels, np.ndarray) or pixels.device.type == "cpu"):
+            if self._cuda and self._whole and (isinstance(pixels, np.ndarray) or pixels.device.type == "cpu"):
                 parts = self._staging(pixels, lambda batch: self._network(batch, *marks))
             else:
                 batch = torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
@@ -149,7 +151,7 @@ class Runner:
         elif self.how.precision != "fp32" or self._cuda:
             way_out = "Use PRECISION=fp32." if self.how.precision != "fp32" else "Say DEVICE=cpu."
             self._try(f"PRECISION={self.how.precision} cannot be computed on {self.how.device.type}", way_out)
-        if self._cuda:
+        if self._cuda and self._whole:
             black = torch.zeros(self._shape, dtype=kind, device=self.how.device)
             marks = [mark.to(self.how.device) for mark in self._marks(len(black), 0, None)]
             with suppress(RuntimeError):

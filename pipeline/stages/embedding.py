@@ -15,13 +15,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.ascent.canvas import Normalized
 from pipeline.datasets.batches import ahead, map_in_order
 from pipeline.datasets.shards import Place, Shard
 from pipeline.engines.engine import Tally, Tell, Workplace
 from pipeline.exemplars.exemplar_parts import ExemplarTask, input_pixels
 from pipeline.network.subject import Subject
 from pipeline.network.subnetwork import subnetwork
-from pipeline.preprocessing.images import Preprocessing, decode
+from pipeline.preprocessing.images import decode
 from pipeline.work import REMOTE_READS
 
 EMBEDDED = pa.schema([("number", pa.int64()), ("embedding", pa.binary())])
@@ -134,20 +135,13 @@ class EmbeddingWork:
         """The network's input in 0..1, float32 `[H, W, C]`. Raises `ShardError` for an image that has changed."""
         how = self.subject.network.preprocessing
         if picture.scanned is not None:
-            return _colours(input_pixels(picture.scanned, how, self.otherwise), how)
+            return how.colours(input_pixels(picture.scanned, how, self.otherwise))
         image = decode(picture.drawn)
         height, width = how.size
         if image.size != (width, height):
             image = image.resize((width, height), Image.Resampling.BICUBIC)
         pixels = np.array(image.convert("L") if how.channels == 1 else image)
-        return _colours(pixels.reshape(height, width, how.channels), how)
-
-
-def _colours(pixels: np.ndarray, how: Preprocessing) -> np.ndarray:
-    if pixels.dtype == np.uint8:
-        return pixels.astype(np.float32) / 255
-    colours: np.ndarray = pixels * np.array(how.std) + np.array(how.mean)  # by a transform, which normalizes too
-    return colours.clip(0, 1).astype(np.float32)
+        return how.colours(pixels.reshape(height, width, how.channels))
 
 
 def embedded_rows(part: EmbeddingPart, vectors: np.ndarray) -> list[dict[str, object]]:
@@ -188,14 +182,12 @@ class Features:
     """
 
     def __init__(self, subject: Subject, device: torch.device) -> None:
-        how = subject.network.preprocessing
-        self.mean = torch.tensor(how.mean, device=device).view(1, -1, 1, 1)
-        self.std = torch.tensor(how.std, device=device).view(1, -1, 1, 1)
+        self.normalized = Normalized.of(subject.network.preprocessing, device)
         self.network = subnetwork(subject.traced, subject.layers).to(device).to(memory_format=torch.channels_last)
 
     def __call__(self, pictures: Tensor) -> Tensor:
         """Pictures `[B, C, H, W]` in 0..1 to `[B, F]`, F the units of all layers."""
-        parts = [_pooled(reading.float()) for reading in self.network((pictures - self.mean) / self.std)]
+        parts = [_pooled(reading.float()) for reading in self.network(self.normalized(pictures))]
         return torch.cat(parts, 1) / len(parts) ** 0.5
 
 

@@ -19,7 +19,7 @@ from pipeline.datasets.batches import map_in_order
 from pipeline.datasets.sources import Block, Dataset, blocks_of
 from pipeline.engines.engine import Engine, Tally
 from pipeline.engines.local import LocalEngine
-from pipeline.errors import UserError
+from pipeline.errors import UserError, listed
 from pipeline.exemplars.crops import KEPT, NONE, SIDE, CropPart, crop_parts
 from pipeline.exemplars.exemplars import Rows, exemplar_rows
 from pipeline.exemplars.maps import KEPT as KEPT_MAPS
@@ -35,7 +35,7 @@ from pipeline.preprocessing.device_decode import check_decodable
 from pipeline.progress import Progress, Silent
 from pipeline.readings.keep import Keep
 from pipeline.readings.maxima import opened, sum_of
-from pipeline.readings.taps import TappedNetwork
+from pipeline.readings.taps import TappedNetwork, unit_offsets
 from pipeline.receptive_fields.receptive_field import Field, receptive_fields
 from pipeline.scanning.compiling import decide
 from pipeline.scanning.compute import Compute, default_batch_size
@@ -338,6 +338,10 @@ class _Mining:
         write_table(self.run / "shards.parquet", SHARDS, [merged.shards])
         write_table(self.run / "skipped.parquet", SKIPPED, [merged.skipped])
         skipped = merged.samples - merged.seen
+        if silent := _without_numbers(merged, self.layers):
+            self.progress.say(
+                f"Every value of {listed(silent)} was NaN, for all images: no image can win. Are the weights whole?"
+            )
         for url, members in zip(*(merged.shards[name].to_pylist() for name in ("url", "members")), strict=True):
             if not members:
                 self.progress.say(f"Shard {url} is empty.")
@@ -434,6 +438,15 @@ class _Counter:
             self.advance(tally.done, note=note, total=round(self.seen / self.finished * self.shards))
         else:
             self.advance(tally.done, note=note)
+
+
+def _without_numbers(merged: Merged, layers: Sequence[Layer]) -> list[str]:
+    """Names of layers all of whose units had NaN for every image."""
+    seen, offsets = merged.accumulators["statistics"].state()["images"], unit_offsets(layers)
+    return [
+        layer.name for layer, first in zip(layers, offsets, strict=False)
+        if not bool(seen[first : first + layer.units].any())
+    ]  # fmt: skip
 
 
 def _first_skip(merged: Merged) -> str:

@@ -44,4 +44,4 @@ def _colours(pixels: np.ndarray, how: Preprocessing) -> np.ndarray:
     """Network pixels as colours in 0..1, `[H, W, C]`."""
     if pixels.dtype == np.uint8:
         return pixels.astype(np.float64) / 255
-    return pixels.astype(np.float64) * np.array(how.std) + np.array(how.mean)
+    return how.rgb(pixels.astype(np.float64) * np.array(how.std) + np.array(how.mean))

@@ -58,6 +58,8 @@ def view_run(
     an unknown method, if an image has changed since the scan or the run cannot be written.
     """
     check_method(method)
+    if traced.by == "modules":
+        progress.say("It is followed by its modules: ReLUs that it calls as functions keep their own gradient.")
     return _Viewing(run, shards, Subject(network, traced, layers), engine, progress, method, most).carry_out()
 
 
