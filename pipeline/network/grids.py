@@ -47,7 +47,8 @@ def grids(traced: Traced, layers: Sequence[Layer]) -> dict[str, Grid]:
         for layer in layers
         if layer.layout in (MAPS, MAPS_LAST) and layer.height is not None and layer.width is not None
     }
-    tokens = {layer.name: layer.height for layer in layers if layer.layout in {*TOKEN_LAYOUTS, SEQUENCE} and layer.height}
+    rows = {*TOKEN_LAYOUTS, SEQUENCE}
+    tokens = {layer.name: layer.height for layer in layers if layer.layout in rows and layer.height}
     if tokens:
         of_length = _of_tokens(traced, set(tokens.values()))
         found |= {name: of_length[length] for name, length in tokens.items() if length in of_length}
