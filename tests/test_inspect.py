@@ -22,6 +22,7 @@ from pipeline.inspect.attention import class_attention
 from pipeline.inspect.head import class_scores, in_words
 from pipeline.inspect.maps import find_class, show, standing_out
 from pipeline.inspect.pictures import lit
+from pipeline.inspect.places import lie_as_the_picture
 from pipeline.network.layers import Traced
 from pipeline.network.models import Network, load_network
 from pipeline.run import open_run
@@ -178,6 +179,30 @@ def test_class_attention_of_tokens_lies_on_their_grid(build, size, layer, at):
     wanted = functional.interpolate(cam[None, None], size, mode="bilinear")[0, 0]
     found, name = class_attention(Traced(build_again(module), (3, *size)), image, 2)
     assert name in (layer, "permute") and np.allclose(found, (wanted / wanted.max()).detach(), atol=1e-4)
+
+
+class Windows(nn.Module):
+    """A convolution, and a linear map of windows by places, which are no picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()
+        self.linear, self.gelu, self.head = nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = self.relu(self.conv(x)).unflatten(2, (2, 4)).unflatten(4, (2, 4))
+        windows = parts.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(1, 2)  # [B, 4, 16, C]
+        return self.head(self.gelu(self.linear(windows)).mean((1, 2)))
+
+
+def test_class_attention_takes_no_windows_for_a_picture():
+    torch.manual_seed(0)
+    traced = Traced(Windows().eval(), (3, 8, 8))
+    by_name = {layer.name: layer for layer in traced.known()}
+    assert (by_name["gelu"].layout, by_name["gelu"].height, by_name["gelu"].width) == ("maps_last", 4, 16)
+    fit = lie_as_the_picture(traced, [by_name["gelu"], by_name["relu"]])
+    assert fit == {by_name["relu"].node}
+    assert class_attention(traced, torch.randn(1, 3, 8, 8), 1)[1] in ("conv", "relu")
 
 
 def build_again(module: nn.Module) -> nn.Module:
