@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from jobs.console import Display
-from pipeline.progress import in_words
+from pipeline.progress import duration
 from pipeline.stages.mining_plan import Planned
 from pipeline.storage.files import is_local
 
@@ -25,9 +25,9 @@ def show_plan(planned: Sequence[Planned], folder: Path, display: Display) -> Non
         table.add_column(name, no_wrap=True, justify="left" if name in ("stage", "leave it out") else "right")
     for each in planned:
         size = in_bytes(each.nbytes) if each.nbytes else ""
-        table.add_row(each.does, f"{each.count:,} {each.of}", in_words(each.seconds), size, each.without)
+        table.add_row(each.does, f"{each.count:,} {each.of}", duration(each.seconds), size, each.without)
     nbytes = sum(each.nbytes for each in planned)
-    table.add_row("in all", "", in_words(sum(each.seconds for each in planned)), in_bytes(nbytes), "")
+    table.add_row("in all", "", duration(sum(each.seconds for each in planned)), in_bytes(nbytes), "")
     display.console.print(table)
     if is_local(folder):
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -18,6 +18,7 @@ from pipeline.inspect.pictures import attention_sheet
 from pipeline.mined_network import mined_network
 from pipeline.naming import in_words
 from pipeline.network.devices import compute_exactly
+from pipeline.network.layers import Traced
 from pipeline.network.models import Network, check_name, load_network
 from pipeline.run import open_run
 from pipeline.storage.files import readable_name
@@ -76,7 +77,7 @@ def inspect(
     about = [f"Seen by {network.name} ({network.weights})."]
     sheets: list[Sheet] = []
     if attention:
-        sheets += _attention(folder, shown, network, class_, about, display)
+        sheets += _attention(folder, shown, network, traced, class_, about, display)
     with display.stage("Drawing layers", len(chosen), "layers") as advance:
         for sheet in layer_sheets(folder, shown, chosen, most, opened):
             sheets.append(sheet)
@@ -90,20 +91,24 @@ def inspect(
 
 
 def _attention(
-    folder: Path, shown: list[Shown], network: Network, word: str, about: list[str], display: Display
+    folder: Path, shown: list[Shown], network: Network, traced: Traced, word: str, about: list[str], display: Display
 ) -> list[Sheet]:
     """The sheet of class attention, or a sentence on why there is none."""
     found, titles, layer = [], [], ""
     for each in shown:
         if each.scores is None:
             if word:
-                raise UserError(f"{network.name} ({network.weights}) gives no scores of classes: leave --class out.")
-            display.say("No class attention: the network has no head, or not the weights of one.")
+                raise UserError(
+                    f"{network.name} ({network.weights}) gives no scores of classes but {each.output}: "
+                    "leave --class out."
+                )
+            why = "the weights lack parts of the network" if network.missing else f"the network gives {each.output}"
+            display.say(f"No class attention: {why}, not scores of classes.")
             return []
         target = find_class(word, each.scores, network.categories)
         names = network.categories
         name = in_words(names[target] if names and target < len(names) else None, target)
-        values, layer = class_attention(network.module, each.input, target)
+        values, layer = class_attention(traced, each.input, target)
         found.append(values)
         titles.append(name)
         about.append(f"{each.name}: {name}, a score of {each.scores[target]:.2f}.")

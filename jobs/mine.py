@@ -43,7 +43,7 @@ from pipeline.exemplars.maps import MOST as MAPS
 from pipeline.network.layers import Layer
 from pipeline.network.models import check_name, load_network
 from pipeline.preprocessing.wishes import Wishes
-from pipeline.progress import Progress, in_words
+from pipeline.progress import Progress, duration
 from pipeline.readings.keep import Keep, parse_bands, parse_maxima
 from pipeline.readings.sketches import LENGTH
 from pipeline.record import note
@@ -324,7 +324,7 @@ def _unasked(
     if drawn.units is not None:
         some, every = sum(map(len, drawn.units.values())), sum(layer.units for layer in layers)
         display.say(
-            f"Drawing {some:,} of {every:,} units, the most selective of each layer ({in_words(drawn.seconds)}). "
-            f"All would take about {in_words(drawn.whole)}: make visualize RUN={run.path} PRESET={recipe.name}"
+            f"Drawing {some:,} of {every:,} units, the most selective of each layer ({duration(drawn.seconds)}). "
+            f"All would take about {duration(drawn.whole)}: make visualize RUN={run.path} PRESET={recipe.name}"
         )
     return drawn.units

@@ -35,7 +35,7 @@ class Silent:
         """Says nothing."""
 
 
-def in_words(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A duration as people say it."""
     if seconds < 90:
         return f"{max(round(seconds), 1)} s"

@@ -14,7 +14,7 @@ from pipeline.choose import choose_units
 from pipeline.engines.local import LocalEngine
 from pipeline.network.layers import Traced
 from pipeline.network.models import load_network
-from pipeline.progress import in_words
+from pipeline.progress import duration
 from pipeline.run import open_run
 from pipeline.sheets.material import visualizations
 from pipeline.sheets.region import Shown
@@ -63,7 +63,7 @@ def test_later_layers_cost_more_and_a_gpu_less():
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.2, "1 s"), (80, "80 s"), (600, "10 minutes"), (40_000, "11 hours")])
 def test_durations_are_said_as_people_say_them(seconds, words):
-    assert in_words(seconds) == words
+    assert duration(seconds) == words
 
 
 def test_an_overview_shows_the_strongest_crop_of_units_that_are_not_drawn(demo_run: Path, tmp_path: Path):

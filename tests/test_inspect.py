@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,13 +13,16 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
+from torchvision.models import swin_transformer, vision_transformer
 from typer.testing import CliRunner
 
 from jobs.__main__ import application
 from pipeline.errors import UserError
 from pipeline.inspect.attention import class_attention
+from pipeline.inspect.head import class_scores, kind_in_words
 from pipeline.inspect.maps import find_class, show, standing_out
 from pipeline.inspect.pictures import lit
+from pipeline.inspect.places import lie_as_the_picture
 from pipeline.network.layers import Traced
 from pipeline.network.models import Network, load_network
 from pipeline.run import open_run
@@ -92,9 +96,10 @@ class Sums(nn.Module):
 
 def test_class_attention_is_where_a_known_network_looks():
     image = torch.tensor([[3.0, -1.0], [0.0, -2.0]])[None, None]
-    bright, layer = class_attention(Sums(), image, 0)
+    traced = Traced(Sums(), (1, 2, 2))
+    bright, layer = class_attention(traced, image, 0)
     assert layer == "relu" and bright.tolist() == [[1.0, 0.0], [0.0, 0.0]]
-    dark, _ = class_attention(Sums(), image, 1)
+    dark, _ = class_attention(traced, image, 1)
     assert dark.tolist() == [[0.0, 0.5], [0.0, 1.0]]
 
 
@@ -102,7 +107,7 @@ def test_class_attention_is_the_formula_of_grad_cam(image, demo):
     network, traced = demo
     shown = show(image, network, traced, traced.choose("block5.relu"))
     target = int(shown.scores.argmax())
-    found, layer = class_attention(network.module, shown.input, target)
+    found, layer = class_attention(traced, shown.input, target)
     plain, kept = copy.deepcopy(network.module), {}
     for part in plain.modules():
         if isinstance(part, nn.ReLU):
@@ -118,7 +123,106 @@ def test_class_attention_is_the_formula_of_grad_cam(image, demo):
 
 def test_a_network_without_maps_says_so():
     with pytest.raises(UserError, match="--no-attention"):
-        class_attention(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), torch.zeros(1, 3, 2, 2), 0)
+        class_attention(Traced(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), (3, 2, 2)), torch.zeros(1, 3, 2, 2), 0)
+
+
+class Registers(nn.Module):
+    """Patches of an oblong picture as a sequence `[T, B, C]`, a class token before them and two registers behind."""
+
+    def __init__(self, looks: bool) -> None:
+        super().__init__()
+        self.looks = looks
+        self.patch = nn.Conv2d(3, 8, 4, 4)
+        self.tokens = nn.Parameter(torch.randn(3, 1, 8))
+        self.norm, self.attention, self.head = nn.LayerNorm(8), nn.MultiheadAttention(8, 2), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self.looks and x.shape[0] < 1:
+            return {}
+        patches = self.patch(x).flatten(2).permute(2, 0, 1)
+        more = self.tokens.expand(-1, patches.shape[1], -1)
+        tokens = self.norm(torch.cat([more[:1], patches, more[1:]]))
+        mixed = tokens + self.attention(tokens, tokens, tokens)[0]
+        return {"logits": self.head(mixed[0]), "hidden": mixed}
+
+
+def small_vit() -> nn.Module:
+    return vision_transformer.VisionTransformer(32, 8, 2, 4, 16, 32, num_classes=4)
+
+
+def small_swin() -> nn.Module:
+    return swin_transformer.SwinTransformer([4, 4], 16, [2], [2], [4, 4], num_classes=4)
+
+
+@pytest.mark.parametrize(
+    ("build", "size", "layer", "at"),
+    [
+        (small_vit, (32, 32), "encoder.layers.encoder_layer_1.ln_1", lambda t: t[0, 1:].reshape(4, 4, -1)),
+        (small_swin, (32, 32), "norm", lambda t: t[0]),
+        (lambda: Registers(False), (8, 20), "norm", lambda t: t[1:11, 0].reshape(2, 5, -1)),
+        (lambda: Registers(True), (8, 20), "norm", lambda t: t[1:11, 0].reshape(2, 5, -1)),
+    ],
+    ids=["vit", "swin", "registers", "registers, by modules"],
+)
+def test_class_attention_of_tokens_lies_on_their_grid(build, size, layer, at):
+    torch.manual_seed(0)
+    module = build().eval()
+    for norm in module.modules():
+        if isinstance(norm, nn.LayerNorm | nn.Linear):
+            norm.weight.data.uniform_(-0.5, 1.0)
+    image, kept = torch.randn(1, 3, *size), {}
+    module.get_submodule(layer).register_forward_hook(lambda *call: kept.update(map=call[2]))
+    output = module(image)
+    (slope,) = torch.autograd.grad((output["logits"] if isinstance(output, dict) else output)[0, 2], kept["map"])
+    cam = (at(slope).mean((0, 1)) * at(kept["map"])).sum(2).relu()
+    assert cam.max() > 0
+    wanted = functional.interpolate(cam[None, None], size, mode="bilinear")[0, 0]
+    found, name = class_attention(Traced(build_again(module), (3, *size)), image, 2)
+    assert name in (layer, "permute") and np.allclose(found, (wanted / wanted.max()).detach(), atol=1e-4)
+
+
+class Windows(nn.Module):
+    """A convolution, and a linear map of windows by places, which are no picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()
+        self.linear, self.gelu, self.head = nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = self.relu(self.conv(x)).unflatten(2, (2, 4)).unflatten(4, (2, 4))
+        windows = parts.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(1, 2)  # [B, 4, 16, C]
+        return self.head(self.gelu(self.linear(windows)).mean((1, 2)))
+
+
+def test_class_attention_takes_no_windows_for_a_picture():
+    torch.manual_seed(0)
+    traced = Traced(Windows().eval(), (3, 8, 8))
+    by_name = {layer.name: layer for layer in traced.known()}
+    assert (by_name["gelu"].layout, by_name["gelu"].height, by_name["gelu"].width) == ("maps_last", 4, 16)
+    fit = lie_as_the_picture(traced, [by_name["gelu"], by_name["relu"]])
+    assert fit == {by_name["relu"].node}
+    assert class_attention(traced, torch.randn(1, 3, 8, 8), 1)[1] in ("conv", "relu")
+
+
+def build_again(module: nn.Module) -> nn.Module:
+    """The same network without hooks."""
+    twin = copy.deepcopy(module)
+    for part in twin.modules():
+        part._forward_hooks.clear()
+    return twin
+
+
+def test_scores_are_found_in_whatever_a_network_gives_or_it_is_said_what_that_is():
+    scores, map_ = torch.zeros(1, 5), torch.zeros(1, 5, 2, 2)
+    for output in (scores, {"logits": scores, "hidden": map_}, (scores, map_), SimpleNamespace(logits=scores)):
+        assert class_scores(output) is scores
+    for output in (map_, {"pooled": scores}, (scores, scores), [], None):
+        assert class_scores(output) is None
+    assert (
+        kind_in_words({"out": map_, "aux": (scores,)})
+        == "a dict of out (a tensor [1, 5, 2, 2]), aux (a tuple of a tensor [1, 5])"
+    )
 
 
 def test_a_class_is_found_by_name_and_number():

@@ -14,7 +14,7 @@ from pipeline.atlas.figures import percent
 from pipeline.atlas.layer_pages import raw, value_text
 from pipeline.atlas.links import mark
 from pipeline.atlas.records import Exemplar, Unit
-from pipeline.progress import in_words
+from pipeline.progress import duration
 from pipeline.sheets.drawing import number
 
 HERE = Path(__file__).parent
@@ -34,7 +34,7 @@ def environment() -> Environment:
         percent=percent,
         value=value_text,
         data=data,
-        duration=in_words,
+        duration=duration,
         count=lambda value: f"{value:,}",
     )
     made.globals.update(mark=mark, crop_alt=crop_alt, box_of=box_of)

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.errors import UserError, first_line, near_matches
+from pipeline.inspect.head import class_scores, kind_in_words
 from pipeline.naming import in_words
 from pipeline.network.layers import Layer, Traced
 from pipeline.network.layouts import FEATURES, as_map
@@ -27,7 +28,7 @@ class Shown:
 
     `seen` is what the network saw of it, before normalization (RGB); `input` the tensor `[1, C, H, W]`; `maps` the
     activations of each layer by name, float32 `[U, H, W]`, 1 by 1 for layers without positions; `scores` the network's
-    output for each class, `[K]`, None where it has no head or lacks the weights of one.
+    output for each class, `[K]`, None where it has no head or lacks the weights of one; `output` says what it gives.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Shown:
     input: Tensor
     maps: Mapping[str, np.ndarray]
     scores: np.ndarray | None
+    output: str = ""
 
     def activations(self, layer: str) -> np.ndarray:
         """The image activation of every unit of a layer, `[U]`."""
@@ -56,10 +58,11 @@ def show(path: Path, network: Network, traced: Traced, layers: Sequence[Layer]) 
     read = [Read(_whole, (layer.layout, layer.height, layer.width)) for layer in layers]
     with torch.inference_mode():
         found = traced.reading(layers, read, tuple)(batch)
-        scores = None if network.missing else network.module(batch)
+        output = network.module(batch)
+        scores = None if network.missing else class_scores(output)
     maps = {layer.name: values.numpy() for layer, values in zip(layers, found, strict=True)}
-    known = scores[0].numpy() if isinstance(scores, Tensor) and scores.ndim == 2 else None
-    return Shown(path.name, _seen(pixels, network.preprocessing), batch, maps, known)
+    known = None if scores is None else scores[0].float().numpy()
+    return Shown(path.name, _seen(pixels, network.preprocessing), batch, maps, known, kind_in_words(output))
 
 
 def _whole(activations: Tensor, layout: str, height: int | None, width: int | None) -> Tensor:

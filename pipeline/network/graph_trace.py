@@ -94,17 +94,16 @@ class GraphTrace:
         """The node called `name` in the graph."""
         return next(node for node in self.graph.nodes if node.name == name)
 
-    def run(self, images: Tensor, see: See) -> None:
+    def run(self, images: Tensor, see: See) -> Any:
         """Runs the network on `images` `[B, C, H, W]`; `see` gets the name and tensor of every node as it is made."""
 
         class Watched(fx.Interpreter):
             def run_node(self, n: fx.Node) -> object:
                 result = super().run_node(n)
-                if isinstance(result, Tensor):
-                    see(n.name, result)
-                return result
+                other = see(n.name, result) if isinstance(result, Tensor) else None
+                return result if other is None else other
 
-        Watched(self.module, graph=self.graph).run(images)
+        return Watched(self.module, graph=self.graph).run(images)
 
     def reading(
         self, nodes: Sequence[str], read: Sequence[Read], join: Callable[[list[Any]], Any], marked: bool = False
@@ -134,7 +133,7 @@ class GraphTrace:
     def _point(self, name: str, node: fx.Node, kind: str) -> Point:
         shape = self.shapes.get(node)
         unit_dim = default_unit_dim(shape, self._units_in.get(node))
-        return Point(name, node.name, kind, shape, unit_dim, node in self._of_image)
+        return Point(name, node.name, kind, shape, unit_dim, node in self._of_image, node in self._units_in)
 
     def _downstream(self, bundles: set[str]) -> set[fx.Node]:
         """Tensors, and bundles of them, that depend on the image; not what is made of its mere size."""

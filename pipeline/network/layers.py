@@ -122,13 +122,18 @@ class Traced:
                 f"({type(error).__name__}: {first_line(error)})."
             ) from error
 
-    def run(self, images: Tensor, see: See) -> None:
-        """Runs the whole network on `images` `[B, C, H, W]`.
+    def known(self) -> list[Layer]:
+        """Every point that can be read as a layer and whose units follow from what made it, in running order."""
+        points = sorted(self.trace.points(), key=lambda point: self.trace.place(point.node))
+        return [self._layer(point) for point in points if point.known and not self._unreadable(point)]
+
+    def run(self, images: Tensor, see: See) -> Any:
+        """Runs the whole network on `images` `[B, C, H, W]`, and gives what it gives.
 
         `see` gets the node and the tensor of every point the moment it is made, before anything in place can
-        overwrite it.
+        overwrite it, and may give another tensor to go on with.
         """
-        self.trace.run(images, see)
+        return self.trace.run(images, see)
 
     def reading(
         self, layers: Sequence[Layer], read: Sequence[Read], join: Callable[[list[Any]], Any], marked: bool = False

@@ -97,10 +97,10 @@ class ModuleTrace:
         """Where in running order a call ends."""
         return self._places[node]
 
-    def run(self, images: Tensor, see: See) -> None:
+    def run(self, images: Tensor, see: See) -> Any:
         """Runs the whole network on `images` `[B, C, H, W]`; `see` gets what every call of a module gives."""
         with _hooked(self.module, set(self._by_node)), _frame(_Frame(see, Names(self.module))):
-            self.module(images)
+            return self.module(images)
 
     def reading(
         self, nodes: Sequence[str], read: Sequence[Read], join: Callable[[list[Any]], Any], marked: bool = False
@@ -127,13 +127,15 @@ class ModuleTrace:
 
     def _point(self, call: _Call, kind: str) -> Point:
         unit_dim = default_unit_dim(call.shape, self._units_in.get(call.node))
-        return Point(call.node, call.node, kind, call.shape, unit_dim, call.of_image)
+        return Point(call.node, call.node, kind, call.shape, unit_dim, call.of_image, call.node in self._units_in)
 
     def _unit_dim(self, call: _Call) -> int | None:
         if call.shape is None:
             return None
         if operations.is_map(call.module):
             return 1 if operations.is_convolution(call.module) else len(call.shape) - 1
+        if isinstance(call.module, nn.LayerNorm) and len(call.shape) == 3:
+            return 2
         for before, shape in ((call.inner, call.inner and call.inner.shape), (call.source, call.source_shape)):
             if before is not None and shape == call.shape and before.node in self._units_in:
                 return self._units_in[before.node]
@@ -206,15 +208,15 @@ def _frame(frame: _Frame) -> Iterator[None]:
         _running.frame = before
 
 
-def _show(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+def _show(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
     """The forward hook of the module called `name`."""
     frame: _Frame | None = getattr(_running, "frame", None)
     if frame is None:
-        return
+        return None
     node = frame.names.of_module(name)
     tensor = _tensor(output)
-    if tensor is not None:
-        frame.see(node, tensor)
+    other = None if tensor is None else frame.see(node, tensor)
+    return other if output is tensor or other is None else (other, *output[1:])
 
 
 def _hook(network: nn.Module, nodes: set[str]) -> list[Any]:

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-See = Callable[[str, Tensor], None]
-"""Gets the node's name and its tensor the moment it is made."""
+See = Callable[[str, Tensor], Tensor | None]
+"""Gets the node's name and its tensor the moment it is made; may give one with which the network goes on."""
 
 
 class CannotTrace(Exception):
@@ -20,8 +20,8 @@ class CannotTrace(Exception):
 class Point:
     """A tensor-valued point: its name for people, its node in the trace, the operations that make it.
 
-    `shape` is that for one image, None if it gives no tensor; `unit_dim` the dimension that counts units;
-    `of_image`: it depends on the image.
+    `shape` is that for one image, None if it gives no tensor; `unit_dim` the dimension that counts units,
+    `known` where that follows from what made it; `of_image`: it depends on the image.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Point:
     shape: tuple[int, ...] | None
     unit_dim: int
     of_image: bool = True
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,8 @@ class Trace(Protocol):
     def place(self, node: str) -> int:
         """Where in running order a node comes."""
 
-    def run(self, images: Tensor, see: See) -> None:
-        """Runs the whole network on images `[B, C, H, W]` and shows every point."""
+    def run(self, images: Tensor, see: See) -> Any:
+        """Runs the whole network on images `[B, C, H, W]`, shows every point, and gives what the network gives."""
 
     def reading(
         self, nodes: Sequence[str], read: Sequence[Read], join: Callable[[list[Any]], Any], marked: bool = False

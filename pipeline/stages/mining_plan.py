@@ -15,7 +15,7 @@ from pipeline.exemplars.crops import NONE, ORIGINAL
 from pipeline.network.layers import Layer, Traced
 from pipeline.network.models import Network
 from pipeline.preprocessing.normalize import Normalize
-from pipeline.progress import Progress, in_words
+from pipeline.progress import Progress, duration
 from pipeline.readings.sketches import Sketches
 from pipeline.readings.taps import TappedNetwork
 from pipeline.stages.drawing_plan import SECONDS
@@ -140,7 +140,7 @@ class Overall:
                         self._factor = min(max((seconds + left) / expected, 0.1), 30.0)
                     rest = sum(each.seconds for each in self._planned[at + 1 :]) * self._factor
                     if rest > 1:
-                        note = ", ".join(filter(None, [note, f"{in_words(left + rest)} left in all"]))
+                        note = ", ".join(filter(None, [note, f"{duration(left + rest)} left in all"]))
                 advance(more, note, total)
 
             yield counted
