@@ -66,12 +66,12 @@ visualize: $(READY) ## draw units of RUN by PRESET: LAYERS=… UNITS=3,7,10-20; 
 	@$(JOBS) visualize --run '$(RUN)' --preset '$(PRESET)' --layers '$(LAYERS)' --units '$(UNITS)' \
 	  --generator '$(GENERATOR)' --weights '$(WEIGHTS)' --device '$(DEVICE)' --engine '$(ENGINE)' $(ARGS)
 
-focus: $(READY) ## measure which part of its field matters to each exemplar of RUN: LAYERS=…
-	@$(JOBS) focus --run '$(RUN)' --layers '$(LAYERS)' --weights '$(WEIGHTS)' \
+focus: $(READY) ## measure which part of its field matters to each exemplar of RUN: LAYERS=… UNITS=3,7,10-20
+	@$(JOBS) focus --run '$(RUN)' --layers '$(LAYERS)' --units '$(UNITS)' --weights '$(WEIGHTS)' \
 	  --device '$(DEVICE)' --engine '$(ENGINE)' $(ARGS)
 
-check: $(READY) ## show the network the crops of exemplars of RUN, each alone: LAYERS=…
-	@$(JOBS) check --run '$(RUN)' --layers '$(LAYERS)' --weights '$(WEIGHTS)' \
+check: $(READY) ## show the network the crops of exemplars of RUN, each alone: LAYERS=… UNITS=…
+	@$(JOBS) check --run '$(RUN)' --layers '$(LAYERS)' --units '$(UNITS)' --weights '$(WEIGHTS)' \
 	  --device '$(DEVICE)' --engine '$(ENGINE)' $(ARGS)
 
 views: $(READY) ## project exemplars of RUN back to pixels by METHOD (deconvnet or guided): LAYERS=…
@@ -131,6 +131,7 @@ bench: $(READY) ## measure: mining against the bare forward pass, from files, ag
 	$(BIN)/python -m benchmarks.mining $(ARGS)
 	$(BIN)/python -m benchmarks.end_to_end
 	$(BIN)/python -m benchmarks.cost
+	$(BIN)/python -m benchmarks.focus
 	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.scale

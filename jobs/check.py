@@ -45,15 +45,16 @@ def check(
 
     They are put back at their place in a picture that has the network's mean colour everywhere else. An activation
     close to that of the whole image says that box, crop and position are right. Column crop_activation of
-    RUN/exemplars/ holds it. Every exemplar is a forward pass of its own: many times the scan.
+    RUN/exemplars/ holds it. Every box of an image is a forward pass of its own, as far as its units depend on it: many
+    times the scan.
 
-    Images of which the run holds a reduced picture are read again. Interrupt it at any time: the same command goes on
-    where it stopped.
+    What other calls have checked stays: calls for further layers, units and exemplars add up. Images of which the run
+    holds a reduced picture are read again. Interrupt it at any time: the same command goes on where it stopped.
 
     Examples:
     check --run runs/demo-demo --layers 'block5.*'
 
-    check --run runs/photos-resnet50 --layers 'layer4.*' --most 3
+    check --run runs/photos-resnet50 --layers 'layer4.*' --units 3,7,10-20 --most 3
     """
     display = Display(quiet or as_json)
     place = prepared(engine, device)
@@ -64,6 +65,6 @@ def check(
             opened.path, its.network, its.traced, its.layers, crew, display, most, opened.shards_to_read, its.units
         )  # fmt: skip
     about = record["crop_check"]
-    display.say(f"{about['checked']:,} exemplars of {len(its.layers)} layers have a crop_activation.")
+    display.say(f"{about['checked']:,} exemplars of {about['layers']} layers have a crop_activation.")
     if as_json:
         display.answer(run=opened.path, **about)

@@ -45,15 +45,15 @@ def focus(
 
     It is the smallest box with 95% of the unit's squared input gradient (Luo et al. 2016), for layers whose field is
     larger than half of the input. Columns focus_left to focus_bottom of RUN/exemplars/ hold it; sheets show it with
-    `--field focus`, the atlas outlines it. An exemplar costs a forward and a backward pass: many times the scan.
+    `--field focus`, the atlas outlines it. An image goes forward once, and back for each exemplar: many times the scan.
 
-    The images are read again where they were mined. Interrupt it at any time: the same command goes on where it
-    stopped.
+    What other calls have measured stays: calls for further layers, units and exemplars add up. The images are read
+    again where they were mined. Interrupt it at any time: the same command goes on where it stopped.
 
     Examples:
     focus --run runs/demo-demo --layers 'block5.*'
 
-    focus --run runs/photos-resnet50 --layers 'layer4.*' --most 3
+    focus --run runs/photos-resnet50 --layers 'layer4.*' --units 3,7,10-20 --most 3
     """
     display = Display(quiet or as_json)
     place = prepared(engine, device)
@@ -64,9 +64,10 @@ def focus(
             opened.path, opened.shards_to_read, its.network, its.traced, its.layers, crew, display, most, its.units
         )  # fmt: skip
     about = record["focus"]
+    narrow = sum(layer.name not in about["by_layer"] for layer in its.layers)
     display.say(
         f"{about['found']:,} exemplars of {about['layers']} layers have a focus; the fields of "
-        f"{len(its.layers) - about['layers']} others are no larger than half of the input."
+        f"{narrow} others are no larger than half of the input."
     )
     display.say(f"Look at them: make sheets RUN={opened.path} LAYERS='{its.layers[-1].name}' ARGS='--field focus'")
     if as_json:

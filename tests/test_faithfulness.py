@@ -58,10 +58,10 @@ def draw(run: Path, layers: str, preset=QUICK, seed: int = 0, **more) -> dict:
     return visualize_run(run, network, traced, traced.choose(layers), preset, CPU, seed=seed, **more)
 
 
-def check(run: Path, most: int = 2, layers: str = "") -> dict:
+def check(run: Path, most: int = 2, layers: str = "", units=None) -> dict:
     network = load_network("demo")
     traced = Traced(network.module, network.input_shape)
-    return check_crops(run, network, traced, traced.choose(layers), LocalEngine(CPU, 1), most=most)
+    return check_crops(run, network, traced, traced.choose(layers), LocalEngine(CPU, 1), most=most, units=units)
 
 
 def whole_network(layer: str) -> torch.nn.Module:
@@ -140,6 +140,23 @@ def test_an_interrupted_check_goes_on_and_ends_with_the_same_bytes(run, demo_run
     assert not list((broken / "state").glob("crop-check-*"))
     record = json.loads((broken / "run.json").read_bytes())["crop_check"]
     assert (record["most"], record["checked"]) == (2, 2 * (24 + 40))
+
+
+def test_checks_of_some_units_and_layers_add_up(demo_run, tmp_path):
+    run = copied(demo_run, tmp_path / "run")
+    check(run, 1, "stem.*", {"stem.relu": [3, 4, 9]})
+    check(run, 2, "block1.*", {"block1.relu": [0]})
+    about = check(run, 2, "stem.*", {"stem.relu": [9, 20]})["crop_check"]
+    assert about["by_layer"] == {
+        "stem.relu": {"first": {"1": "3-4", "2": "9,20"}, "found": 6}, "block1.relu": {"first": {"2": "0"}, "found": 2},
+    }  # fmt: skip
+    assert (about["checked"], about["measured"], about["layers"]) == (8, 8, 2)
+    rows = pd.read_parquet(run / "exemplars").dropna(subset="crop_activation")
+    assert sorted(zip(rows.layer, rows.unit, rows["rank"], strict=True)) == [
+        ("block1.relu", 0, 0), ("block1.relu", 0, 1), ("stem.relu", 3, 0), ("stem.relu", 4, 0),
+        ("stem.relu", 9, 0), ("stem.relu", 9, 1), ("stem.relu", 20, 0), ("stem.relu", 20, 1),
+    ]  # fmt: skip
+    np.testing.assert_allclose(rows.crop_activation, rows.activation, rtol=1e-4, atol=1e-5)
 
 
 def test_presets_stand_side_by_side_and_the_units_table_shows_the_one_drawn_last(run, tmp_path):

@@ -32,6 +32,7 @@ from pipeline.preprocessing.geometry import Box, original_box
 from pipeline.preprocessing.images import Preprocessing
 from pipeline.readings.keep import Keep
 from pipeline.receptive_fields.receptive_field import receptive_fields
+from pipeline.stages.check_crops import check_crops
 from pipeline.stages.focus import focus_run
 from pipeline.stages.mine import MineSettings, mine
 from pipeline.storage.parquet import write_table
@@ -220,6 +221,21 @@ def test_it_just_holds_95_percent_of_the_gradient_that_autograd_finds_in_the_who
         for side, step in enumerate((1, 1, -1, -1)):
             smaller = tuple(edge + step * (place == side) for place, edge in enumerate(box))
             assert held(energy, smaller) < 0.95 + 1e-6
+
+
+@pytest.mark.parametrize("kind", [Small, Branching])
+def test_a_crop_alone_drives_its_unit_as_its_image_does_by_parts_of_maps_and_by_whole_ones(
+    kind, squares, tmp_path, monkeypatch
+):
+    subject = network(seeded(kind))
+    traced = Traced(subject.module, subject.input_shape)
+    run = mined(squares, subject, tmp_path / "run")
+    for place in (run, copied(run, tmp_path / "other")):
+        check_crops(place, subject, traced, traced.choose(""), LocalEngine(CPU, 2), most=4)
+        rows = pd.read_parquet(place / "exemplars").query("rank < 4")
+        assert len(rows) == rows.crop_activation.notna().sum() > 40
+        np.testing.assert_allclose(rows.crop_activation, rows.activation, rtol=1e-4, atol=1e-5)
+        monkeypatch.setattr("pipeline.exemplars.crop_check.fx.GraphModule", nn.Identity)  # as on a GPU
 
 
 def test_a_token_has_a_focus_too(squares, tmp_path):
