@@ -47,14 +47,15 @@ MISSING = [
     "/picture/block.relu/3/visualization", "/picture/block.relu/2/secret/1", "/whole/77", "/static/none.css",
     "/static/..%2fserver.py", "/static/../server.py", "/static/%2e%2e/server.py", "/..%2f..%2fetc/passwd",
     "/../../etc/passwd", "/static//etc/passwd", "/layer/..%2F..%2F", "/docs", "/run.json",
-    "/image/99999999999999999999999",
+    "/image/99999999999999999999999", f"/image/{'9' * 5000}", f"/layer/block.relu/{'9' * 5000}", f"/whole/{'9' * 5000}",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("path", MISSING)
+@pytest.mark.parametrize("path", MISSING, ids=[path[:60] for path in MISSING])
 def test_what_is_not_there_answers_404_whatever_way_it_is_written(client, path):
     answer = client.get(path)
     assert answer.status_code == 404, answer.text[:200]
+    assert "content-security-policy" in answer.headers
     assert b"root:" not in answer.content and b"import" not in answer.content
 
 

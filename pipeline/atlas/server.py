@@ -10,6 +10,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -38,6 +39,21 @@ _HEADERS = {
 }
 _FOREVER = "private, max-age=31536000, immutable"
 _TYPES = {"png": "image/png", "jpg": "image/jpeg", "svg": "image/svg+xml"}
+
+
+class _Number(Convertor[int]):
+    """A number in an address, of so many digits that tables can hold it."""
+
+    regex = "[0-9]{1,18}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("number", _Number())
 
 
 class Opened:
@@ -128,11 +144,11 @@ def application(path: str | Path, trust: bool = False) -> Starlette:
     routes = [
         Route("/", page(lambda opened, request: pages.run_page(opened.atlas))),
         Route("/layer/{layer}", page(_layer_page)),
-        Route("/layer/{layer}/{unit:int}", page(_unit_page)),
-        Route("/image/{image:int}", page(_image_page)),
+        Route("/layer/{layer}/{unit:number}", page(_unit_page)),
+        Route("/image/{image:number}", page(_image_page)),
         Route("/search", page(lambda opened, request: pages.search_page(opened.atlas, _asked(request, "q")))),
-        Route("/picture/{layer}/{unit:int}/{what:path}", picture),
-        Route("/whole/{image:int}", whole),
+        Route("/picture/{layer}/{unit:number}/{what:path}", picture),
+        Route("/whole/{image:number}", whole),
         Route("/static/{name}", _static),
     ]
     middleware = [Middleware(_Guarded), Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])]
