@@ -51,6 +51,11 @@ def test_nodes_hold_the_labels_below_them_and_lower_ones_come_first(tmp_path):
         "animal": {"dog", "beagle", "Pug", "toucan"}, "spoon": {"spoon"}, "tool": {"spoon"},
     }  # fmt: skip
     assert sorted(nodes.groups.order.tolist()) == list(range(6))
+    values = np.random.default_rng(0).normal(size=(6, 2, 3))
+    sums = dict(zip(nodes.names, nodes.groups.summed(values), strict=True))
+    np.testing.assert_allclose(sums["animal"], values[[1, 2, 3, 4]].sum(0))
+    np.testing.assert_allclose(sums["dog"], values[[1, 3, 4]].sum(0))
+    assert (sums["tool"] == sums["spoon"]).all() and (sums["spoon"] == values[0]).all()
     assert [nodes.names.index(each) for each in ("beagle", "dog", "animal")] == sorted(
         nodes.names.index(each) for each in ("beagle", "dog", "animal")
     )

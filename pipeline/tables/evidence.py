@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-_STEPS = 60
+_STEPS = 30
 _Z = 1.959963984540054
 """The normal quantile of a two-sided interval of 95%."""
 

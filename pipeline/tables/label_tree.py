@@ -153,8 +153,15 @@ def nodes_of(tree: Tree, numbers: Sequence[int], names: Sequence[str | None]) ->
     rest = sorted(set(range(len(numbers))) - set(found))
     depth = {above: at for path in paths.values() for at, above in enumerate(path)}
     nodes = sorted(begin, key=lambda node: (-depth[node], node))
-    ends = (np.array([side[node] for node in nodes]) for side in (begin, end))
-    return Nodes(tree, tuple(nodes), Groups(np.array(found + rest), *ends), inside)
+    number = {node: at for at, node in enumerate(nodes)}
+    groups = Groups(
+        np.array(found + rest),
+        np.array([begin[node] for node in nodes]),
+        np.array([end[node] for node in nodes]),
+        np.array([len(rows.get(node, ())) for node in nodes]),
+        np.array([number.get(tree.parent[node], -1) for node in nodes]),
+    )
+    return Nodes(tree, tuple(nodes), groups, inside)
 
 
 def _known(tree: Tree) -> dict[str, list[str]]:

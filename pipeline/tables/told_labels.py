@@ -16,17 +16,23 @@ _UNITS_AT_ONCE = 1024
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Groups of labels: group i is `order[begin[i]:end[i]]`, `order` holding rows of `Labels.labels`, each once."""
+    """Groups of labels: group i is `order[begin[i]:end[i]]`, `order` holding rows of `Labels.labels`, each once.
+
+    `own[i]` labels of it, the first ones, are in no group below; `above[i]` is the group that holds it, further on in
+    the arrays, -1 for none.
+    """
 
     order: np.ndarray
     begin: np.ndarray
     end: np.ndarray
+    own: np.ndarray
+    above: np.ndarray
 
     @classmethod
     def of_each(cls, labels: int) -> Groups:
         """Each of so many labels by itself."""
         rows = np.arange(labels)
-        return cls(rows, rows, rows + 1)
+        return cls(rows, rows, rows + 1, np.ones_like(rows), np.full_like(rows, -1))
 
     @property
     def single(self) -> bool:
@@ -37,9 +43,12 @@ class Groups:
         """Sums over the labels of each group, `[G, ...]`, of values of labels `[P, ...]`."""
         if self.single:
             return values[self.order[self.begin]]
-        ordered = np.concatenate([values[self.order], np.zeros_like(values[:1])])
-        ends = np.stack([self.begin, self.end], 1).reshape(-1)
-        sums: np.ndarray = np.add.reduceat(ordered, ends, axis=0)[::2]
+        sums = np.zeros((len(self.begin), *values.shape[1:]), values.dtype)
+        for group, (begin, own, above) in enumerate(zip(self.begin, self.own, self.above, strict=True)):
+            for row in self.order[begin : begin + own]:
+                sums[group] += values[row]
+            if above >= 0:
+                sums[above] += sums[group]
         return sums
 
     def places(self, numbers: np.ndarray, labels: np.ndarray) -> np.ndarray:
