@@ -24,7 +24,7 @@ from tests.atlas_tables import DEAD, HEBREW, KEYS, NAMES, PLAIN, SCRIPT, TOPK, W
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = write_run(tmp_path_factory.mktemp("atlas"), extra=True).parent
-    export(open_run(root / "run"), str(root / "site"), [])
+    export(open_run(root / "run", trust=True), str(root / "site"), [])
     return root
 
 

@@ -81,7 +81,8 @@ def test_the_map_of_a_sparse_file_is_not_read(tmp_path):
     tar = io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w", format=tarfile.PAX_FORMAT) as writer:
         writer.addfile(info, io.BytesIO(b"99999999\n" + bytes(info.size)))
-        writer.addfile(*((lambda info, data: (info, io.BytesIO(data)))(*member("c.jpg", jpeg()))))
+        plain, data = member("c.jpg", jpeg())
+        writer.addfile(plain, io.BytesIO(data))
     (tmp_path / "0.tar").write_bytes(tar.getvalue())
     found: list[Sample | Rejected] = []
     assert peak(lambda: found.extend(read_samples(Shard(0, str(tmp_path / "0.tar"))))) < 16 * MEGABYTE

@@ -163,7 +163,8 @@ def test_a_key_that_two_shards_share_stays_two_images(tmp_path: Path) -> None:
         ({"cls": b"7"}, 7, None),
         ({"cls": b"tench"}, None, "tench"),
         ({"json": b'{"label": 3, "label_name": "dog", "more": 1}'}, 3, "dog"),
-        ({"cls": b"-1", "json": b'{"class_name": "12"}'}, -1, "12"),
+        ({"cls": b"-1", "json": b'{"class_name": "12"}'}, None, None),
+        ({"cls": b"1", "json": b'{"class_name": "12"}'}, 1, "12"),
     ],
 )
 def test_labels_of_tars_come_out_again(
