@@ -111,7 +111,7 @@ def test_the_columns_of_units_are_those_of_all_activations(run, everything, fold
         mean = np.stack([values[measured & (labels == label)].mean(0) for label in range(LABELS)])
         own = mean[best, range(len(best))]
         rest = (mean.sum(0) - own) / (LABELS - 1)
-        wanted = ((own - rest) / (own + rest))[clear]
+        wanted = (own - rest)[clear] / (own + rest)[clear]
         np.testing.assert_allclose(units["class_selectivity"][clear], wanted, rtol=1e-3, atol=1e-4)
         for unit in np.flatnonzero(clear)[:20]:
             told = labels[measured] == best[unit]
