@@ -49,7 +49,8 @@ class PartialGradients:
     def __init__(self, module: fx.GraphModule, canvas: tuple[int, int, int]) -> None:
         self.run = PartialRun(module, canvas)
         self.regions = self.run.regions
-        self._rules = {node: _rule(self.run, node) for node in self.run.nodes}
+        rules = {node: _rule(self.run, node) for node in self.run.nodes}
+        self._rules = {node: _below_pooling if _is_pooled_only(node, rules) else rule for node, rule in rules.items()}
         self._inputs = {
             part for node, rule in self._rules.items() if rule is _by_autograd for part in node.all_input_nodes
         }
@@ -66,7 +67,7 @@ class PartialGradients:
                 made[node], kept.largest[node] = _pooled(module, *inputs.values())
             else:
                 made[node] = image if node.op == "placeholder" else self.run.call(node, inputs)
-            if node in self._inputs or rule is _relu or not isinstance(made[node], Tensor):
+            if node in self._inputs or rule in (_relu, _largest) or not isinstance(made[node], Tensor):
                 kept.gave[node] = made[node]
         return kept, [made[node] for node in self.run.outputs]
 
@@ -181,6 +182,16 @@ def _relu(run: PartialRun, node: fx.Node, region: Region | None, needed: Needed)
     return back
 
 
+def _is_pooled_only(node: fx.Node, rules: Mapping[fx.Node, Rule]) -> bool:
+    """A ReLU before max pooling alone: where the largest is positive it is open, which takes fewer positions to see."""
+    return rules[node] is _relu and all(rules.get(user) is _largest for user in node.users)
+
+
+def _below_pooling(run: PartialRun, node: fx.Node, region: Region | None, needed: Needed) -> Back:
+    part = node.all_input_nodes[0]
+    return lambda kept, gradient: [(part, gradient, region)]
+
+
 def _through(run: PartialRun, node: fx.Node, region: Region | None, needed: Needed) -> Back:
     parts = [part for part in node.args if isinstance(part, fx.Node)]  # x + x counts twice
     return lambda kept, gradient: [(part, gradient, region) for part in parts]
@@ -213,9 +224,12 @@ def _largest(run: PartialRun, node: fx.Node, region: Region | None, needed: Need
     whole = run.regions.whole(part)
     assert where is not None
     assert whole is not None
-    inside = cut(where, whole)
+    inside, at = cut(where, whole), _slices(run.regions, node, region)
+    rectified = _rule(run, part) is _relu
 
     def back(kept: Kept, gradient: Tensor) -> Iterable[Given]:
+        if rectified:
+            gradient = torch.ops.aten.threshold_backward(gradient, kept.gave[node][at], 0)
         spread = gradient.new_zeros(height * width * channels)
         spread.scatter_add_(0, kept.largest[node][rows, columns].reshape(-1), gradient.permute(0, 2, 3, 1).reshape(-1))
         return [(part, spread.view(1, height, width, channels).permute(0, 3, 1, 2)[inside], where)]
@@ -254,7 +268,8 @@ def _convolution(run: PartialRun, node: fx.Node, region: Region | None, needed: 
         return [(part, its[inside], where)]
 
     def folded(kept: Kept, gradient: Tensor) -> Iterable[Given]:  # of few channels twice as fast
-        columns = module.weight.reshape(module.out_channels, -1).t() @ gradient[0].flatten(1)
+        positions = gradient.permute(0, 2, 3, 1).reshape(-1, module.out_channels)
+        columns = module.weight.reshape(module.out_channels, -1).t() @ positions.t()
         its = functional.fold(columns[None], size, module.kernel_size, module.dilation, 0, module.stride)
         return [(part, its[inside], where)]
 
