@@ -130,7 +130,7 @@ def test_a_crop_of_original_pixels_alone_drives_its_unit_exactly_as_the_image_di
 
 def test_an_interrupted_check_goes_on_and_ends_with_the_same_bytes(run, demo_run, tmp_path, monkeypatch):
     broken, whole = (copied(demo_run, tmp_path / name) for name in ("broken", "whole"))
-    monkeypatch.setattr("pipeline.exemplars.crop_check.PART", 64)
+    monkeypatch.setattr("pipeline.exemplars.crop_check.PART", 16)
     with interrupted(monkeypatch, after=2):
         check(broken, layers="stem.*,block1.*")
     assert len(list((broken / "state").glob("crop-check-*/*.arrow"))) == 2

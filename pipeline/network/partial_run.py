@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -108,17 +109,20 @@ def _step(
         return {part: made[part] if its is None else made[part][its] for part, its in cuts.items()}
 
     windows = regions.windows(node, region) if region is not None else None
-    if windows is None or is_product(run.module.get_submodule(str(node.target))):
-        follows = region is not None and (windows is not None or regions.pointwise(node))
-        return lambda made: run.call(node, inputs(made)), region if follows else whole
-    slides = padded(run.module.get_submodule(str(node.target)), windows)
-    after = _slices((windows[0].gives, windows[1].gives), region)
+    follows = region is not None and (windows is not None or regions.pointwise(node))
+    module = run.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    if windows is not None and module is not None and not is_product(module):
+        slides, after = padded(module, windows), _slices((windows[0].gives, windows[1].gives), region)
 
-    def window(made: Made) -> Tensor:
-        given: Tensor = slides(*inputs(made).values())
-        return given if after is None else given[after]
+        def window(made: Made) -> Tensor:
+            given: Tensor = slides(*inputs(made).values())
+            return given if after is None else given[after]
 
-    return window, region
+        return window, region
+    if module is not None and node.args == tuple(cuts) and not node.kwargs:  # as `call`, without looking for arguments
+        step = partial(product, module) if is_product(module) else module
+        return lambda made: step(*inputs(made).values()), region if follows else whole
+    return lambda made: run.call(node, inputs(made)), region if follows else whole
 
 
 def is_product(module: nn.Module) -> bool:
