@@ -1,4 +1,4 @@
-"""Makes the README's pictures from runs: `python -m docs.pictures runs/demo-demo SQUEEZENET_RUN`.
+"""Makes the README's pictures from runs: `python -m docs.pictures runs/demo-demo [SQUEEZENET_RUN]`.
 
 Of the demo, whole contact sheets and a strip with crops; of SqueezeNet, visualizations only, since the photographs in
 its exemplars have licences of their own.
@@ -62,7 +62,7 @@ def grid(run: Run, layers: dict[str, int]) -> Drawing:
 
 def main() -> None:
     """Writes the pictures beside this file."""
-    demo, squeezenet = (open_run(path) for path in sys.argv[1:3])
+    demo, *others = (open_run(path) for path in sys.argv[1:3])
     HERE.mkdir(exist_ok=True)
     pixels(stacked([strip(demo, layer, unit) for layer, unit in STRIPS], 24)).save(HERE / "units.jpg", quality=92)
     for name, (layer, unit) in SHEETS.items():
@@ -70,7 +70,8 @@ def main() -> None:
         sheet = Image.open(path)
         size = SHEET_WIDTH, round(sheet.height * SHEET_WIDTH / sheet.width)
         sheet.resize(size, Image.Resampling.LANCZOS).save(HERE / f"sheet-{name}.jpg", quality=88)
-    pixels(grid(squeezenet, GRID)).save(HERE / "squeezenet.jpg", quality=90)
+    for squeezenet in others:
+        pixels(grid(squeezenet, GRID)).save(HERE / "squeezenet.jpg", quality=90)
 
 
 if __name__ == "__main__":
