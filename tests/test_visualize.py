@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 
@@ -22,7 +23,9 @@ from pipeline.network.subject import Subject
 from pipeline.receptive_fields.receptive_field import receptive_fields
 from pipeline.run import picture
 from pipeline.stages.visualize import visualize_run
+from pipeline.storage.parquet import read_rows, write_table
 from pipeline.work import AscentBatch, AscentWork
+from schemas.units import UNITS
 from tests.stage_parts import interrupted
 
 CPU = torch.device("cpu")
@@ -120,6 +123,31 @@ def test_a_batch_gives_a_sign_of_getting_on_at_every_step():
     steps = sum(stage.steps for stage in preset.stages)
     assert told[:-1] == [Tally(0)] * steps
     assert told[-1] == Tally(2)
+
+
+def test_a_unit_shows_the_best_of_its_presets_and_another_drawing_takes_no_better_one_away(mined, tmp_path):
+    run = copied(mined, tmp_path / "run")
+    network = load_network("demo")
+    traced = Traced(network.module, network.input_shape)
+    layers = traced.choose("block1.relu")
+    weak = find_preset("noise")
+    weak = replace(weak, stages=tuple(replace(stage, steps=1) for stage in weak.stages))
+    first = drawn(run, "block1.relu").query("layer == 'block1.relu'")
+    scored = read_rows(run / "units" / "block1.relu.parquet")
+    place = scored.schema.get_field_index("interpretability_visualization")
+    scores = pa.array([0.5] * len(scored), pa.float64())
+    write_table(run / "units" / "block1.relu.parquet", UNITS, [scored.set_column(place, UNITS.field(place), scores)])
+    visualize_run(run, network, traced, layers, weak, CPU, units={"block1.relu": [0, 1, 2, 3]})
+    units = pd.read_parquet(run / "units" / "block1.relu.parquet")
+    every = pd.concat(pd.read_parquet(path) for path in (run / "visualizations").glob("block1.relu-*.parquet"))
+    assert set(every.preset) == {"default", weak.name} and len(every) == len(first) + 4
+    every["judged"] = every["rank"].fillna(2**31)
+    best = every.sort_values(["unit", "judged", "ratio"], ascending=[True, True, False]).groupby("unit").first()
+    assert units.visualization_preset.tolist() == best.preset.tolist()
+    assert (units.visualization_preset == "default").sum() >= len(units) - 1
+    kept = units.visualization_preset == "default"
+    assert units.interpretability_visualization[kept].eq(0.5).all()
+    assert units.interpretability_visualization[~kept].isna().all()
 
 
 def test_another_seed_draws_other_pictures_and_the_record_says_which(mined, tmp_path):

@@ -171,7 +171,8 @@ class _Drawing:
                 finish(batch)
 
     def _pictures(self, layer: Layer) -> LayerPictures:
-        return LayerPictures(self.run, layer.name, self.preset.name)
+        others = record.read_record(self.run).get("visualizations", {})
+        return LayerPictures(self.run, layer.name, self.preset.name, others)
 
     def _missing(self, layer: Layer) -> list[int]:
         """The units of a layer that this recipe has not drawn yet."""

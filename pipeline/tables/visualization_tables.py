@@ -40,11 +40,12 @@ _MARKS = ("preset", "seed", "activation")
 
 
 class LayerPictures:
-    """The visualizations of one layer by one preset, in the tables of `run`."""
+    """The visualizations of one layer by one preset, in the tables of `run`, beside those by all its `presets`."""
 
-    def __init__(self, run: Path, layer: str, preset: str) -> None:
+    def __init__(self, run: Path, layer: str, preset: str, presets: Iterable[str] = ()) -> None:
         self.layer, self.preset = layer, preset
-        self.path = table_file(run, "visualizations", f"{layer}-{preset}")
+        self._files = {name: table_file(run, "visualizations", f"{layer}-{name}") for name in {preset, *presets}}
+        self.path = self._files[preset]
         self.units_path = table_file(run, "units", layer)
 
     def drawn(self, recipe: str) -> set[int]:
@@ -53,14 +54,13 @@ class LayerPictures:
         return set(rows.filter(pc.equal(rows["recipe"], recipe))["unit"].to_pylist())
 
     def shown(self, units: Collection[int]) -> bool:
-        """Whether the units table shows the pictures of `units`, all of which are drawn."""
+        """Whether the units table shows the best pictures of `units`, all of which are drawn."""
         columns = [f"visualization_{mark}" for mark in _MARKS]
         with parquet_file(self.units_path) as file:
             if not set(_SHOWN) <= set(file.schema_arrow.names):
                 return False  # a version before
             there = _by_unit(file.read(["unit", *columns]), columns)
-        best = self._best(["unit", *_MARKS])
-        here = _by_unit(best, _MARKS)
+        here = _by_unit(self._best(units, _MARKS), _MARKS)
         return all(there[unit] == here[unit] for unit in units)
 
     def add(self, drawn: pa.Table, recipe: str) -> None:
@@ -84,18 +84,24 @@ class LayerPictures:
         write_table(self.path, VISUALIZATIONS, [rows])
 
     def show(self, units: Collection[int]) -> None:
-        """Has the units table show the pictures of `units`, of several facets the one that drives the unit hardest."""
+        """Has the units table show the best picture of each of `units`, of all presets and facets.
+
+        It is the one that suits fewer other units of the layer better, then the one that drives the unit harder. A
+        picture that was not shown before has no interpretability score yet.
+        """
         table = completed(read_rows(self.units_path), UNITS)
-        wanted = set(units)
-        best = {row["unit"]: row for row in self._best().to_pylist() if row["unit"] in wanted}
+        marks = [f"visualization_{mark}" for mark in _MARKS]
+        before = _by_unit(table.select(["unit", *marks]), marks)
+        best = {row["unit"]: row for row in self._best(units, [*_SHOWN.values()]).to_pylist()}
+        anew = {unit for unit, row in best.items() if before[unit] != tuple(str(row[mark]) for mark in _MARKS)}
         columns = {name: table[name] for name in UNITS.names}
         for name, source in _SHOWN.items():
             values = table[name].to_pylist()
             for unit, row in best.items():
                 values[unit] = row[source]
             columns[name] = pa.array(values, UNITS.field(name).type)
-        of_before = columns["interpretability_visualization"].to_pylist()  # a new picture has no score yet
-        scores = [None if unit in best else score for unit, score in enumerate(of_before)]
+        of_before = columns["interpretability_visualization"].to_pylist()
+        scores = [None if unit in anew else score for unit, score in enumerate(of_before)]
         columns["interpretability_visualization"] = pa.array(scores, pa.float64())
         write_table(self.units_path, UNITS, [pa.table(columns, schema=UNITS)])
 
@@ -113,19 +119,39 @@ class LayerPictures:
             first=int((rank == 0).sum()),
         )
 
-    def _best(self, columns: list[str] | None = None) -> pa.Table:
-        """A row for each unit: of its facets the one with the largest activation, the first of equal ones."""
-        rows = self._rows(columns)
-        activation = np.nan_to_num(rows["activation"].to_numpy(), nan=-np.inf)
-        order = np.lexsort((np.arange(len(rows)), -activation, rows["unit"].to_numpy()))
-        unit = rows["unit"].to_numpy()[order]
-        return rows.take(pa.array(order[np.flatnonzero(np.diff(unit, prepend=-1))]))
+    def _best(self, units: Collection[int], columns: Sequence[str]) -> pa.Table:
+        """Unit and `columns` of the best picture of each of `units`: by rank, then ratio, then activation.
 
-    def _rows(self, columns: list[str] | None = None) -> pa.Table:
-        """All rows of the file; none where there is none that is whole."""
-        if not is_whole(self.path):
+        Of equal ones the first by the name of its preset, then by its facet. Pictures are read of the best alone.
+        """
+        judged = [self._rows(["unit", "rank", "ratio", "activation"], name) for name in sorted(self._files)]
+        rows = pa.concat_tables(judged)
+        place = np.repeat(np.arange(len(judged)), [len(each) for each in judged])
+        unit, row = rows["unit"].to_numpy(), np.concatenate([np.arange(len(each)) for each in judged])
+        rank = rows["rank"].fill_null(np.iinfo(np.int32).max).to_numpy()
+        ratio, activation = (
+            np.nan_to_num(rows[name].to_numpy(zero_copy_only=False).astype(np.float64), nan=-np.inf)
+            for name in ("ratio", "activation")
+        )
+        order = np.lexsort((row, place, -activation, -ratio, rank, unit))
+        best = order[np.flatnonzero(np.diff(unit[order], prepend=-1))]
+        best = best[np.isin(unit[best], list(units))]
+        names = list(dict.fromkeys(["unit", *columns]))
+        found = [
+            self._rows(names, name).take(pa.array(row[best[place[best] == number]]))
+            for number, name in enumerate(sorted(self._files))
+        ]
+        return pa.concat_tables(found)
+
+    def _rows(self, columns: list[str] | None = None, preset: str = "") -> pa.Table:
+        """All rows of the file, or of that of another preset; none where there is none that is whole."""
+        path = self._files[preset or self.preset]
+        if not is_whole(path):
             return VISUALIZATIONS.empty_table().select(columns or VISUALIZATIONS.names)
-        return read_rows(self.path, columns)
+        with parquet_file(path) as file:
+            there = [name for name in columns or VISUALIZATIONS.names if name in file.schema_arrow.names]
+        rows = read_rows(path, there)
+        return rows if columns is None else completed(rows, VISUALIZATIONS).select(columns)
 
 
 def counts(run: Path, layers: Iterable[str], preset: str) -> dict[str, int]:
