@@ -48,7 +48,7 @@ def visualize(
     """Draws what units of a finished run prefer, by gradient ascent.
 
     Its network and weights are loaded again as run.json names them. RUN/visualizations/ holds a file for each layer and
-    preset, so that presets stand side by side; the units table, contact sheets and overviews show the one drawn last.
+    preset, so that presets stand side by side; the units table, sheets and overviews show the best of them.
     Units, layers and presets that are not named stay as they are; what the same recipe has drawn is not drawn again.
 
     Interrupt it at any time: the same command goes on where it stopped.
