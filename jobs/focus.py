@@ -2,68 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from jobs.console import Display
 from jobs.finished import asked, prepared, workforce
-from jobs.options import (
-    BlockSeconds,
-    Device,
-    Engine,
-    EngineName,
-    FinishedRun,
-    Json,
-    Layers,
-    MovedWeights,
-    Quiet,
-    WorkerCores,
-)
-from pipeline.engines.ray import BLOCK_SECONDS
+from jobs.options.focus import Focus
 from pipeline.run import open_run
-from pipeline.stages.focus import MOST, focus_run
+from pipeline.spoken import command
+from pipeline.stages.focus import focus_run
 
 
-def focus(
-    run: FinishedRun,
-    layers: Layers = "",
-    most: Annotated[int, typer.Option(min=1, help="Exemplars of each unit that are measured.")] = MOST,
-    weights: MovedWeights = "",
-    device: Device = "auto",
-    engine: Engine = EngineName.local,
-    worker_cores: WorkerCores = 0,
-    block_seconds: BlockSeconds = BLOCK_SECONDS,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Measures the focus of exemplars: the part of the receptive field that the activation truly depends on.
-
-    It is the smallest box with 95% of the unit's squared input gradient (Luo et al. 2016), for layers whose field is
-    larger than half of the input. Columns focus_left to focus_bottom of RUN/exemplars/ hold it; sheets show it with
-    `--field focus`, the atlas outlines it. An exemplar costs a forward and a backward pass: many times the scan.
-
-    The images are read again where they were mined. Interrupt it at any time: the same command goes on where it
-    stopped.
-
-    Examples:
-    focus --run runs/demo-demo --layers 'block5.*'
-
-    focus --run runs/photos-resnet50 --layers 'layer4.*' --most 3
-    """
-    display = Display(quiet or as_json)
-    place = prepared(engine, device)
-    opened = open_run(run)
-    its = asked(opened, layers, "", weights)
-    with workforce(engine, device, place, worker_cores, block_seconds, display) as crew:
+def focus(options: Focus) -> None:
+    """Carries out `focus`."""
+    display = Display(options.quiet or options.as_json)
+    place = prepared(options.engine, options.device)
+    opened = open_run(options.run)
+    its = asked(opened, options.layers, "", options.weights)
+    with workforce(options.engine, options.device, place, options.worker_cores, options.block_seconds, display) as crew:
         record = focus_run(
-            opened.path, opened.shards_to_read, its.network, its.traced, its.layers, crew, display, most
+            opened.path, opened.shards_to_read, its.network, its.traced, its.layers, crew, display, options.most
         )  # fmt: skip
     about = record["focus"]
     display.say(
         f"{about['found']:,} exemplars of {about['layers']} layers have a focus; the fields of "
         f"{len(its.layers) - about['layers']} others are no larger than half of the input."
     )
-    display.say(f"Look at them: make sheets RUN={opened.path} LAYERS='{its.layers[-1].name}' ARGS='--field focus'")
-    if as_json:
+    look = command("sheets", run=opened.path, layers=its.layers[-1].name, field="focus")
+    display.say(f"Look at them: {look}")
+    if options.as_json:
         display.answer(run=opened.path, **about)

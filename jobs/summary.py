@@ -7,6 +7,7 @@ from rich.table import Table
 
 from jobs.console import Display
 from pipeline.run import Run
+from pipeline.spoken import command, interpreter
 from pipeline.storage.files import safe_name
 from pipeline.storage.parquet import parquet_file
 
@@ -46,9 +47,9 @@ def show_summary(run: Run, display: Display) -> None:
     if sheets:
         display.say(f"{len(sheets)} pictures are in {folder / 'sheets'}; begin with {_last_overview(run)}")
     display.say("Look further:")
-    display.say(f"  make atlas RUN={folder}")
-    display.say(f"  make sheets RUN={folder} LAYERS='{run.layers['layer'].iloc[-1]}' UNITS=0-9")
-    display.say(f"  python -c \"import pandas as pd; print(pd.read_parquet('{folder}/units').describe())\"")
+    display.say(f"  {command('atlas', run=folder)}")
+    display.say(f"  {command('sheets', run=folder, layers=run.layers['layer'].iloc[-1], units='0-9')}")
+    display.say(f"  {interpreter()} -c \"import pandas as pd; print(pd.read_parquet('{folder}/units').describe())\"")
 
 
 def _pictured(run: Run) -> list[tuple[str, int, str]]:

@@ -20,6 +20,7 @@ from pipeline.errors import UserError, first_line, near_matches
 from pipeline.exemplars.pictures import GONE, Original, Pictures
 from pipeline.preprocessing.images import decode
 from pipeline.readings.keep import BOTTOM, TOP, band_name
+from pipeline.spoken import LEFT_OPEN, command
 from pipeline.storage.files import is_local, local_copy, run_folder, safe_name, table_file
 from pipeline.storage.parquet import parquet_file, read_rows
 from schemas.views import VIEWS
@@ -38,11 +39,13 @@ def open_run(path: str | Path) -> Run:
     run = run_folder(path)
     if not str(path):
         known = sorted(str(entry.parent) for entry in Path("runs").glob("*/run.json"))
-        there = f"There are {', '.join(known)}." if known else "`make mine` makes one."
+        there = f"There are {', '.join(known)}." if known else f"`{command('mine')}` makes one."
         raise UserError(f"RUN is empty: say which run. {there}")
     if not (run / "run.json").is_file():
         beside = [entry.parent.name for entry in run.parent.glob("*/run.json")] if is_local(run) else []
-        raise UserError(f"There is no finished run in {run}.{near_matches(run.name, beside)} `make mine` makes one.")
+        raise UserError(
+            f"There is no finished run in {run}.{near_matches(run.name, beside)} `{command('mine')}` makes one."
+        )
     opened = Run(run)
     checked(opened.record)
     return opened
@@ -210,7 +213,9 @@ class Run:
         Raises `UserError` for a unit that the run does not have, and where it was not compared with the other.
         """
         path = self.path / "matches" / f"{safe_name(Path(str(other)).name)}.parquet"
-        return self._alike(path, layer, unit, f"matches in {other}: make compare RUN={self.path} OTHER=…")
+        return self._alike(
+            path, layer, unit, f"matches in {other}: {command('compare', run=self.path, other=LEFT_OPEN)}"
+        )
 
     def _alike(self, path: Path, layer: str, unit: int | None, what: str) -> pd.DataFrame:
         widths = dict(zip(self.layers["layer"], self.layers["units"], strict=True))
@@ -261,8 +266,8 @@ class RunMaxima:
         self.run, self.folder = run, run.path / "maxima"
         if not (self.folder / "images.parquet").is_file():
             raise UserError(
-                f"{run.path} does not keep all image activations. Mine a new RUN with KEEP_MAXIMA=1 (images times "
-                "units times 4 bytes; KEEP_MAXIMA=float16 takes half)."
+                f"{run.path} does not keep all image activations. Mine it again in a new RUN: "
+                f"{command('mine', run=LEFT_OPEN, keep_maxima=1)} (4 bytes an image and unit; float16 takes half)."
             )
 
     @cached_property

@@ -21,10 +21,10 @@ from pipeline.network.models import Network
 from pipeline.progress import Silent
 from pipeline.readings.keep import Keep
 from pipeline.relations.compare import best_pairs, compare_runs
-from pipeline.relations.nearest import SEARCHES
 from pipeline.relations.neighbors import find_neighbors
 from pipeline.run import Run, open_run
 from pipeline.stages.mine import MineSettings, mine
+from pipeline.words import SEARCHES
 from tests.making import SMALL, jpeg, write_folder
 
 CPU = torch.device("cpu")

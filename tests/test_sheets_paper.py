@@ -22,7 +22,8 @@ from pipeline.run import picture as cell_picture
 from pipeline.sheets.drawing import Drawing, Picture, Text
 from pipeline.sheets.unit_sheet import Look, unit_sheet
 from pipeline.sheets.vector import DENSITY
-from pipeline.sheets.write import Format, write_overviews, write_sheets
+from pipeline.sheets.write import write_overviews, write_sheets
+from pipeline.words import Format
 from tests.test_sheets import exemplar, make_run, unit_row
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 from jobs.__main__ import application
 from pipeline.errors import UserError
 from pipeline.run import Run
-from pipeline.sheets.region import Shown, view_picture
+from pipeline.sheets.region import view_picture
 from pipeline.sheets.unit_sheet import Look
 from pipeline.sheets.view_grids import grid_pages
 from pipeline.sheets.write import write_grids, write_sheets
 from pipeline.storage.parquet import write_table
+from pipeline.words import Shown
 from schemas.exemplars import FOCUS
 from schemas.views import INPUT_BOX, VIEWS
 from tests.test_sheets import CROP, cell, exemplar, make_run, plain, shows, unit_row, where

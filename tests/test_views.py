@@ -22,7 +22,8 @@ from pipeline.datasets.sources import Dataset, find_dataset
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
 from pipeline.exemplars.gradients import Gradients
-from pipeline.exemplars.projection import METHODS, shown
+from pipeline.exemplars.projection import METHODS
+from pipeline.exemplars.view_colours import shown
 from pipeline.network.layers import Traced
 from pipeline.network.models import Network
 from pipeline.network.subject import Subject

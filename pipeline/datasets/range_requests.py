@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import UserError
+from pipeline.spoken import install
 
 CONNECT_SECONDS = 30.0
 READ_SECONDS = 60.0
@@ -63,7 +64,7 @@ def public(address: str) -> str:
 
 def missing_packages(scheme: str) -> RemoteError:
     """What is said where the packages that read a kind of address are not installed."""
-    return RemoteError(f"Reading {scheme}:// needs a few more packages: pip install 'actmine[{scheme}]'.")
+    return RemoteError(f"Reading {scheme}:// needs a few more packages: {install(scheme)}")
 
 
 def total(headers: Mapping[str, str]) -> int:

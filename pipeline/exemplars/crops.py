@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,23 +15,18 @@ from pipeline.datasets.shards import Place, Shard, ShardError, read_bytes
 from pipeline.datasets.sources import Block
 from pipeline.errors import UserError
 from pipeline.exemplars.exemplars import Rows
+from pipeline.exemplars.pictures import SMALL_SIDE, encode
 from pipeline.preprocessing.images import ImageError, decode
 from pipeline.scanning.merge import Merged
+from pipeline.words import NONE, ORIGINAL, SIDE
 from schemas.crops import BOX
 
-ORIGINAL, NONE = "original", "none"
-SIDE = "256"
-"""What is kept unless something else is said: pictures whose shorter side has so many pixels.
-
-A crop that is more than half of an image then has about as many as a sheet or a page shows of it.
-"""
 KEPT = pa.schema(
     [("image_id", pa.int64()), *((side, pa.int32()) for side in BOX), ("width", pa.int32()), ("height", pa.int32()),
      ("picture", pa.binary())]
 )  # fmt: skip
 """Pictures, of which the box is null, and crops."""
 
-SMALL_SIDE = 64
 _HALF = 0.55  # of an image's side: half of it, and what a resize filter sees beyond
 _BYTES_A_BATCH = 32 << 20
 _BYTES_A_PART = 64 << 20
@@ -105,16 +99,6 @@ def cut(task: CutTask) -> list[Kept]:
         if sum(len(picture) for *_, picture in found) < len(data):
             return found
     return [(task.image_id, None, task.size, data)]
-
-
-def encode(picture: Image.Image) -> bytes:
-    """PNG, which is exact, up to 64 x 64 pixels; JPEG of quality 90 without chroma subsampling above."""
-    data = io.BytesIO()
-    if max(picture.size) <= SMALL_SIDE:
-        picture.save(data, "PNG", compress_level=1)
-    else:
-        picture.save(data, "JPEG", quality=90, subsampling=0)
-    return data.getvalue()
 
 
 def _reduced(size: tuple[int, int], side: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -21,6 +22,8 @@ KEPT_PIXELS = 64 << 20
 """Of decoded images that stay in memory, four bytes each."""
 GONE = (UserError, ImageError, OSError)
 """What reading an image again raises where it has gone or is another one."""
+SMALL_SIDE = 64
+"""Pictures up to so many pixels a side are kept exact."""
 Box = tuple[int, int, int, int]
 
 
@@ -78,6 +81,16 @@ class Pixels:
             return found, found is not None
         width, height = self.box[2] - self.box[0], self.box[3] - self.box[1]
         return found.resize((width, height), Image.Resampling.BICUBIC), False
+
+
+def encode(picture: Image.Image) -> bytes:
+    """PNG, which is exact, up to 64 x 64 pixels; JPEG of quality 90 without chroma subsampling above."""
+    data = io.BytesIO()
+    if max(picture.size) <= SMALL_SIDE:
+        picture.save(data, "PNG", compress_level=1)
+    else:
+        picture.save(data, "JPEG", quality=90, subsampling=0)
+    return data.getvalue()
 
 
 def scaled(box: Box, size: tuple[int, int], to: tuple[int, int]) -> Box:

@@ -10,8 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import UserError
+from pipeline.spoken import install
 
 _NO_MAP = "no module of this network has a map of positions as its output, which Grad-CAM weighs"
+
+
+def check_installed() -> None:
+    """Raises `UserError` without captum."""
+    try:
+        import captum.attr  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"Class attention needs captum: {install('inspect')}, or --no-attention.") from error
 
 
 def class_attention(module: nn.Module, image: Tensor, target: int) -> tuple[np.ndarray, str]:
@@ -22,10 +31,9 @@ def class_attention(module: nn.Module, image: Tensor, target: int) -> tuple[np.n
     `[1, C, H, W]`; divided by its maximum, all zeros where nothing speaks for the class. Raises `UserError` without
     captum, and for networks without such a map.
     """
-    try:
-        from captum.attr import LayerGradCam
-    except ImportError as error:
-        raise UserError("Class attention needs captum: pip install 'actmine[inspect]', or --no-attention.") from error
+    check_installed()
+    from captum.attr import LayerGradCam
+
     network = _frozen(module)
     layer, name = _last_map(network, image)
     found = LayerGradCam(network, layer).attribute(image.clone(), target=target, relu_attributions=True)

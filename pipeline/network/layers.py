@@ -14,6 +14,7 @@ from pipeline.network.graph_trace import GraphTrace
 from pipeline.network.layouts import SHAPES, layout_of, map_shape
 from pipeline.network.module_trace import ModuleTrace
 from pipeline.network.points import CannotTrace, Point, Read, See, Trace
+from pipeline.spoken import LEFT_OPEN, command
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ class Traced:
                 if not matched:
                     raise UserError(
                         f"No unit-bearing layer matches {word!r}.{near_matches(word.strip('*.'), bearing)} "
-                        "`make layers MODEL=…` lists them."
+                        f"`{command('layers', model=LEFT_OPEN)}` lists them."
                     )
                 chosen |= matched
             else:
@@ -126,7 +127,7 @@ class Traced:
             known = [*bearing, *self.trace.names]
             raise UserError(
                 f"There is no layer {word!r}.{near_matches(word, dict.fromkeys(known))} "
-                "`make layers MODEL=…` lists the layers."
+                f"`{command('layers', model=LEFT_OPEN)}` lists the layers."
             )
         if reason := _unreadable(point):
             raise UserError(

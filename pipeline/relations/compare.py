@@ -14,16 +14,14 @@ import torch
 from pipeline import record
 from pipeline.errors import UserError
 from pipeline.progress import Progress, Silent
-from pipeline.relations.nearest import EXACT, Nearest, check_search
+from pipeline.relations.nearest import Nearest, check_search
 from pipeline.relations.neighbors import TOGETHER, alike, sketch_length, stated
 from pipeline.run import Run
 from pipeline.storage.files import alone, safe_name
 from pipeline.storage.parquet import read_rows, write_table
 from pipeline.tables.sketch_tables import UnitSketches, read_sketches
+from pipeline.words import EXACT, MATCHED
 from schemas.matches import MATCHES
-
-MOST = 5
-"""Matches of a unit."""
 
 
 def compare_runs(
@@ -33,7 +31,7 @@ def compare_runs(
     device: torch.device | str = "cpu",
     progress: Progress = Silent(),
     search: str = EXACT,
-    most: int = MOST,
+    most: int = MATCHED,
 ) -> Path:
     """Writes the `most` best matches among `other`'s units of each unit of `layers` of `run` (all if empty).
 

@@ -14,14 +14,9 @@ import numpy as np
 import torch
 
 from pipeline.errors import UserError
+from pipeline.spoken import install
+from pipeline.words import EXACT, FAISS, SEARCHES
 
-EXACT, FAISS = "exact", "faiss"
-SEARCHES = (EXACT, FAISS)
-"""`EXACT`, the default: products by torch, on a GPU where there is one. `FAISS`: its flat index, likewise.
-
-Both look at every pair. For 4,000 queries of length 1,024 among 4,000 and 30,000, on two cores, EXACT took 0.67 s and
-5.5 s, FAISS 0.60 s and 6.0 s: about the same, so the default is what needs no further package.
-"""
 _SPARE = 22  # proposals beyond those asked for: room for what a search rounds otherwise
 _ROUNDING = 1e-5
 _TIED = 1024
@@ -145,5 +140,5 @@ def _faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise UserError("--search faiss needs faiss: pip install 'actmine[index]', or leave it out.") from error
+        raise UserError(f"--search faiss needs faiss: {install('index')}, or leave it out.") from error
     return faiss

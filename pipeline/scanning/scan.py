@@ -23,11 +23,11 @@ from pipeline.readings.accumulators import Accumulator, Feed, held_images, new_a
 from pipeline.readings.keep import Keep
 from pipeline.readings.maxima import Collected, Maxima, Stored
 from pipeline.readings.positions import draws
-from pipeline.readings.reductions import SAMPLED
 from pipeline.readings.seen import NO_LABEL, Seen, identity
 from pipeline.readings.taps import Readings
 from pipeline.scanning.compute import Compute, Runner
 from pipeline.scanning.finishing import Behind
+from pipeline.words import SAMPLED
 from schemas.fields import field, table
 from schemas.shards import SHARDS
 from schemas.skipped import SKIPPED

@@ -22,11 +22,10 @@ from pipeline.stages.exemplar_stage import Done, ExemplarStage
 from pipeline.storage.added_columns import add_columns, filled
 from pipeline.storage.files import table_file
 from pipeline.storage.parquet import read_rows
+from pipeline.words import CHECKED
 from schemas.crops import BOX
 from schemas.exemplars import EXEMPLARS
 
-MOST = 9
-"""Exemplars of a unit that are checked unless something else is said."""
 COLUMN = "crop_activation"
 _REDUCED = "reduced"
 _NEEDED = ["unit", "image_id", "y", "x", *BOX, "crop"]
@@ -39,7 +38,7 @@ def check_crops(
     layers: Sequence[Layer],
     engine: Engine,
     progress: Progress = Silent(),
-    most: int = MOST,
+    most: int = CHECKED,
     shards: Mapping[int, Shard] | None = None,
 ) -> dict[str, Any]:
     """Writes `crop_activation` of the first `most` exemplars of each unit of a mined run; returns the run's record.

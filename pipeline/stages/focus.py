@@ -23,11 +23,10 @@ from pipeline.stages.exemplar_stage import Done, ExemplarStage
 from pipeline.storage.added_columns import add_columns, filled, has_columns
 from pipeline.storage.files import table_file
 from pipeline.storage.parquet import read_rows
+from pipeline.words import FOCUSED
 from pipeline.work import KernelWork
 from schemas.exemplars import EXEMPLARS, FOCUS
 
-MOST = 9
-"""Exemplars of a unit that are measured unless something else is said."""
 _OTHERWISE = "leave the focus out"
 
 
@@ -39,7 +38,7 @@ def focus_run(
     layers: Sequence[Layer],
     engine: Engine,
     progress: Progress = Silent(),
-    most: int = MOST,
+    most: int = FOCUSED,
 ) -> dict[str, Any]:
     """Writes the focus columns of the exemplars tables of a mined run; returns the run's record.
 

@@ -17,7 +17,7 @@ from pipeline.datasets.sources import Block, Dataset, blocks_of
 from pipeline.engines.engine import Engine, Tally
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
-from pipeline.exemplars.crops import NONE, SIDE, CropPart, crop_parts
+from pipeline.exemplars.crops import CropPart, crop_parts
 from pipeline.exemplars.exemplars import Rows, exemplar_rows
 from pipeline.exemplars.winners import winners
 from pipeline.network.layers import Layer, Traced
@@ -39,6 +39,7 @@ from pipeline.storage.files import alone, is_local, remove_files, write_bytes
 from pipeline.storage.parquet import write_table
 from pipeline.tables.mined_tables import MinedTables, matrix_images
 from pipeline.tables.picture_tables import write_pictures
+from pipeline.words import NONE, SIDE
 from pipeline.work import CropWork, ScanWork
 from schemas.labels import MAXIMA_IMAGES
 from schemas.shards import SHARDS

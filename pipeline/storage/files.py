@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import cast
 
 from pipeline.errors import GO_ON, UserError, first_line
+from pipeline.spoken import install
 from pipeline.storage.locks import claimed, exclusive
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -36,7 +37,7 @@ def run_folder(word: str | Path) -> Path:
     try:
         from pipeline.storage.bucket import BucketPath
     except ImportError as error:
-        raise UserError(f"A RUN on S3 needs {error.name}: pip install 'actmine[s3]'.") from error
+        raise UserError(f"A RUN on S3 needs {error.name}: {install('s3')}.") from error
     return cast(Path, BucketPath(place))
 
 
