@@ -209,9 +209,8 @@ def test_other_weights_are_refused_and_moved_ones_are_found(run, tmp_path):
         visualize(Visualize(run=str(run), weights="random", layers="stem.*", units="0"))
     tensors = load_file(demo.WEIGHTS_FILE)
     save_file({name: tensor.clone() for name, tensor in tensors.items()}, tmp_path / "moved.safetensors")
-    visualize(
-        Visualize(run=str(run), weights=str(tmp_path / "moved.safetensors"), layers="stem.*", units="0", device="cpu")
-    )
+    moved = str(tmp_path / "moved.safetensors")
+    visualize(Visualize(run=str(run), weights=moved, layers="stem.*", units="0", device="cpu"))
     record = json.loads((run / "run.json").read_bytes())
     (run / "run.json").write_text(json.dumps(record | {"asked": {"weights": str(tmp_path / "gone.safetensors")}}))
     with pytest.raises(UserError, match=r"cannot be loaded again.*no weights file.*WEIGHTS=… says where"):

@@ -315,7 +315,7 @@ def test_the_command_says_what_it_did_and_how_to_go_on(tmp_path: Path) -> None:
     words = ["shards", "--source", str(pictures(tmp_path / "pets")), "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(application(["shards"]), words)
     assert result.exit_code == 0, result.output
-    for sentence in ("25 images in 1 shards", "2 samples were left out", f"make mine DATASET='{tmp_path / 'out'}'"):
+    for sentence in ("25 images in 1 shards", "2 samples were left out", f"-m jobs mine --dataset {tmp_path / 'out'}"):
         assert sentence in result.stderr
     again = CliRunner().invoke(application(["shards"]), [*words, "--samples-per-shard", "3"])
     assert again.exit_code == 1 and "was begun differently" in again.stderr

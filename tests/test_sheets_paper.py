@@ -171,5 +171,5 @@ def test_the_command_writes_the_kind_of_file_it_is_asked_for(tmp_path):
 def test_without_matplotlib_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     run = some_run(tmp_path / "run", 1)
-    with pytest.raises(UserError, match=r"FORMAT=svg needs matplotlib\. pip install 'actmine\[paper\]'"):
+    with pytest.raises(UserError, match=r"FORMAT=svg needs matplotlib: .*-m pip install 'actmine\[paper\]'"):
         write_sheets(run, [], kind=Format.svg)

@@ -148,7 +148,7 @@ def test_a_page_is_drawn_when_it_is_asked_for_of_its_own_units_alone():
 def test_layers_without_views_are_left_out_and_if_all_are_it_says_what_to_do(tmp_path):
     rows = ([unit_row()], [exemplar()])
     run = make_run(tmp_path / "run", {"a": rows, "b": rows})
-    with pytest.raises(UserError, match=r"no such views yet\. make views RUN=.* LAYERS='a'"):
+    with pytest.raises(UserError, match=r"no such views yet\. .*-m jobs views --run .* --layers a"):
         write_grids(run, ["a"])
     add_views(run, [{}], layer="b")
     assert [path.parent.name for path in write_grids(run, [])] == ["b"]

@@ -249,7 +249,7 @@ def test_mining_projects_as_many_as_it_is_told_and_the_command_adds_to_them(demo
     command = ["views", "--run", str(run), "--layers", "stem.*", "--method", "guided", "--most", "3"]
     done = CliRunner().invoke(application(["views"]), command)
     assert done.exit_code == 0, done.output
-    assert "make sheets RUN=" in done.output
+    assert "-m jobs sheets --run" in done.output
     assert open_run(run).views("stem.relu", method="guided")["rank"].max() == 2
     assert open_run(run).views("classifier", method="guided").empty
 

@@ -36,7 +36,7 @@ def check_vector(kind: str) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise UserError(f"FORMAT={kind} needs matplotlib. {install('paper')}") from error
+        raise UserError(f"FORMAT={kind} needs matplotlib: {install('paper')}") from error
 
 
 def write_vector(drawing: Drawing, path: Path, kind: str) -> None:
