@@ -20,7 +20,7 @@ import typer.core
 
 from jobs.console import fail
 from pipeline import spoken
-from pipeline.errors import UserError
+from pipeline.errors import UserError, without_secrets
 
 COMMANDS = (
     "mine",
@@ -44,6 +44,7 @@ COMMANDS = (
 INTERRUPTED = 130
 STOP_SECONDS = 5.0
 """How long a command that was stopped may take to put its things away; a read that hangs would take forever."""
+_MISUSED: Any = typer.BadParameter.__base__  # UsageError of click, which recent versions of typer have of their own
 _STOPPED = "interrupted. What was done is kept: the same command goes on from there."
 
 
@@ -81,11 +82,11 @@ class _Command(typer.core.TyperCommand):
     """A command whose complaints about values are in our words alone."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Raises `BadParameter` for a value that is none of those that there are."""
+        """Raises click's `UsageError` for what is no option, or no value of one."""
         try:
             return super().parse_args(ctx, args)
-        except typer.BadParameter as error:
-            error.message = error.message.removeprefix("Value error, ")  # pydantic's
+        except _MISUSED as error:
+            error.message = without_secrets(error.message.removeprefix("Value error, "))  # pydantic's
             raise
 
 

@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 GO_ON = "the same command then goes on where it stopped."
 """How a sentence about a passing trouble ends."""
+_BEGIN = r"([A-Za-z][\w+.-]*:[/\\]+)"
+_AT = "(?:@|%40)"
+_SECRETS = (  # whatever is typed wrongly, more is taken for a secret than is one
+    (re.compile(rf"{_BEGIN}[^/\\\s]*?:.*{_AT}", re.DOTALL), r"\1…@"),  # until the last @: a password may hold anything
+    (re.compile(rf"{_BEGIN}[^/\\\s?#]*{_AT}"), r"\1…@"),
+    (re.compile(rf"[^\s'\"/\\@:…]+:(?![/\\])[^\s'\"]*{_AT}"), "…@"),
+    (re.compile(rf"{_BEGIN}([^/\\\s'\":@\[]*):(?!\d*(?:[/\\?#\s'\",.);:]|$))[^\s'\"]*"), r"\1\2:…"),
+    (re.compile(r"([?&#;][\w.~%-]+=)[^\s'\"&#;]+"), r"\1…"),
+)  # fmt: skip
 
 
 class UserError(Exception):
     """Something the user can mend: says what was wrong, where (shard, key), and what to do.
 
-    `jobs` prints its text and exits with 1. Anything else that escapes is a defect and keeps its traceback.
+    `jobs` prints its text and exits with 1. Anything else that escapes is a defect and keeps its traceback. No text of
+    it holds the password or signature of an address, however malformed that is.
     """
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(without_secrets(text))
+
+
+def without_secrets(text: str) -> str:
+    """The same text with "…" for what may be the password or signature of an address, or who it is of."""
+    for secret, public in _SECRETS:
+        text = secret.sub(public, text)
+    return text
 
 
 def first_line(error: BaseException) -> str:

@@ -290,7 +290,8 @@ def test_compressed_and_other_files_are_named_for_what_they_are(tmp_path: Path) 
         pass
     others = {
         "a Parquet file": table.getvalue().to_pybytes(), "an Arrow file": stream.getvalue().to_pybytes(),
-        "a JPEG image": jpeg(), "a PNG image": encoded(picture(9, 9), "PNG"), "a text file": "größe,label\n".encode() * 99,
+        "a JPEG image": jpeg(), "a PNG image": encoded(picture(9, 9), "PNG"),
+        "a text file": "größe,label\n".encode() * 99,
     }  # fmt: skip
     for what, data in others.items():
         packed.write_bytes(data)

@@ -58,7 +58,10 @@ def public(address: str) -> str:
     """The address without password, query string and fragment: what may be shown, and kept in tables."""
     if address.startswith("s3://"):
         return address
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        raise RemoteError(f"{address} is no address that can be read.") from None
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
