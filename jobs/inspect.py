@@ -16,6 +16,7 @@ from pipeline.mined_network import mined_network
 from pipeline.network.devices import compute_exactly
 from pipeline.network.layers import Traced
 from pipeline.network.models import Network, check_name, load_network
+from pipeline.preprocessing.sight import padding_warning, sight
 from pipeline.run import open_run
 from pipeline.storage.files import safe_name
 
@@ -43,10 +44,14 @@ def inspect(options: Inspect) -> None:
         show(path, network, traced, chosen)
         for path in (options.image, *([Path(options.other)] if options.other else []))
     ]
+    about = [f"Seen by {network.name} ({network.weights}). {sight(network.preprocessing)}"]
+    if warning := padding_warning(network.preprocessing, [each.size for each in shown]):
+        about.append(warning)
+    for sentence in about:
+        display.say(sentence)
     folder = Path(
         options.out or f"inspections/{safe_name('-'.join(each.name for each in shown))}-{safe_name(network.name)}"
     )
-    about = [f"Seen by {network.name} ({network.weights})."]
     sheets: list[Sheet] = []
     if options.attention:
         sheets += _attention(folder, shown, network, options.class_, about, display)

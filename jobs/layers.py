@@ -15,6 +15,7 @@ from jobs.options.layers import Layers
 from pipeline.network.layers import Traced
 from pipeline.network.layouts import SEQUENCE, TOKENS, WINDOW_MAPS, WINDOWS
 from pipeline.network.models import load_network
+from pipeline.preprocessing.sight import USUAL, padding_warning, resizes, sight
 from pipeline.preprocessing.wishes import Wishes
 from pipeline.receptive_fields.receptive_field import receptive_fields
 from pipeline.tables.layer_table import layer_rows
@@ -30,6 +31,10 @@ def layers(options: Layers) -> None:
     display = Display()
     for notice in network.notices:
         display.say(notice)
+    if not options.as_json:
+        display.say(sight(network.preprocessing))
+        if resizes(network.preprocessing) and (warning := padding_warning(network.preprocessing, [USUAL])):
+            display.say(warning)
     traced = Traced(network.module, network.input_shape)
     chosen = traced.choose(options.layers)
     rows = layer_rows(chosen, receptive_fields(traced, chosen))

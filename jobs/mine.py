@@ -10,12 +10,14 @@ from jobs.options.mine import SHEETS_A_LAYER, Mine
 from jobs.summary import show_summary
 from pipeline.ascent.facets import check_installed
 from pipeline.ascent.recipe import Preset
+from pipeline.datasets.first_images import first_sizes
 from pipeline.datasets.sources import find_dataset
 from pipeline.engines.engine import Engine as Crew
 from pipeline.exemplars.crops import parse_pictures
 from pipeline.network.layers import Layer, Traced
 from pipeline.network.models import Network, check_name, load_network
 from pipeline.network.weights import listed
+from pipeline.preprocessing.sight import USUAL, as_large_as, padding_warning, resizes, sight
 from pipeline.preprocessing.wishes import Wishes
 from pipeline.readings.keep import Keep, parse_bands, parse_maxima
 from pipeline.relations.neighbors import find_neighbors, sketch_length
@@ -56,13 +58,16 @@ def mine(options: Mine) -> None:
     check_name(name)
     run_folder(options.run)  # one that cannot hold a run is refused before anything is downloaded
     source = find_dataset(options.dataset, options.data, display)  # before weights are downloaded for nothing
-    network = load_network(
-        name,
-        options.weights,
-        Wishes(options.resize, options.crop, options.interpolation, options.mean, options.std, options.channels),
-    )
+    wishes = Wishes(options.resize, options.crop, options.interpolation, options.mean, options.std, options.channels)
+    if wishes.resize == "none" and not wishes.crop:
+        wishes = as_large_as(wishes, first_sizes(source))
+    network = load_network(name, options.weights, wishes)
     for notice in network.notices:
         display.say(notice)
+    display.say(sight(network.preprocessing))
+    of = [USUAL] if resizes(network.preprocessing) else first_sizes(source)
+    if warning := padding_warning(network.preprocessing, of):
+        display.say(warning)
     traced = Traced(network.module, network.input_shape)
     chosen = traced.choose(options.layers)
     folder = run_folder(options.run or f"runs/{source.name}-{safe_name(network.name)}")

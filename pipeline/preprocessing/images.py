@@ -156,6 +156,14 @@ def decode(data: bytes) -> Image.Image:
         raise ImageError(f"{type(error).__name__}: {_without_addresses(str(error))}") from error
 
 
+def image_size(data: bytes) -> Size | None:
+    """Width and height of an encoded image by its header; None where that cannot be read."""
+    try:
+        return Image.open(io.BytesIO(data), formats=_FORMATS).size
+    except Exception:
+        return None  # `decode` says what is wrong with it
+
+
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
     """Width and height of a JPEG in RGB or grey, from its header alone; None for all else, broken or not."""
     if not data.startswith(b"\xff\xd8"):
