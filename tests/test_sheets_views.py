@@ -152,7 +152,7 @@ def test_layers_without_views_are_left_out_and_if_all_are_it_says_what_to_do(tmp
         write_grids(run, ["a"])
     add_views(run, [{}], layer="b")
     assert [path.parent.name for path in write_grids(run, [])] == ["b"]
-    with pytest.raises(UserError, match="METHOD=guided"):
+    with pytest.raises(UserError, match="--method guided"):
         write_grids(run, [], method="guided")
 
 

@@ -30,7 +30,8 @@ _PANEL = "How images become the network's input (default: as its weights or its 
 Resize = Annotated[
     str,
     typer.Option(
-        help="The short side's pixels; HEIGHTxWIDTH; or none, which leaves small pictures as they are.",
+        help="The short side's pixels; HEIGHTxWIDTH; or none: pictures stay as they are, and if all have one size, "
+        "that is the network's input.",
         rich_help_panel=_PANEL,
     ),
 ]

@@ -25,9 +25,9 @@ from pipeline.preprocessing.steps import Size
 class Shown:
     """A picture that was shown to a network.
 
-    `size` is its width and height (pixels), `seen` what the network saw of it, before normalization (RGB); `input` the tensor `[1, C, H, W]`; `maps` the
-    activations of each layer by name, float32 `[U, H, W]`, 1 by 1 for layers without positions; `scores` the network's
-    output for each class, `[K]`, None where it has no head or lacks the weights of one.
+    `size` is its width and height (pixels); `seen` what the network saw of it, before normalization (RGB); `input` the
+    tensor `[1, C, H, W]`; `maps` the activations of each layer by name, float32 `[U, H, W]`, 1 by 1 for layers without
+    positions; `scores` the network's output for each class, `[K]`, None where it has no head or lacks weights of one.
     """
 
     name: str
