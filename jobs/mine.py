@@ -18,7 +18,7 @@ from pipeline.network.layers import Layer, Traced
 from pipeline.network.models import Network, check_name, load_network
 from pipeline.network.weights import listed
 from pipeline.preprocessing.sight import USUAL, as_large_as, padding_warning, resizes, sight
-from pipeline.preprocessing.wishes import Wishes
+from pipeline.preprocessing.wishes import EXIF, Wishes
 from pipeline.readings.keep import Keep, parse_bands, parse_maxima
 from pipeline.relations.neighbors import find_neighbors, sketch_length
 from pipeline.run import Run, open_run
@@ -58,14 +58,22 @@ def mine(options: Mine) -> None:
     check_name(name)
     run_folder(options.run)  # one that cannot hold a run is refused before anything is downloaded
     source = find_dataset(options.dataset, options.data, display)  # before weights are downloaded for nothing
-    wishes = Wishes(options.resize, options.crop, options.interpolation, options.mean, options.std, options.channels)
+    wishes = Wishes(
+        options.resize,
+        options.crop,
+        options.interpolation,
+        options.mean,
+        options.std,
+        options.channels,
+        options.orientation,
+    )
     if wishes.resize == "none" and not wishes.crop:
-        wishes = as_large_as(wishes, first_sizes(source))
+        wishes = as_large_as(wishes, first_sizes(source, wishes.orientation == EXIF))
     network = load_network(name, options.weights, wishes)
     for notice in network.notices:
         display.say(notice)
     display.say(sight(network.preprocessing))
-    of = [USUAL] if resizes(network.preprocessing) else first_sizes(source)
+    of = [USUAL] if resizes(network.preprocessing) else first_sizes(source, network.preprocessing.upright)
     if warning := padding_warning(network.preprocessing, of):
         display.say(warning)
     traced = Traced(network.module, network.input_shape)

@@ -165,7 +165,12 @@ class Run:
     def original(self, image_id: int) -> Image.Image:
         """The whole original image, read from its shard again. Raises `UserError` if it has gone."""
         at = self.place_of(image_id)
-        return decode(read_bytes(at.shard, at.place))
+        return decode(read_bytes(at.shard, at.place), self._upright)
+
+    @property
+    def _upright(self) -> bool:
+        """Whether images were turned by their EXIF orientation."""
+        return bool(self.record.get("preprocessing", {}).get("upright"))
 
     def place_of(self, image_id: int) -> Original:
         """Where an image lies in its dataset. Raises `KeyError` for one that no exemplar names."""
@@ -173,7 +178,7 @@ class Run:
             row = self.images.loc[image_id]
             place = Place(row["path"], int(row["offset"]), int(row["nbytes"]))
             size = int(row["width"]), int(row["height"])
-            self._places[image_id] = Original(self.shards_to_read[int(row["shard"])], place, size)
+            self._places[image_id] = Original(self.shards_to_read[int(row["shard"])], place, size, self._upright)
         return self._places[image_id]
 
     @cached_property

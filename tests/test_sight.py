@@ -101,7 +101,7 @@ def test_the_first_sizes_are_those_of_the_images_whatever_is_between_them(tmp_pa
     write_tar(tmp_path / "1.tar", [("d.png", b"no picture"), ("e.png", encoded(picture(5, 6), "PNG"))])
     sizes = first_sizes(find_dataset(str(tmp_path / "{0..1}.tar")))
     assert sizes[1:] == [(9, 7), (5, 6)] and len(sizes) == 3
-    assert first_sizes(find_dataset(str(tmp_path / "{0..1}.tar")), 2) == sizes[:2]
+    assert first_sizes(find_dataset(str(tmp_path / "{0..1}.tar")), most=2) == sizes[:2]
 
 
 MINE = ["--model", "demo", "--layers", "stem.relu", "--topk", "2", "--no-visualize", "--no-sheets", "--device", "cpu"]

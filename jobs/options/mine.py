@@ -22,6 +22,7 @@ from jobs.options.shared import (
     Interpolation,
     Json,
     Mean,
+    Orientation,
     Quiet,
     Resize,
     Std,
@@ -145,6 +146,7 @@ class Mine:
     mean: Mean = ""
     std: Std = ""
     channels: Channels = 0
+    orientation: Orientation = ""
     preset: Annotated[str, typer.Option(help="Recipe of the visualizations.")] = "default"
     generator: Generator = ""
     visualize: Annotated[

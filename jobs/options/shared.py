@@ -58,6 +58,11 @@ Channels = Annotated[
     typer.Option(min=0, help="3, colour, or 1, grey. timm's networks are built for it.", rich_help_panel=_PANEL),
 ]
 
+Orientation = Annotated[
+    str,
+    typer.Option(help="stored, or exif: turns images as their EXIF orientation says.", rich_help_panel=_PANEL),
+]
+
 FinishedRun = Annotated[str, typer.Option(help="Folder of a finished run, or s3://bucket/prefix.")]
 Layers = Annotated[str, typer.Option(help="Comma-separated names or globs; all layers if empty.")]
 Units = Annotated[str, typer.Option(help="Numbers and spans such as 3,7,10-20; all units if empty.")]

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.preprocessing.images import ImageError, Preprocessing, decode, network_pixels
+from pipeline.preprocessing.images import ImageError, Preprocessing, decode, network_pixels, orientation
 from pipeline.preprocessing.signatures import signature
 
-Decoded = tuple[int, int, bytes | None] | str
-"""Width and height of an image (pixels) and its signature, if asked for; or why it cannot be decoded."""
+Decoded = tuple[int, int, bytes | None, bool] | str
+"""Width and height of an image (pixels), its signature, if asked for, whether EXIF would turn it; or why it is none."""
 Source = tuple[int, int] | bytes
 """Where in its slot an encoded image is (first byte, length), or its bytes."""
 
@@ -24,8 +24,8 @@ Source = tuple[int, int] | bytes
 def decoded(data: bytes, how: Preprocessing, signed: bool) -> tuple[Decoded, np.ndarray | None]:
     """An encoded image, and its network pixels `[H, W, C]` if it has any."""
     try:
-        image = decode(data)
-        found = (*image.size, signature(image) if signed else None)
+        image = decode(data, how.upright)
+        found = (*image.size, signature(image) if signed else None, orientation(data) != 1)
         return found, network_pixels(image, how)
     except ImageError as error:
         return str(error), None

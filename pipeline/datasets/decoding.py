@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.datasets.decode_worker import Decoded, Decoder, Slots, Source, decoded
 from pipeline.datasets.shards import Place, Rejected, Sample, Shard
 from pipeline.errors import UserError
-from pipeline.preprocessing.images import Preprocessing, jpeg_size
+from pipeline.preprocessing.images import Preprocessing, jpeg_size, orientation
 from pipeline.processes import Process, end
 
 _SAMPLES_A_TASK = 8
@@ -35,6 +35,7 @@ class Member:
     """What is remembered of an image that went through the network: enough to find and cut it again.
 
     `signature`, where it was asked for, tells near-duplicates; see `signatures`.
+    `turned` is whether its EXIF orientation says that it is not stored upright.
     """
 
     position: int
@@ -45,6 +46,7 @@ class Member:
     label: int | None
     label_name: str | None
     signature: bytes | None = None
+    turned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,8 @@ def prepared(sample: Sample | Rejected, how: Preprocessing, encoded: bool, signe
     """A sample decoded here. `encoded` leaves JPEGs as they are, uint8 `[N]`; `signed` members have signatures."""
     if isinstance(sample, Rejected):
         return sample, None
-    if encoded and (size := jpeg_size(sample.data)):
-        return _outcome(sample, (*size, None)), np.frombuffer(sample.data, np.uint8)
+    if encoded and (size := jpeg_size(sample.data, how.upright)):
+        return _outcome(sample, (*size, None, orientation(sample.data) != 1)), np.frombuffer(sample.data, np.uint8)
     outcome, pixels = decoded(sample.data, how, signed)
     return _outcome(sample, outcome), pixels
 
@@ -82,8 +84,10 @@ def prepared(sample: Sample | Rejected, how: Preprocessing, encoded: bool, signe
 def _outcome(sample: Sample, outcome: Decoded) -> Member | Rejected:
     if isinstance(outcome, str):
         return Rejected(sample.position, sample.key, outcome)
-    width, height, signature = outcome
-    return Member(sample.position, sample.key, sample.place, width, height, sample.label, sample.label_name, signature)
+    width, height, signature, turned = outcome
+    return Member(
+        sample.position, sample.key, sample.place, width, height, sample.label, sample.label_name, signature, turned
+    )  # fmt: skip
 
 
 class _Task:

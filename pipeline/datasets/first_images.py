@@ -13,15 +13,15 @@ from pipeline.preprocessing.steps import Size
 FIRST = 64
 
 
-def first_sizes(dataset: Dataset, most: int = FIRST) -> list[Size]:
+def first_sizes(dataset: Dataset, upright: bool = False, most: int = FIRST) -> list[Size]:
     """Width and height (pixels) of up to `most` images by their headers; what cannot be read is passed over.
 
-    Raises `ShardError` for a shard that cannot be read.
+    `upright`: once they are turned by their EXIF orientation. Raises `ShardError` for a shard that cannot be read.
     """
-    return list(islice(_sizes(dataset), most))
+    return list(islice(_sizes(dataset, upright), most))
 
 
-def _sizes(dataset: Dataset) -> Iterator[Size]:
+def _sizes(dataset: Dataset, upright: bool) -> Iterator[Size]:
     for sample in chain.from_iterable(map(read_samples, dataset.shards)):
-        if isinstance(sample, Sample) and (size := image_size(sample.data)):
+        if isinstance(sample, Sample) and (size := image_size(sample.data, upright)):
             yield size

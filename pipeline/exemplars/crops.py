@@ -15,8 +15,8 @@ from pipeline.datasets.shards import Place, Shard, ShardError, read_bytes
 from pipeline.datasets.sources import Block
 from pipeline.errors import UserError
 from pipeline.exemplars.exemplars import Rows
-from pipeline.exemplars.pictures import SMALL_SIDE, encode
-from pipeline.preprocessing.images import ImageError, decode
+from pipeline.exemplars.pictures import SMALL_SIDE, encode, exact
+from pipeline.preprocessing.images import ImageError, decode, orientation
 from pipeline.scanning.merge import Merged
 from pipeline.words import NONE, ORIGINAL, SIDE
 from schemas.crops import BOX
@@ -47,7 +47,8 @@ def parse_pictures(word: str) -> str:
 class CutTask:
     """One winning image of `size` (width, height) and the distinct `boxes` `[n, 4]` that may become crops (pixels).
 
-    `side` is how long the shorter side of its picture may be, 0 for the file's own bytes in any case.
+    `side` is how long the shorter side of its picture may be, 0 for the file's own bytes in any case. `upright`: it is
+    turned by its EXIF orientation.
     """
 
     image_id: int
@@ -56,6 +57,7 @@ class CutTask:
     size: tuple[int, int]
     boxes: np.ndarray
     side: int
+    upright: bool = False
 
     @property
     def guessed_bytes(self) -> int:
@@ -77,12 +79,13 @@ class CutTask:
 def cut(task: CutTask) -> list[Kept]:
     """The picture of an image, and its crops where the picture is reduced.
 
-    It is the file itself where that is no larger than the reduced picture and its crops together: exact, and shorter.
+    It is the file itself where that is no larger than the reduced picture and its crops together: exact, and shorter;
+    as PNG if it has an EXIF orientation, so that all see it as it was mined.
     Raises `ShardError` if the image is not the one that was scanned.
     """
     data = read_bytes(task.shard, task.place)
     try:
-        image = decode(data)
+        image = decode(data, task.upright)
         if image.size != task.size:
             raise ImageError(f"it has {image.width} x {image.height} pixels")
     except ImageError as error:
@@ -90,6 +93,8 @@ def cut(task: CutTask) -> list[Kept]:
             f"{task.place.path} of {task.shard.url} could be read when it was scanned, and now cannot ({error}): "
             "its dataset changed during the run. Restore it, or start a new RUN."
         ) from error
+    if orientation(data) != 1:  # which readers would follow, or not, each in its own way
+        data = exact(image)
     if task.reduced and task.guessed_cuts < len(data):
         size = _reduced(task.size, task.side)
         small = encode(image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
@@ -129,12 +134,18 @@ class CropPart:
 
 
 def crop_parts(
-    blocks: Iterable[Block], merged: Merged, rows: Rows, pictures: str = SIDE, whole: bool = False
-) -> Iterator[CropPart]:
+    blocks: Iterable[Block],
+    merged: Merged,
+    rows: Rows,
+    pictures: str = SIDE,
+    whole: bool = False,
+    upright: bool = False,
+) -> Iterator[CropPart]:  # fmt: skip
     """Everything there is to keep, block by block in the order of the images' bytes; `pictures` as in `parse_pictures`.
 
     A block comes in parts of about 64 MiB, as far as can be told from the boxes. The parts depend on the exemplars
-    alone. `whole`: there is nothing to cut out, for boxes that are not in pixels of the images.
+    alone. `whole`: there is nothing to cut out, for boxes that are not in pixels of the images. `upright`: images are
+    turned by their EXIF orientation.
     """
     images = merged.images
     shard_of, ids = images["shard"].to_numpy(), images["image"].to_numpy()
@@ -152,7 +163,7 @@ def crop_parts(
             boxes = boxes[(boxes[:, :2] < boxes[:, 2:]).all(1)]  # a field that sees padding only has no pixels
             place = Place(*(column[image].as_py() for column in columns))
             size = int(sizes[image, 0]), int(sizes[image, 1])
-            tasks.append(CutTask(int(ids[image]), shards[int(shard_of[image])], place, size, boxes, side))
+            tasks.append(CutTask(int(ids[image]), shards[int(shard_of[image])], place, size, boxes, side, upright))
         for part, some in enumerate(_in_parts(tasks)):
             yield CropPart(block.number, part, some)
 

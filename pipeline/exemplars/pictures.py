@@ -29,15 +29,16 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """Where an image of `size` (width, height) lies in its dataset."""
+    """Where an image of `size` (width, height) lies in its dataset; `upright`: turned by EXIF."""
 
     shard: Shard
     place: Place
     size: tuple[int, int]
+    upright: bool = False
 
     def read(self) -> Image.Image:
         """The image again. Raises `UserError` or `ImageError` where it has gone or is not the one that was mined."""
-        image = decode(read_bytes(self.shard, self.place))
+        image = decode(read_bytes(self.shard, self.place), self.upright)
         if image.size != self.size:
             raise ImageError(f"{self.place.path} of {self.shard.url} is no longer the image that was mined")
         return image
@@ -90,6 +91,13 @@ def encode(picture: Image.Image) -> bytes:
         picture.save(data, "PNG", compress_level=1)
     else:
         picture.save(data, "JPEG", quality=90, subsampling=0)
+    return data.getvalue()
+
+
+def exact(picture: Image.Image) -> bytes:
+    """PNG of any size."""
+    data = io.BytesIO()
+    picture.save(data, "PNG")
     return data.getvalue()
 
 

@@ -49,7 +49,7 @@ def show(path: Path, network: Network, traced: Traced, layers: Sequence[Layer]) 
     Raises `UserError` for a file that is not there or holds no picture.
     """
     try:
-        image = decode(path.read_bytes())
+        image = decode(path.read_bytes(), network.preprocessing.upright)
         pixels = network_pixels(image, network.preprocessing)
     except (OSError, ImageError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)

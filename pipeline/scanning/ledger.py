@@ -20,7 +20,7 @@ from pipeline.storage.files import local_copy, remove_files, write_bytes, writte
 from pipeline.storage.fingerprint import canonical, fingerprint
 from pipeline.storage.tensors import Damaged, read_tensors, write_tensors
 
-STATE_VERSION = 3
+STATE_VERSION = 4
 
 
 class Ledger:

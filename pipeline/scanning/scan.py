@@ -174,7 +174,7 @@ class _Block:
         self.shards: list[dict[str, object]] = []
         self.skipped: list[dict[str, object]] = []
         self.first = 0  # number of the current shard's first sample within the block
-        self.seen = self.lost = 0  # samples of the current shard so far
+        self.seen = self.lost = self.turned = 0  # samples of the current shard so far
         self.prune_at = 4096
 
     def read(self, readings: Readings, batch: Batch) -> None:
@@ -196,13 +196,15 @@ class _Block:
         ]
         self.seen += len(batch.members)
         self.lost += len(batch.rejected)
+        self.turned += sum(member.turned for member in batch.members)
         if batch.last:
             samples = self.seen + self.lost
             self.shards.append(
-                {"shard": shard.number, "url": shard.url, "members": samples, "seen": self.seen, "skipped": self.lost}
+                {"shard": shard.number, "url": shard.url, "members": samples, "seen": self.seen, "skipped": self.lost,
+                 "turned": self.turned}
             )  # fmt: skip
             self.first += samples
-            self.seen = self.lost = 0
+            self.seen = self.lost = self.turned = 0
         if len(self.members) > self.prune_at and not self.keep.keeps_maxima:
             self._keep_winners()
             self.prune_at = max(4096, 2 * len(self.members))

@@ -195,6 +195,7 @@ class _Mining:
             "boxes": known["preprocessing"]["boxes"],
             "counts": {
                 "samples": merged.samples, "seen": merged.seen, "skipped": merged.samples - merged.seen,
+                "turned": merged.turned,
                 "exemplars": len(rows.unit), "images_with_exemplars": merged.images.num_rows,
             },
             "settings": {"max_skipped": self.settings.max_skipped, "workers": self.settings.workers},
@@ -234,6 +235,11 @@ class _Mining:
         for url, members in zip(*(merged.shards[name].to_pylist() for name in ("url", "members")), strict=True):
             if not members:
                 self.progress.say(f"Shard {url} is empty.")
+        if merged.turned:
+            as_it_is = "turned upright" if self.network.preprocessing.upright else (
+                "mined as they are stored, as torchvision and timm read them (--orientation exif turns them)"
+            )  # fmt: skip
+            self.progress.say(f"{merged.turned:,} images have an EXIF orientation: they are {as_it_is}.")
         if not merged.seen:
             raise UserError(f"No image of {self.dataset.name} could be read; see {self.run / 'skipped.parquet'}.")
         if skipped > self.settings.max_skipped * merged.samples:
@@ -246,14 +252,14 @@ class _Mining:
 
     def _cut(self, merged: Merged, rows: Rows) -> list[Path]:
         start = time.perf_counter()
-        folder, kept, followed = self.run / "state", self.settings.pictures, self.network.preprocessing.followed
+        folder, kept, how = self.run / "state", self.settings.pictures, self.network.preprocessing
         if kept == NONE:
             return []
         before, paths = {path.name for path in folder.glob("pictures-*")}, dict[str, Path]()
         with self.progress.stage("Keeping pictures", merged.images.num_rows, "images") as advance:
 
             def todo() -> Iterator[CropPart]:
-                for part in crop_parts(self.blocks, merged, rows, kept, whole=not followed):
+                for part in crop_parts(self.blocks, merged, rows, kept, whole=not how.followed, upright=how.upright):
                     paths[part.name] = folder / f"{part.name}-{self.ledger.fingerprint}.arrow"
                     if paths[part.name].name in before:
                         advance(len(part.tasks))
