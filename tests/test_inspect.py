@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 from jobs.__main__ import application
 from pipeline.errors import UserError
-from pipeline.inspect.attention import class_attention
+from pipeline.inspect.attention import check_installed, class_attention
 from pipeline.inspect.maps import find_class, show, standing_out
 from pipeline.inspect.pictures import lit
 from pipeline.network.layers import Traced
@@ -186,3 +187,9 @@ def test_without_a_head_there_is_no_class_and_all_else_is_shown(image, tmp_path)
     assert [path.name for path in (tmp_path / "out").glob("*.png")] == ["00-block5.relu.png"]
     code, said = inspected(*words, "--class", "wheel")
     assert code == 1 and "leave --class out" in said.replace("\n", " ")
+
+
+def test_without_captum_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    with pytest.raises(UserError, match=r"captum: .*-m pip install 'actmine\[inspect\]', or --no-attention"):
+        check_installed()
