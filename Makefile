@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-JOBS := $(BIN)/python -m jobs
+JOBS := ACTMINE_BY_MAKE=1 $(BIN)/python -m jobs
 
 # words of the commands; empty means the command's own default
 DATASET ?= demo
@@ -35,7 +35,16 @@ SOURCE ?=
 IMAGE ?=
 OUT ?=
 PORT ?= 8420
+EXTRA ?=
 ARGS ?=
+
+# what is asked for may need extras of pyproject.toml: they are installed when first asked for
+PLACES := $(DATASET) $(SOURCE) $(RUN) $(OTHER) $(OUT)
+NEEDS := $(if $(findstring s3://,$(PLACES)),s3) $(if $(findstring http://,$(PLACES))$(findstring https://,$(PLACES)),http) \
+  $(if $(filter ray,$(ENGINE)),ray) $(if $(filter timm/%,$(MODEL)),timm) $(if $(filter pdf svg,$(FORMAT)),paper) \
+  $(if $(filter mean-image,$(PRESET))$(filter --facets,$(ARGS)),facets) $(if $(filter faiss --search=faiss,$(ARGS)),index)
+NEEDED := $(READY) $(patsubst %,$(VENV)/.with-%,$(NEEDS))
+INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
 .PHONY: help setup mine visualize views focus check score facets compare layers inspect sheets atlas atlas-export shards demo-model test test-slow lint format bench bench-gpu test-gpu clean
@@ -44,17 +53,22 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo; echo "  Say words like DATASET=imagenet-val MODEL=resnet50 LAYERS='layer4.*' RUN=runs/mine; ARGS='--any-flag'."
 
-setup: $(READY) ## create .venv and install (with pinned, tested versions)
+setup: $(READY) $(patsubst %,$(VENV)/.with-%,$(EXTRA)) ## create .venv and install (pinned, tested versions), with EXTRA=… of pyproject.toml
 
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "actmine needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Installing into $(VENV) (a few minutes, once) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip setuptools
-	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(INSTALL) '.[atlas]'
 	@touch $(READY)
 
-mine: $(READY) ## mine DATASET with MODEL: tables, visualizations, sheets (the embedded demo if nothing is said)
+$(VENV)/.with-%: $(READY)
+	@echo "Installing what '$*' needs into $(VENV) (once) …"
+	@$(INSTALL) '.[$*]'
+	@touch $@
+
+mine: $(NEEDED) ## mine DATASET with MODEL: tables, visualizations, sheets (the embedded demo if nothing is said)
 	@$(JOBS) mine --dataset '$(DATASET)' --model '$(MODEL)' --weights '$(WEIGHTS)' --layers '$(LAYERS)' --topk $(TOPK) \
 	  --direction '$(DIRECTION)' --bands '$(BANDS)' --keep-maxima '$(KEEP_MAXIMA)' $(if $(filter 1,$(UNIQUE)),--unique) \
 	  --positions '$(POSITIONS)' --pictures '$(PICTURES)' \
@@ -62,72 +76,71 @@ mine: $(READY) ## mine DATASET with MODEL: tables, visualizations, sheets (the e
 	  --precision '$(PRECISION)' --compile '$(COMPILE)' \
 	  $(if $(filter 0,$(VISUALIZE)),--no-visualize)$(if $(filter 1,$(VISUALIZE)),--visualize) $(ARGS)
 
-visualize: $(READY) ## draw units of RUN by PRESET: LAYERS=… UNITS=3,7,10-20; other units and presets stay
+visualize: $(NEEDED) ## draw units of RUN by PRESET: LAYERS=… UNITS=3,7,10-20; other units and presets stay
 	@$(JOBS) visualize --run '$(RUN)' --preset '$(PRESET)' --layers '$(LAYERS)' --units '$(UNITS)' \
 	  --generator '$(GENERATOR)' --weights '$(WEIGHTS)' --device '$(DEVICE)' --engine '$(ENGINE)' $(ARGS)
 
-focus: $(READY) ## measure which part of its field matters to each exemplar of RUN: LAYERS=… UNITS=3,7,10-20
+focus: $(NEEDED) ## measure which part of its field matters to each exemplar of RUN: LAYERS=… UNITS=3,7,10-20
 	@$(JOBS) focus --run '$(RUN)' --layers '$(LAYERS)' --units '$(UNITS)' --weights '$(WEIGHTS)' \
 	  --device '$(DEVICE)' --engine '$(ENGINE)' $(ARGS)
 
-check: $(READY) ## show the network the crops of exemplars of RUN, each alone: LAYERS=… UNITS=…
+check: $(NEEDED) ## show the network the crops of exemplars of RUN, each alone: LAYERS=… UNITS=…
 	@$(JOBS) check --run '$(RUN)' --layers '$(LAYERS)' --units '$(UNITS)' --weights '$(WEIGHTS)' \
 	  --device '$(DEVICE)' --engine '$(ENGINE)' $(ARGS)
 
-views: $(READY) ## project exemplars of RUN back to pixels by METHOD (deconvnet or guided): LAYERS=…
+views: $(NEEDED) ## project exemplars of RUN back to pixels by METHOD (deconvnet or guided): LAYERS=…
 	@$(JOBS) views --run '$(RUN)' --method '$(METHOD)' --layers '$(LAYERS)' --weights '$(WEIGHTS)' \
 	  --device '$(DEVICE)' --engine '$(ENGINE)' $(ARGS)
 
-compare: $(READY) ## find for each unit of RUN the units of OTHER, another network's run, that mean the same: LAYERS=…
+compare: $(NEEDED) ## find for each unit of RUN the units of OTHER, another network's run, that mean the same: LAYERS=…
 	@$(JOBS) compare --run '$(RUN)' --other '$(OTHER)' --layers '$(LAYERS)' --device '$(DEVICE)' $(ARGS)
 
-score: $(READY) ## score how well units of RUN can be understood, by SIMILARITY: LAYERS=… UNITS=… (mined with BANDS=5)
+score: $(NEEDED) ## score how well units of RUN can be understood, by SIMILARITY: LAYERS=… UNITS=… (mined with BANDS=5)
 	@$(JOBS) score --run '$(RUN)' --layers '$(LAYERS)' --units '$(UNITS)' --similarity '$(SIMILARITY)' \
 	  --weights '$(WEIGHTS)' --device '$(DEVICE)' --engine '$(ENGINE)' $(ARGS)
 
-facets: $(READY) ## sort exemplars of RUN into the facets of their units: LAYERS=… UNITS=…
+facets: $(NEEDED) $(VENV)/.with-facets ## sort exemplars of RUN into the facets of their units: LAYERS=… UNITS=…
 	@$(JOBS) facets --run '$(RUN)' --layers '$(LAYERS)' --units '$(UNITS)' \
 	  --weights '$(WEIGHTS)' --device '$(DEVICE)' --engine '$(ENGINE)' $(ARGS)
 
-inspect: $(READY) ## what the layers of MODEL (or RUN's network) make of IMAGE, or of IMAGE and OTHER
+inspect: $(NEEDED) ## what the layers of MODEL (or RUN's network) make of IMAGE, or of IMAGE and OTHER
 	@$(JOBS) inspect --image '$(IMAGE)' --other '$(OTHER)' --run '$(RUN)' --model '$(MODEL)' --weights '$(WEIGHTS)' \
 	  --layers '$(LAYERS)' $(if $(OUT),--out '$(OUT)') $(ARGS)
 
-layers: $(READY) ## list the layers of MODEL, their units, map sizes and receptive fields
+layers: $(NEEDED) ## list the layers of MODEL, their units, map sizes and receptive fields
 	@$(JOBS) layers $(if $(MODEL),--model '$(MODEL)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') --layers '$(LAYERS)' $(ARGS)
 
-sheets: $(READY) ## contact sheets of RUN: LAYERS=… UNITS=3,7,10-20 FORMAT=png, pdf or svg
+sheets: $(NEEDED) ## contact sheets of RUN: LAYERS=… UNITS=3,7,10-20 FORMAT=png, pdf or svg
 	@$(JOBS) sheets --run '$(RUN)' --layers '$(LAYERS)' --units '$(UNITS)' --format '$(FORMAT)' $(ARGS)
 
-atlas: $(READY) ## browse RUN on this machine: PORT=8420, or the next free one
+atlas: $(NEEDED) ## browse RUN on this machine: PORT=8420, or the next free one
 	@$(JOBS) atlas --run '$(RUN)' --port '$(PORT)' $(ARGS)
 
-atlas-export: $(READY) ## write the atlas of RUN as plain files into the folder OUT: LAYERS=…
+atlas-export: $(NEEDED) ## write the atlas of RUN as plain files into the folder OUT: LAYERS=…
 	@$(JOBS) atlas-export --run '$(RUN)' --out '$(OUT)' --layers '$(LAYERS)' $(ARGS)
 
-shards: $(READY) ## write SOURCE as WebDataset shards into OUT (a folder or s3://bucket/folder)
+shards: $(NEEDED) ## write SOURCE as WebDataset shards into OUT (a folder or s3://bucket/folder)
 	@$(JOBS) shards --source '$(SOURCE)' --out '$(OUT)' $(ARGS)
 
 demo-model: $(READY) ## train the demo's network again (about 15 minutes on 2 cores)
 	@$(JOBS) demo-model $(ARGS)
 
-test: $(READY) ## run the tests
+test: $(VENV)/.with-dev ## run the tests
 	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
 
-test-slow: $(READY) ## run the slow tests
+test-slow: $(VENV)/.with-dev ## run the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-lint: $(READY) ## check style and types
+lint: $(VENV)/.with-dev ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(READY) ## fix style
+format: $(VENV)/.with-dev ## fix style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## measure: mining against the bare forward pass, from files, against its peers; memory; many units
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+bench: $(VENV)/.with-dev $(VENV)/.with-bench ## measure: mining against the bare forward pass, from files, against its peers; memory; many units
 	$(BIN)/python -m benchmarks.mining $(ARGS)
 	$(BIN)/python -m benchmarks.end_to_end
 	$(BIN)/python -m benchmarks.cost

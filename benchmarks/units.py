@@ -25,10 +25,10 @@ from pipeline.cores import usable_cores
 from pipeline.readings.accumulators import Feed, new_accumulators
 from pipeline.readings.keep import Keep
 from pipeline.readings.positions import draws
-from pipeline.readings.reductions import SAMPLED
 from pipeline.readings.seen import Seen, identity
 from pipeline.readings.taps import Readings, TappedNetwork, unit_offsets
 from pipeline.scanning.compute import Compute, Runner, default_batch_size
+from pipeline.words import SAMPLED
 
 CPU = torch.device("cpu")
 PLAIN = ("statistics", "topk")

@@ -1,10 +1,10 @@
-"""`python -m jobs COMMAND`: one command a file; only the one that is called gets imported."""
+"""`python -m jobs COMMAND`: one command a file; what carries it out is imported when all that was asked makes sense."""
 
 from __future__ import annotations
 
 import ast
-import functools
 import importlib
+import inspect
 import os
 import signal
 import sys
@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
+import typer.core
 
 from jobs.console import fail
-from pipeline.errors import UserError
+from pipeline import spoken
+from pipeline.errors import UserError, without_secrets
 
 COMMANDS = (
     "mine",
@@ -37,20 +39,20 @@ COMMANDS = (
     "inspect",
     "demo-model",
 )
-"""Every command; `jobs.NAME` holds a function of the same name (with underscores)."""
+"""Every command: `jobs/NAME.py` carries it out (with underscores), `jobs/options/NAME.py` says what it may be asked."""
 
 INTERRUPTED = 130
 STOP_SECONDS = 5.0
 """How long a command that was stopped may take to put its things away; a read that hangs would take forever."""
+_MISUSED: Any = typer.BadParameter.__base__  # UsageError of click, which recent versions of typer have of their own
 _STOPPED = "interrupted. What was done is kept: the same command goes on from there."
 
 
 def application(commands: Iterable[str] = COMMANDS) -> typer.Typer:
-    """The command line with the given commands, whose modules it imports."""
+    """The command line with the given commands; what carries one out is imported when it is called."""
     app = _nothing_yet()
     for command in commands:
-        name = command.replace("-", "_")
-        app.command(command)(_spoken(getattr(importlib.import_module(f"jobs.{name}"), name)))
+        app.command(command, cls=_Command)(_asking(options_of(command)))
     return app
 
 
@@ -58,8 +60,34 @@ def overview() -> typer.Typer:
     """The command line with what every command is for, read from its file, which takes no import."""
     app = _nothing_yet()
     for command in COMMANDS:
-        app.command(command, help=_told(command.replace("-", "_")))(lambda: None)
+        app.command(command, help=_told(command))(lambda: None)
     return app
+
+
+def options_of(command: str) -> type:
+    """The record of a command's options."""
+    record: type = getattr(importlib.import_module(f"jobs.options.{_file(command)}"), _record(command))
+    return record
+
+
+def _file(command: str) -> str:
+    return command.replace("-", "_")
+
+
+def _record(command: str) -> str:
+    return command.title().replace("-", "")
+
+
+class _Command(typer.core.TyperCommand):
+    """A command whose complaints about values are in our words alone."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Raises click's `UsageError` for what is no option, or no value of one."""
+        try:
+            return super().parse_args(ctx, args)
+        except _MISUSED as error:
+            error.message = without_secrets(error.message.removeprefix("Value error, "))  # pydantic's
+            raise
 
 
 def _nothing_yet() -> typer.Typer:
@@ -87,20 +115,24 @@ def _say_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _told(name: str) -> str:
-    """The docstring of a command."""
-    file = ast.parse(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8"))
-    functions = (node for node in file.body if isinstance(node, ast.FunctionDef) and node.name == name)
-    return ast.get_docstring(next(functions)) or ""
+def _told(command: str) -> str:
+    """What a command does, as its options say."""
+    file = Path(__file__).with_name("options") / f"{_file(command)}.py"
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    records = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == _record(command))
+    return ast.get_docstring(next(records)) or ""
 
 
-def _spoken(command: Callable[..., Any]) -> Callable[..., None]:
-    """A `UserError` becomes one sentence and exit code 1, Ctrl-C one and 130; all else keeps its traceback."""
+def _asking(record: type) -> Callable[..., None]:
+    """Takes the fields of a `record` of options as typer does, and has the function in `jobs/` carry it out.
 
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
+    A `UserError` becomes one sentence and exit code 1, Ctrl-C one and 130; all else keeps its traceback.
+    """
+
+    def run(**given: Any) -> None:
+        name = record.__module__.rsplit(".", 1)[-1]
         try:
-            command(*args, **kwargs)
+            getattr(importlib.import_module(f"jobs.{name}"), name)(record(**given))
         except UserError as error:
             fail(str(error))
             raise typer.Exit(1) from None
@@ -108,6 +140,9 @@ def _spoken(command: Callable[..., Any]) -> Callable[..., None]:
             fail(_STOPPED)
             os._exit(INTERRUPTED)  # a decode thread may sit in a long read; nothing of theirs needs saving
 
+    run.__doc__ = record.__doc__
+    run.__annotations__ = get_type_hints(record, include_extras=True)
+    run.__signature__ = inspect.signature(record, eval_str=True)  # type: ignore[attr-defined]
     return run
 
 
@@ -132,10 +167,10 @@ def main() -> None:
     asked = [word for word in sys.argv[1:2] if word in COMMANDS]
     try:
         app = application(asked) if asked else overview()
-    except KeyboardInterrupt:  # seconds of imports
+    except KeyboardInterrupt:
         fail(_STOPPED)
         os._exit(INTERRUPTED)
-    app(prog_name="python -m jobs")
+    app(prog_name=spoken.program())
 
 
 if __name__ == "__main__":

@@ -2,64 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import pyarrow as pa
-import typer
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from jobs.console import Display
-from jobs.options import Device, FinishedRun, Json, Quiet
+from jobs.options.compare import Compare
 from pipeline.choose import choose_layers
 from pipeline.errors import UserError
 from pipeline.network.devices import compute_exactly, pick_device
-from pipeline.relations.compare import MOST, Best, best_pairs, compare_runs
-from pipeline.relations.nearest import EXACT, SEARCHES
+from pipeline.relations.compare import Best, best_pairs, compare_runs
 from pipeline.run import open_run
 from schemas.chance import LEVEL
 
 SHOWN = 10
 
 
-def compare(
-    run: FinishedRun,
-    other: Annotated[str, typer.Option(help="Another run over the same dataset, of another network as a rule.")],
-    layers: Annotated[str, typer.Option(help="Comma-separated names or globs of RUN's layers; all if empty.")] = "",
-    most: Annotated[int, typer.Option(min=1, help="Matches of each unit.")] = MOST,
-    search: Annotated[
-        str, typer.Option(help=f"{' or '.join(SEARCHES)} (pip install 'actmine[index]'): both find the same.")
-    ] = EXACT,
-    device: Device = "auto",
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Finds for each unit of RUN the units of OTHER that respond to the same images.
-
-    Both runs were mined over the same dataset, with sketches of the same length (what `mine` does by default).
-    RUN/matches/ gets a table named after OTHER's folder; it replaces the one of the same run. A similarity is the
-    estimated correlation of image activations over the whole dataset; docs/units.md says how good the estimate is, and
-    what units reach by chance that have nothing in common but the images.
-
-    Examples:  compare --run runs/photos-resnet50 --other runs/photos-squeezenet1_1
-
-    compare --run runs/photos-resnet50 --other runs/photos-vgg16 --layers 'layer4.*' --most 1
-    """
-    display = Display(quiet or as_json)
-    if not other.strip():
+def compare(options: Compare) -> None:
+    """Carries out `compare`."""
+    display = Display(options.quiet or options.as_json)
+    if not options.other.strip():
         raise UserError("OTHER is empty: say which run to compare RUN with.")
     compute_exactly()
-    place = pick_device(device)
-    one, two = open_run(run), open_run(other)
-    names = choose_layers(one, [name.strip() for name in layers.split(",") if name.strip()])
-    path = compare_runs(one, two, names, place, display, search, most)
+    place = pick_device(options.device)
+    one, two = open_run(options.run), open_run(options.other)
+    names = choose_layers(one, [name.strip() for name in options.layers.split(",") if name.strip()])
+    path = compare_runs(one, two, names, place, display, options.search, options.most)
     units = int(one.layers.set_index("layer").loc[names, "units"].sum())
     best = best_pairs(path, units)
     _show(best, two.path.name, display)
-    display.say(f"{path} has the {most} best matches of {len(best.pairs):,} units of {len(names)} layers.")
-    if as_json:
-        about = open_run(run).record["matches"][path.stem]
+    display.say(f"{path} has the {options.most} best matches of {len(best.pairs):,} units of {len(names)} layers.")
+    if options.as_json:
+        about = open_run(options.run).record["matches"][path.stem]
         display.answer(run=one.path, table=path, units=units, without_variance=best.silent, **about)
 
 

@@ -23,6 +23,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from pipeline.errors import without_secrets
+
 PLAIN_SECONDS = 15.0
 
 
@@ -45,7 +47,7 @@ class Display:
 
     def say(self, sentence: str) -> None:
         """One line for the person watching."""
-        self.console.print(escape(sentence), soft_wrap=True)
+        self.console.print(escape(without_secrets(sentence)), soft_wrap=True)
 
     @contextmanager
     def stage(self, name: str, total: int | None, unit: str, done: int = 0) -> Iterator[Callable[..., None]]:

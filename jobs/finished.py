@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from jobs.console import Display
-from jobs.options import EngineName
+from jobs.options.shared import EngineName
 from pipeline.allocator import keep_freed_memory
 from pipeline.ascent.generators import load_generator
 from pipeline.ascent.presets import find_preset

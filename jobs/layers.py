@@ -3,56 +3,41 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
 from jobs.console import Display
-from jobs.options import MODEL_HELP, WEIGHTS_HELP, Channels, Crop, Interpolation, Mean, Resize, Std
+from jobs.options.layers import Layers
 from pipeline.network.layouts import SEQUENCE, TOKEN_LAYOUTS, WINDOW_MAPS, WINDOWS
 from pipeline.network.models import load_network
+from pipeline.preprocessing.sight import USUAL, padding_warning, resizes, sight
 from pipeline.preprocessing.wishes import Wishes
 from pipeline.receptive_fields.receptive_field import receptive_fields
 from pipeline.tables.layer_table import layer_rows
 
 
-def layers(
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "demo",
-    weights: Annotated[str, typer.Option(help=WEIGHTS_HELP)] = "random",
-    layers: Annotated[
-        str, typer.Option(help="Comma-separated globs or exact names; all unit-bearing layers if empty.")
-    ] = "",
-    resize: Resize = "",
-    crop: Crop = "",
-    interpolation: Interpolation = "",
-    mean: Mean = "",
-    std: Std = "",
-    channels: Channels = 0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="A list of objects with the columns of layers.parquet.")
-    ] = False,
-) -> None:
-    """Lists layers with their units, map sizes and receptive fields.
-
-    A glob selects among the unit-bearing layers: convolutions and linear maps after the normalization and activation
-    that directly follow them, and residual sums. An exact name may be any node or module of the network.
-
-    Examples:  layers --model googlenet   |   layers --model resnet50 --layers 'layer4.*' --json
-
-    layers --model timm/convnext_tiny   |   layers --model mine.networks:digits --crop 28 --channels 1
-    """
-    network = load_network(model, weights, Wishes(resize, crop, interpolation, mean, std, channels))
+def layers(options: Layers) -> None:
+    """Carries out `layers`."""
+    network = load_network(
+        options.model,
+        options.weights,
+        Wishes(options.resize, options.crop, options.interpolation, options.mean, options.std, options.channels),
+    )
     display = Display()
     for notice in network.notices:
         display.say(notice)
+    if not options.as_json:
+        display.say(sight(network.preprocessing))
+        if resizes(network.preprocessing) and (warning := padding_warning(network.preprocessing, [USUAL])):
+            display.say(warning)
     traced = network.traced()
-    chosen = traced.choose(layers, dependent=True)
+    chosen = traced.choose(options.layers, dependent=True)
     rows = layer_rows(chosen, receptive_fields(traced, chosen))
-    if as_json:
+    if options.as_json:
         print(json.dumps(rows, indent=1))
         return
     table = Table(

@@ -2,83 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich import box
 from rich.table import Table
 
 from jobs.console import Display
 from jobs.finished import asked, prepared, workforce
-from jobs.options import (
-    BlockSeconds,
-    Device,
-    Engine,
-    EngineName,
-    FinishedRun,
-    Json,
-    Layers,
-    MovedWeights,
-    Quiet,
-    Trust,
-    Units,
-    WorkerCores,
-)
-from pipeline.engines.ray import BLOCK_SECONDS
+from jobs.options.score import Score
 from pipeline.run import open_run
+from pipeline.spoken import command
 from pipeline.stages.score import score_run, weak_bands
-from pipeline.stages.similarity import BUILTIN, check_similarity
+from pipeline.stages.similarity import check_similarity
 
 
-def score(
-    run: FinishedRun,
-    layers: Layers = "",
-    units: Units = "",
-    similarity: Annotated[
-        str,
-        typer.Option(help="builtin (the run's own network), dreamsim, lpips, or package.module:factory (of your own)."),
-    ] = BUILTIN,
-    weights: MovedWeights = "",
-    device: Device = "auto",
-    engine: Engine = EngineName.local,
-    worker_cores: WorkerCores = 0,
-    block_seconds: BlockSeconds = BLOCK_SECONDS,
-    trust: Trust = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Scores how well units can be understood from their exemplars, and from their visualizations.
-
-    The machine interpretability score (Zimmermann, Klindt, Brendel 2024) puts a task to a measure of similarity: of two
-    images that were not shown, which is more like those that drive the unit hardest? 0.5 is chance, 1 certainty. The
-    run must hold weak images as well: mine it with --bands 5 --band-images 40. docs/units.md says more.
-
-    The images are read again where they were mined. Interrupt it at any time: the same command goes on where it
-    stopped.
-
-    Examples:
-    score --run runs/demo-demo --layers 'block5.*'
-
-    score --run runs/photos-resnet50 --layers 'layer4.*' --similarity dreamsim
-    """
-    display = Display(quiet or as_json)
-    check_similarity(similarity)
-    place = prepared(engine, device)
-    opened = open_run(run, trust)
+def score(options: Score) -> None:
+    """Carries out `score`."""
+    display = Display(options.quiet or options.as_json)
+    check_similarity(options.similarity)
+    place = prepared(options.engine, options.device)
+    opened = open_run(options.run, options.trust)
     weak = weak_bands(opened)
-    its = asked(opened, layers, units, weights)
+    its = asked(opened, options.layers, options.units, options.weights)
     display.say(
-        f"Scoring {its.count:,} units of {its.network.name} ({its.network.weights}) by {similarity}: "
+        f"Scoring {its.count:,} units of {its.network.name} ({its.network.weights}) by {options.similarity}: "
         f"images of the band top against those of {', '.join(weak)}."
     )
-    with workforce(engine, device, place, worker_cores, block_seconds, display) as crew:
+    with workforce(options.engine, options.device, place, options.worker_cores, options.block_seconds, display) as crew:
         record = score_run(
-            opened, its.network, its.traced, its.layers, crew, display, units=its.units, similarity=similarity
+            opened, its.network, its.traced, its.layers, crew, display, units=its.units, similarity=options.similarity
         )
     _show(record["interpretability"]["layers"], display)
     if not any(opened.units(layer.name)["visualization_preset"].notna().any() for layer in its.layers):
-        display.say(f"No unit of them is drawn: `make visualize RUN={opened.path}`, then score again.")
-    if as_json:
+        display.say(f"No unit of them is drawn: `{command('visualize', run=opened.path)}`, then score again.")
+    if options.as_json:
         display.answer(run=opened.path, **record["interpretability"])
 
 

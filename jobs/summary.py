@@ -11,6 +11,7 @@ from rich.table import Table
 from jobs.console import Display
 from pipeline.naming import verdict
 from pipeline.run import Run
+from pipeline.spoken import command, interpreter
 from pipeline.storage.files import safe_name
 from pipeline.storage.parquet import parquet_file
 
@@ -52,9 +53,9 @@ def show_summary(run: Run, display: Display) -> None:
     if sheets:
         display.say(f"{len(sheets)} pictures are in {folder / 'sheets'}; begin with {_last_overview(run)}")
     display.say("Look further:")
-    display.say(f"  make atlas RUN={folder}")
-    display.say(f"  make sheets RUN={folder} LAYERS='{run.layers['layer'].iloc[-1]}' UNITS=0-9")
-    display.say(f"  python -c \"import pandas as pd; print(pd.read_parquet('{folder}/units').describe())\"")
+    display.say(f"  {command('atlas', run=folder)}")
+    display.say(f"  {command('sheets', run=folder, layers=run.layers['layer'].iloc[-1], units='0-9')}")
+    display.say(f"  {interpreter()} -c \"import pandas as pd; print(pd.read_parquet('{folder}/units').describe())\"")
 
 
 def _pictured(run: Run) -> list[tuple[str, int, str]]:

@@ -8,27 +8,33 @@ from collections.abc import Iterable
 
 GO_ON = "the same command then goes on where it stopped."
 """How a sentence about a passing trouble ends."""
+_BEGIN = r"([A-Za-z][\w+.-]*:[/\\]+)"
+_AT = "(?:@|%40)"
+_SECRETS = (  # whatever is typed wrongly, more is taken for a secret than is one
+    (re.compile(rf"{_BEGIN}[^/\\\s]*?:.*{_AT}", re.DOTALL), r"\1…@"),  # until the last @: a password may hold anything
+    (re.compile(rf"{_BEGIN}[^/\\\s?#]*{_AT}"), r"\1…@"),
+    (re.compile(rf"[^\s'\"/\\@:…]+:(?![/\\])[^\s'\"]*{_AT}"), "…@"),
+    (re.compile(rf"{_BEGIN}([^/\\\s'\":@\[]*):(?!\d*(?:[/\\?#\s'\",.);:]|$))[^\s'\"]*"), r"\1\2:…"),
+    (re.compile(r"([?&#;][\w.~%-]+=)[^\s'\"&#;]+"), r"\1…"),
+)  # fmt: skip
 
 
 class UserError(Exception):
     """Something the user can mend: says what was wrong, where (shard, key), and what to do.
 
-    `jobs` prints its text and exits with 1. Anything else that escapes is a defect and keeps its traceback. Passwords
-    and signatures of addresses in it are left out, however an address is misspelt.
+    `jobs` prints its text and exits with 1. Anything else that escapes is a defect and keeps its traceback. No text of
+    it holds the password or signature of an address, however malformed that is.
     """
 
     def __init__(self, *words: object) -> None:
         super().__init__(*(without_secrets(word) if isinstance(word, str) else word for word in words))
 
 
-_PASSWORD = re.compile(r"""((?:\b[a-z][a-z0-9+.-]*:)?/{1,3})?[^\s'"(/:]*:[^\s'"]*@""", re.IGNORECASE)
-_USER = re.compile(r"""((?:\b[a-z][a-z0-9+.-]*:/+|//))[^\s'"(/]*@""", re.IGNORECASE)
-_SIGNATURE = re.compile(r"""([?#&])[^\s'"?#()]*=[^\s'"()]*""")
-
-
 def without_secrets(text: str) -> str:
-    """The same without what may be a password or a signature: what stands before an `@`, and query strings."""
-    return _SIGNATURE.sub(r"\1…", _USER.sub(r"\1", _PASSWORD.sub(r"\1", text)))
+    """The same text with "…" for what may be the password or signature of an address, or who it is of."""
+    for secret, public in _SECRETS:
+        text = secret.sub(public, text)
+    return text
 
 
 def first_line(error: BaseException) -> str:

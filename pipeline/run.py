@@ -25,6 +25,7 @@ from pipeline.exemplars.heat import ActivationMap, heat
 from pipeline.exemplars.pictures import GONE, Original, Pictures, box_of
 from pipeline.preprocessing.images import decode
 from pipeline.readings.keep import BOTTOM, TOP, band_name
+from pipeline.spoken import LEFT_OPEN, command
 from pipeline.storage.files import is_local, local_copy, readable_name, run_folder, table_file
 from pipeline.storage.parquet import parquet_file, read_rows
 from pipeline.trust import FIX, is_own
@@ -47,11 +48,13 @@ def open_run(path: str | Path, trust: bool = False) -> Run:
     run = run_folder(path)
     if not str(path):
         known = sorted(str(entry.parent) for entry in Path("runs").glob("*/run.json"))
-        there = f"There are {', '.join(known)}." if known else "`make mine` makes one."
+        there = f"There are {', '.join(known)}." if known else f"`{command('mine')}` makes one."
         raise UserError(f"RUN is empty: say which run. {there}")
     if not (run / "run.json").is_file():
         beside = [entry.parent.name for entry in run.parent.glob("*/run.json")] if is_local(run) else []
-        raise UserError(f"There is no finished run in {run}.{near_matches(run.name, beside)} `make mine` makes one.")
+        raise UserError(
+            f"There is no finished run in {run}.{near_matches(run.name, beside)} `{command('mine')}` makes one."
+        )
     opened = Run(run, trust=trust)
     checked(opened.record)
     return opened
@@ -179,7 +182,12 @@ class Run:
     def original(self, image_id: int) -> Image.Image:
         """The whole original image, read from its shard again. Raises `UserError` if it has gone."""
         at = self.place_of(image_id)
-        return decode(read_bytes(at.shard, at.place))
+        return decode(read_bytes(at.shard, at.place), self._upright)
+
+    @property
+    def _upright(self) -> bool:
+        """Whether images were turned by their EXIF orientation."""
+        return bool(self.record.get("preprocessing", {}).get("upright"))
 
     def place_of(self, image_id: int) -> Original:
         """Where an image lies in its dataset. Raises `KeyError` for one that no exemplar names."""
@@ -189,7 +197,7 @@ class Run:
             shard, place = self.shards_to_read[int(row["shard"])], Place.of(row)
             if self.only_summed and place.crc32 is None and not self.trusted:
                 shard = replace(shard, barred=f"{self.path} does not say which bytes its images have. {FIX}")
-            self._places[image_id] = Original(shard, place, size)
+            self._places[image_id] = Original(shard, place, size, self._upright)
         return self._places[image_id]
 
     @cached_property
@@ -270,7 +278,8 @@ class Run:
         if len(names) > 1:
             raise UserError(f"{self.path} has matches in several runs called {Path(str(other)).name}: say its folder.")
         path = self.path / "matches" / f"{names[0]}.parquet"
-        return self._alike(path, layer, unit, f"matches in {other}: make compare RUN={self.path} OTHER=…")
+        how = command("compare", run=self.path, other=LEFT_OPEN)
+        return self._alike(path, layer, unit, f"matches in {other}: {how}")
 
     def _alike(self, path: Path, layer: str, unit: int | None, what: str) -> pd.DataFrame:
         widths = dict(zip(self.layers["layer"], self.layers["units"], strict=True))
@@ -321,8 +330,8 @@ class RunMaxima:
         self.run, self.folder = run, run.path / "maxima"
         if not (self.folder / "images.parquet").is_file():
             raise UserError(
-                f"{run.path} does not keep all image activations. Mine a new RUN with KEEP_MAXIMA=1 (images times "
-                "units times 4 bytes; KEEP_MAXIMA=float16 takes half)."
+                f"{run.path} does not keep all image activations. Mine it again in a new RUN: "
+                f"{command('mine', run=LEFT_OPEN, keep_maxima=1)} (4 bytes an image and unit; float16 takes half)."
             )
 
     @cached_property

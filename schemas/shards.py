@@ -11,4 +11,5 @@ SHARDS = table(
     field("members", pa.int64(), "samples in the shard: groups of files that share a key (samples)"),
     field("seen", pa.int64(), "samples whose image went through the network (images)"),
     field("skipped", pa.int64(), "samples that did not, each a row of skipped.parquet (samples)"),
+    field("turned", pa.int64(), "seen images whose EXIF orientation says that they are not stored upright (images); null in runs of versions before", nullable=True),
 )

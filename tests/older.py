@@ -9,8 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.exemplars.crops import encode
-from pipeline.exemplars.pictures import box_of
+from pipeline.exemplars.pictures import box_of, encode
 from pipeline.run import open_run
 from pipeline.storage.parquet import image_column, write_table
 from schemas.exemplars import EXEMPLARS

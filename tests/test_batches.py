@@ -102,7 +102,7 @@ def test_what_was_whole_before_a_damaged_shard_comes_out_before_its_error(tmp_pa
 def test_a_defect_in_a_decode_thread_comes_out_where_batches_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(data: bytes) -> None:
+    def fail(data: bytes, upright: bool) -> None:
         raise AssertionError("a defect")
 
     monkeypatch.setattr(decode_worker, "decode", fail)
@@ -116,10 +116,10 @@ def test_a_reader_that_leaves_early_ends_every_thread_soon(
 ) -> None:
     decoded = []
 
-    def slowly(data: bytes) -> object:
+    def slowly(data: bytes, upright: bool) -> object:
         decoded.append(threading.current_thread().name)
         time.sleep(0.02)
-        return decode(data)
+        return decode(data, upright)
 
     monkeypatch.setattr(decode_worker, "decode", slowly)
     reading = read_batches(make_shards(tmp_path, [(200, 0)]), SMALL, 20, 2)

@@ -1,42 +1,200 @@
-"""The command line before any command is chosen: at once, and without what only commands need."""
+"""The command line before any work: at once, without what only the work needs, in words that can be typed here."""
 
 from __future__ import annotations
 
+import ast
+import re
+import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from importlib import import_module
+from inspect import signature
+from pathlib import Path
 
 import pytest
 
-from jobs.__main__ import COMMANDS, _told
+from jobs.__main__ import COMMANDS, _told, options_of
+from pipeline import spoken, words
+from pipeline.ascent.presets import PRESETS
+from pipeline.exemplars import projection
 
+ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "torchvision", "numpy", "pyarrow", "pandas", "PIL"}
+OF_THE_WORK = {"torch", "torchvision", "triton", "ray", "timm", "captum", "sklearn", "matplotlib"}
 
 
-def said(*words: str) -> subprocess.CompletedProcess[str]:
-    """What the command line says; on the last line of its errors which heavy packages it imported."""
+def said(*words: str, among: set[str] = HEAVY) -> subprocess.CompletedProcess[str]:
+    """What the command line says; on the last line of its errors which packages `among` those named it imported."""
     code = (
         "import sys, atexit; from jobs.__main__ import main; "
-        f"atexit.register(lambda: print(*sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)); "
+        f"atexit.register(lambda: print(*sorted({among!r} & set(sys.modules)), file=sys.stderr)); "
         "sys.argv[1:] = sys.argv[2:]; main()"
     )
-    return subprocess.run([sys.executable, "-c", code, "-", *words], capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", code, "-", *words], capture_output=True, text=True, cwd=ROOT)
+
+
+def imported(done: subprocess.CompletedProcess[str]) -> str:
+    return done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(("words", "answer"), [(["--help"], "atlas-export"), (["--version"], "actmine"), ([], "mine")])
 def test_help_and_version_import_nothing_heavy(words, answer):
     done = said(*words)
-    assert answer in done.stdout and done.stderr.splitlines()[-1] == ""
+    assert answer in done.stdout and imported(done) == ""
 
 
 def test_a_mistyped_command_is_answered_at_once_with_what_was_meant():
     done = said("minee", "--dataset", "photos")
     assert done.returncode == 2 and "Did you mean 'mine'?" in done.stderr
-    assert done.stderr.splitlines()[-1] == ""
+    assert imported(done) == ""
 
 
-def test_what_is_told_of_a_command_is_its_docstring():
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_imports_nothing_heavy(command):
+    done = said(command, "--help")
+    assert done.returncode == 0 and "--json" in done.stdout
+    assert imported(done) == ""
+
+
+@pytest.mark.parametrize("command", ["mine", "sheets", "compare", "demo-model"])
+def test_a_mistyped_flag_is_answered_at_once(command):
+    done = said(command, "--quite")
+    assert done.returncode == 2 and "No such option: --quite" in done.stderr
+    assert imported(done) == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["sheets", "--run", "x", "--format", "gif"], "'--format': 'gif' is not one of 'png', 'pdf', 'svg'."),
+        (["mine", "--engine", "dask"], "'--engine': 'dask' is not one of 'local', 'ray'."),
+    ],
+)
+def test_a_word_that_is_none_of_those_there_are_is_named_without_the_library_that_checks_it(words, told):
+    done = said(*words)
+    assert done.returncode == 2 and imported(done) == ""
+    assert f"Invalid value for {told}" in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_every_command_is_carried_out_by_a_function_of_its_record():
     for command in COMMANDS:
         name = command.replace("-", "_")
-        first = (getattr(import_module(f"jobs.{name}"), name).__doc__ or "").strip().splitlines()[0]
-        assert _told(name).splitlines()[0] == first, command
+        body = getattr(import_module(f"jobs.{name}"), name)
+        assert [each.annotation for each in signature(body).parameters.values()] == [options_of(command).__name__]
+
+
+def test_what_is_told_of_a_command_is_what_its_options_say():
+    for command in COMMANDS:
+        assert _told(command).splitlines()[0] == (options_of(command).__doc__ or "").splitlines()[0], command
+
+
+def test_a_finished_run_is_looked_at_without_torch(demo_run, tmp_path):
+    run = shutil.copytree(demo_run, tmp_path / "run")
+    drawn = said("sheets", "--run", str(run), "--layers", "stem.*", "--units", "0-1", among=OF_THE_WORK)
+    assert drawn.returncode == 0 and (run / "sheets" / "stem.relu" / "1.png").is_file()
+    assert imported(drawn) == ""
+    pytest.importorskip("starlette", reason="needs the extra atlas")
+    written = said("atlas-export", "--run", str(run), "--out", str(tmp_path / "site"), "--layers", "stem.*",
+                   among=OF_THE_WORK)  # fmt: skip
+    assert written.returncode == 0 and (tmp_path / "site" / "index.html").is_file()
+    assert imported(written) == ""
+
+
+def test_the_atlas_and_questions_to_a_run_need_no_torch(demo_run):
+    pytest.importorskip("starlette", reason="needs the extra atlas")
+    code = f"""
+import sys
+from pipeline.run import open_run
+from pipeline.atlas.server import application
+run = open_run({str(demo_run)!r})
+best = run.exemplars("block5.relu", 7).iloc[0]
+assert run.crop(best).size and run.picture(best.image_id).size and run.original(best.image_id).size
+assert len(run.units("block5.relu")) and len(run.neighbors("block5.relu", 7)) and len(run.labels("block5.relu", 7))
+print(*sorted({OF_THE_WORK!r} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
+def test_words_of_options_are_what_the_library_has():
+    assert tuple(PRESETS) == words.PRESETS and tuple(projection.METHODS) == words.METHODS
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """Has the program called in one of three ways."""
+
+    def by(how: str) -> None:
+        monkeypatch.delenv(spoken.BY_MAKE, raising=False)
+        monkeypatch.setattr(sys, "argv", ["/opt/bin/actmine" if how == "actmine" else "jobs/__main__.py"])
+        if how == "make":
+            monkeypatch.setenv(spoken.BY_MAKE, "1")
+
+    return by
+
+
+FOCUS_SHEETS = "sheets --run 'my run' --layers 'block5.*' --field focus --grids"
+PIP = "-m pip install 'actmine[paper]'"
+
+
+@pytest.mark.parametrize(
+    ("how", "sheets", "extra"),
+    [
+        ("make", "make sheets RUN='my run' LAYERS='block5.*' ARGS='--field focus --grids'", "make setup EXTRA=paper"),
+        ("actmine", f"actmine {FOCUS_SHEETS}", PIP),
+        ("python", f"-m jobs {FOCUS_SHEETS}", PIP),
+    ],
+)
+def test_commands_are_said_the_way_the_program_was_called(called, how, sheets, extra):
+    called(how)
+    told = spoken.command("sheets", run="my run", layers="block5.*", units="", field="focus", grids=True)
+    assert told.endswith(sheets) and spoken.install("paper").endswith(extra)
+    assert (told == sheets) is (how != "python")
+
+
+def test_the_interpreter_is_named_so_that_a_shell_finds_it(monkeypatch, tmp_path):
+    assert subprocess.check_output(f"{spoken.interpreter()} -c 'import sys; print(sys.executable)'", shell=True,
+                                   text=True).strip() == sys.executable  # fmt: skip
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "a venv" / "bin" / "python"))
+    assert spoken.interpreter() == f"'{tmp_path / 'a venv' / 'bin' / 'python'}'"
+    monkeypatch.chdir(tmp_path)
+    assert spoken.interpreter() == "'a venv/bin/python'"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").write_text("#!/bin/sh\n")
+    (tmp_path / "bin" / "python3").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python3"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert spoken.interpreter() == "python3"
+
+
+def test_words_of_make_are_those_that_the_makefile_hands_on():
+    makefile = (ROOT / "Makefile").read_text()
+    handed = {flag.replace("-", "_"): word for flag, word in re.findall(r"--([a-z-]+) '?\$\((\w+)\)", makefile)}
+    assert spoken.BY_MAKE in makefile and set(handed) == spoken.MAKE_WORDS
+    assert all(word == flag.upper() for flag, word in handed.items())
+
+
+def test_every_advised_command_exists_with_these_options():
+    """Whatever `spoken.command` is asked to say in the source is a command, and its words are options of it."""
+    asked = []
+    for path in [*(ROOT / "jobs").rglob("*.py"), *(ROOT / "pipeline").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "command":
+                asked.append((ast.literal_eval(node.args[0]), {word.arg for word in node.keywords}))
+    assert len(asked) > 10
+    for name, flags in asked:
+        assert flags <= {option.name for option in fields(options_of(name))}, name
+
+
+def test_no_sentence_names_a_command_by_hand():
+    by_hand = re.compile(
+        r"make (atlas|sheets|visualize|mine|layers|shards|compare|setup)\b|make [a-z]+ RUN=|pip install"
+    )
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef
+    for path in [*(ROOT / "jobs").rglob("*.py"), *(ROOT / "pipeline").rglob("*.py")]:
+        nodes = [*ast.walk(ast.parse(path.read_text()))]
+        docs = {ast.get_docstring(node, clean=False) for node in nodes if isinstance(node, documented)}
+        told = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        found = [text for text in told if text not in docs and by_hand.search(text)]
+        assert not found or path.name == "spoken.py", (path, found)

@@ -22,10 +22,10 @@ from pipeline.network.models import Network
 from pipeline.progress import Silent
 from pipeline.readings.keep import Keep
 from pipeline.relations.compare import best_pairs, compare_runs
-from pipeline.relations.nearest import SEARCHES
 from pipeline.relations.neighbors import find_neighbors
 from pipeline.run import Run, open_run
 from pipeline.stages.mine import MineSettings, mine
+from pipeline.words import SEARCHES
 from tests.making import SMALL, jpeg, write_folder
 
 CPU = torch.device("cpu")
@@ -197,7 +197,7 @@ def test_a_reader_gets_the_matches_of_a_unit_or_hears_why_not(runs):
     found = open_run(plain.path).matches("shuffled", first, 3)
     assert found["rank"].tolist() == [0, 1, 2, 3, 4] and found["other_unit"][0] == ORDER.index(3)
     assert open_run(plain.path).matches(shuffled.path, first).equals(open_run(plain.path).matches("shuffled", first))
-    with pytest.raises(UserError, match="has no matches in elsewhere: make compare"):
+    with pytest.raises(UserError, match=r"has no matches in elsewhere: .*-m jobs compare --run .* --other …"):
         plain.matches("elsewhere", first)
 
 

@@ -17,10 +17,10 @@ from pipeline.network.models import load_network
 from pipeline.progress import duration
 from pipeline.run import open_run
 from pipeline.sheets.material import visualizations
-from pipeline.sheets.region import Shown
 from pipeline.stages import drawing_plan
 from pipeline.storage.files import table_file
 from pipeline.storage.parquet import read_rows, write_table
+from pipeline.words import Shown
 from schemas.units import UNITS
 
 PRESET = find_preset("default")

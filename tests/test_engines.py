@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 
+from pipeline import spoken
 from pipeline.ascent import ascend
 from pipeline.ascent.presets import find_preset
 from pipeline.datasets.shards import Shard, read_samples
@@ -410,7 +411,8 @@ def test_without_ray_there_is_a_sentence_and_all_else_works():
         "except Exception as error: print(type(error).__name__, error)\n"
     )
     said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert said.strip() == "UserError ENGINE=ray needs the package ray: pip install 'actmine[ray]'."
+    fix = f"{spoken.interpreter()} -m pip install 'actmine[ray]'"
+    assert said.strip() == f"UserError ENGINE=ray needs the package ray: {fix}."
 
 
 def test_nothing_imports_ray_before_it_is_asked_for():

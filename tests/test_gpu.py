@@ -29,7 +29,7 @@ from pipeline.preprocessing.images import Preprocessing
 from pipeline.readings.accumulators import Feed, new_accumulators
 from pipeline.readings.buckets import count_positions
 from pipeline.readings.keep import Keep
-from pipeline.readings.reductions import EVERY, SAMPLED, read_map
+from pipeline.readings.reductions import read_map
 from pipeline.readings.seen import Seen
 from pipeline.readings.taps import Readings, TappedNetwork
 from pipeline.readings.topk import EMPTY
@@ -38,6 +38,7 @@ from pipeline.scanning.compute import Compute, Runner
 from pipeline.stages.check_crops import check_crops
 from pipeline.stages.focus import focus_run
 from pipeline.stages.mine import MineSettings, mine
+from pipeline.words import EVERY, SAMPLED
 from tests.making import jpeg, write_folder
 
 GPU = torch.cuda.is_available()

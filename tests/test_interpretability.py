@@ -324,7 +324,7 @@ def test_the_tables_stay_as_their_schema_says(run):
 @pytest.mark.parametrize(
     ("keep", "said"),
     [
-        (Keep(30), "BANDS=5"),
+        (Keep(30), "--bands 5"),
         (Keep(30, bands=(50,)), "drive units weakly"),
         (Keep(30, direction="min"), "DIRECTION=min"),
         (Keep(30, bands=(5,), band_images=3), "30 strong and 3 weak images"),

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from importlib import import_module
-from inspect import signature
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,7 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 import pipeline.atlas.server as server
-from jobs.__main__ import COMMANDS, application
+from jobs.__main__ import COMMANDS, application, options_of
 from pipeline.ascent.presets import PRESETS
 from pipeline.demo.train import Training
 from pipeline.storage.parquet import read_rows
@@ -150,8 +148,7 @@ def test_a_script_reads_one_json_object_and_nothing_else(place: Place, check: Ca
 
 def test_every_command_has_it():
     for command in COMMANDS:
-        name = command.replace("-", "_")
-        assert "as_json" in signature(getattr(import_module(f"jobs.{name}"), name)).parameters, command
+        assert "as_json" in {option.name for option in fields(options_of(command))}, command
 
 
 def test_the_training_of_the_demos_network_is_told_in_numbers(tmp_path, monkeypatch):

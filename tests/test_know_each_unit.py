@@ -207,7 +207,7 @@ def test_a_small_run_leaves_no_matrix_behind_unless_it_is_asked_to(folder, tmp_p
     opened = open_run(tmp_path)
     assert not (tmp_path / "maxima").exists() and not list((tmp_path / "state").glob("maxima-*"))
     assert opened.record["maxima"] == "passing" and opened.units("block5.relu")["best_label_auc"].notna().any()
-    with pytest.raises(UserError, match="KEEP_MAXIMA=1"):
+    with pytest.raises(UserError, match="mine --run … --keep-maxima 1"):
         opened.maxima()
 
 

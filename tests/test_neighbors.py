@@ -20,11 +20,12 @@ from pipeline.network.models import load_network
 from pipeline.readings.sketches import standard_error
 from pipeline.readings.taps import TappedNetwork
 from pipeline.relations import nearest
-from pipeline.relations.nearest import EXACT, FAISS, SEARCHES, Nearest
+from pipeline.relations.nearest import Nearest
 from pipeline.relations.neighbors import find_neighbors
 from pipeline.run import open_run
 from pipeline.storage.parquet import write_rows
 from pipeline.tables.sketch_tables import read_sketches
+from pipeline.words import EXACT, FAISS, SEARCHES
 from schemas.layers import LAYERS
 from schemas.sketches import sketches
 from schemas.units import UNITS

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import UserError
-from pipeline.exemplars.crops import encode, parse_pictures
-from pipeline.exemplars.pictures import scaled
+from pipeline.exemplars.crops import parse_pictures
+from pipeline.exemplars.pictures import encode, scaled
 from pipeline.run import Run
 from pipeline.run import picture as cell_picture
 from pipeline.sheets.write import write_sheets

@@ -18,9 +18,9 @@ from pipeline.atlas.links import segments
 from pipeline.atlas.server import application
 from pipeline.errors import UserError
 from pipeline.run import Run, open_run
-from pipeline.sheets.region import Shown
 from pipeline.sheets.write import write_overviews, write_sheets
 from pipeline.storage.parquet import image_column, write_table
+from pipeline.words import Shown
 from tests.older import as_before
 from tests.pictured import BOX, LAYERS, check, copied, mined, noisy_photographs, original_of, without_originals
 from tests.test_sheets import Said

@@ -24,8 +24,8 @@ from pipeline.network.subject import Subject
 from pipeline.preprocessing.images import Preprocessing
 from pipeline.preprocessing.normalize import Normalize
 from pipeline.progress import Silent
-from pipeline.readings.buckets import BUCKETS, MIDDLE, RELATIVE_ERROR, _scattered, count_positions, edges
-from pipeline.readings.histograms import PROBABILITIES
+from pipeline.readings.bucket_edges import BUCKETS, MIDDLE, PROBABILITIES, RELATIVE_ERROR, edges
+from pipeline.readings.buckets import _scattered, count_positions
 from pipeline.readings.keep import Keep
 from pipeline.readings.positions import Positions, draws
 from pipeline.readings.reductions import read_layer

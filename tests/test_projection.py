@@ -16,7 +16,8 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.exemplars.projection import METHODS, shown
+from pipeline.exemplars.projection import METHODS
+from pipeline.exemplars.view_colours import shown
 from pipeline.network.layers import Traced
 from pipeline.preprocessing.images import Preprocessing
 from pipeline.receptive_fields.receptive_field import receptive_fields

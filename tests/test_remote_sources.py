@@ -220,7 +220,7 @@ def test_a_folder_or_glob_of_s3_is_the_same_dataset_with_one_listing(store: Else
     [
         ("s3://odd/both", "holds tars as well as images (s3://odd/both/a.jpg). Say DATASET='s3://odd/both/*.tar'"),
         ("s3://odd/images", "holds images and no tars"),
-        ("s3://odd/images", "make shards SOURCE=folder OUT=s3://odd/images-shards"),
+        ("s3://odd/images", "-m jobs shards --source folder --out s3://odd/images-shards"),
         ("s3://odd/deep", "say DATASET='s3://odd/deep/**/*.tar'"),
         ("s3://odd/text", "holds no tars."),
         ("s3://odd/.hidden", "holds no tars."),

@@ -331,7 +331,7 @@ def test_a_missing_extra_is_one_sentence(monkeypatch):
 
     monkeypatch.delitem(sys.modules, "pipeline.storage.bucket", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UserError, match=r"A RUN on S3 needs s3fs: pip install 'actmine\[s3\]'"):
+    with pytest.raises(UserError, match=r"A RUN on S3 needs s3fs: .*-m pip install 'actmine\[s3\]'"):
         run_folder("s3://bucket/run")
 
 

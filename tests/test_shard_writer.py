@@ -38,7 +38,7 @@ def pictures(root: Path, count: int = 23) -> Path:
     files |= {
         "dog/x.png": encoded(picture(), "PNG"),
         "owl/notes.txt": b"x",
-        "cat/000.png": jpeg(99),
+        "cat/readme": b"x",
         "loose.jpg": jpeg(7),
     }
     return write_folder(root, files)
@@ -72,11 +72,18 @@ def test_every_image_comes_out_as_it_went_in(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").glob("*.tar"))[0] == "pets-000000.tar"
 
 
+def test_images_of_one_name_are_both_written(tmp_path: Path) -> None:
+    twins = {"cat/1.jpg": jpeg(1), "cat/1.png": encoded(picture(9, 9), "PNG"), "cat/2.jpg": jpeg(2)}
+    written = write(write_folder(tmp_path / "in", twins), tmp_path / "out")
+    assert (written.samples, written.skipped, written.renamed) == (3, 0, 2)
+    assert [data for _, data, _ in good(tmp_path / "out")] == list(twins.values())
+
+
 def test_what_was_left_out_is_a_row(tmp_path: Path) -> None:
     write(pictures(tmp_path / "pets"), tmp_path / "out")
     rows = pd.read_parquet(tmp_path / "out" / "skipped.parquet")
     assert dict(zip(rows.key, rows.error, strict=True)) == {
-        "cat/000": "duplicate key: cat/000.png follows cat/000.JPEG",
+        "cat/readme": "no image among its files (no extension)",
         "owl/notes": "no image among its files (.txt)",
     }
     losses = [(each.position, each.key) for each in found(tmp_path / "pets") if isinstance(each, Rejected)]
@@ -316,7 +323,7 @@ def test_the_command_says_what_it_did_and_how_to_go_on(tmp_path: Path) -> None:
     words = ["shards", "--source", str(pictures(tmp_path / "pets")), "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(application(["shards"]), words)
     assert result.exit_code == 0, result.output
-    for sentence in ("25 images in 1 shards", "2 samples were left out", f"make mine DATASET='{tmp_path / 'out'}'"):
+    for sentence in ("25 images in 1 shards", "2 samples were left out", f"-m jobs mine --dataset {tmp_path / 'out'}"):
         assert sentence in result.stderr
     again = CliRunner().invoke(application(["shards"]), [*words, "--samples-per-shard", "3"])
     assert again.exit_code == 1 and "was begun differently" in again.stderr

@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 
 from jobs.__main__ import application
 from pipeline.run import open_run
-from pipeline.sheets.region import Shown, explanation, region_picture
+from pipeline.sheets.region import explanation, region_picture
 from pipeline.sheets.unit_sheet import Look
 from pipeline.sheets.write import write_overviews, write_sheets
 from pipeline.storage.parquet import write_table
+from pipeline.words import Shown
 from schemas.exemplars import FOCUS
 from tests.test_sheets import OUTLINE, exemplar, make_run, plain, shows, unit_row, where
 

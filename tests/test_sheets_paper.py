@@ -22,7 +22,8 @@ from pipeline.run import picture as cell_picture
 from pipeline.sheets.drawing import Drawing, Picture, Text
 from pipeline.sheets.unit_sheet import Look, unit_sheet
 from pipeline.sheets.vector import DENSITY
-from pipeline.sheets.write import Format, write_overviews, write_sheets
+from pipeline.sheets.write import write_overviews, write_sheets
+from pipeline.words import Format
 from tests.test_sheets import exemplar, make_run, unit_row
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -170,5 +171,5 @@ def test_the_command_writes_the_kind_of_file_it_is_asked_for(tmp_path):
 def test_without_matplotlib_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     run = some_run(tmp_path / "run", 1)
-    with pytest.raises(UserError, match=r"FORMAT=svg needs matplotlib\. pip install 'actmine\[paper\]'"):
+    with pytest.raises(UserError, match=r"FORMAT=svg needs matplotlib: .*-m pip install 'actmine\[paper\]'"):
         write_sheets(run, [], kind=Format.svg)

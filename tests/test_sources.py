@@ -42,12 +42,24 @@ def test_labels_beside_the_images_of_a_folder_are_read(tmp_path: Path) -> None:
     assert labels(find_dataset(str(write_folder(tmp_path / "in", files)))) == {"a": 4, "a.k": 5}
 
 
-def test_two_images_of_one_name_in_a_folder_are_an_image_and_a_row(tmp_path: Path) -> None:
-    files = {"a.jpg": jpeg(), "a.k.jpg": jpeg(), "a.png": jpeg()}
+def test_two_images_of_one_name_in_a_folder_are_both_seen_and_keep_their_extension(tmp_path: Path) -> None:
+    files = {
+        "a.jpg": jpeg(),
+        "a.k.jpg": jpeg(),
+        "a.png": jpeg(),
+        "a.cls": b"7",
+        "cat/b.JPG": jpeg(),
+        "cat/b.jpg": jpeg(),
+    }
     dataset = find_dataset(str(write_folder(tmp_path / "in", files)))
-    assert list(labels(dataset)) == ["a", "a.k"]
-    assert rows(dataset) == {"a": "duplicate key: a.png follows a.jpg"}
-    assert dataset.samples == 3
+    assert labels(dataset) == {"a.jpg": 7, "a.png": 7, "a.k": None, "cat/b.JPG": 0, "cat/b.jpg": 0}
+    assert rows(dataset) == {} and dataset.samples == 5
+
+
+def test_a_name_that_is_taken_by_a_name_with_its_extension_is_told_apart_too(tmp_path: Path) -> None:
+    files = {"a.jpg": jpeg(), "a.png": jpeg(), "a.jpg.gif": jpeg()}
+    dataset = find_dataset(str(write_folder(tmp_path / "in", files)))
+    assert [*labels(dataset)] == ["a.jpg", "a.png", "a.jpg.gif"] and rows(dataset) == {}
 
 
 def test_hidden_files_are_no_members(tmp_path: Path) -> None:

@@ -8,13 +8,15 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.datasets.shards import Rejected, Sample, Shard, ShardError, read_bytes, tar_key
 from tests.damage import KINDS, damaged, has_right_sum, header_blocks
-from tests.making import account, image_tar, jpeg, samples, write_folder, write_index_of, write_tar
+from tests.making import account, encoded, image_tar, jpeg, picture, samples, write_folder, write_index_of, write_tar
 
 BLOCK = tarfile.BLOCKSIZE
 LAYOUTS = {"gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT, "ustar": tarfile.USTAR_FORMAT}
@@ -277,9 +279,28 @@ def test_compressed_and_other_files_are_named_for_what_they_are(tmp_path: Path) 
         packed.write_bytes(data)
         with pytest.raises(ShardError, match=r"packed\.tar is compressed \(gzip\)"):
             samples(packed)
-    for data in (jpeg(), b"no tar", b"", b"x" * 5000):
+    for data in (b"\x80no tar", b"", b"\0x" * 5000):
         packed.write_bytes(data)
         with pytest.raises(ShardError, match=r"packed\.tar is damaged at its very start, or not a tar"):
             samples(packed)
+    table = pa.BufferOutputStream()
+    pq.write_table(pa.table({"image": [jpeg()]}), table)
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_file(stream, pa.schema([("image", pa.binary())])):
+        pass
+    others = {
+        "a Parquet file": table.getvalue().to_pybytes(), "an Arrow file": stream.getvalue().to_pybytes(),
+        "a JPEG image": jpeg(), "a PNG image": encoded(picture(9, 9), "PNG"),
+        "a text file": "größe,label\n".encode() * 99,
+    }  # fmt: skip
+    for what, data in others.items():
+        packed.write_bytes(data)
+        with pytest.raises(ShardError, match=rf"packed\.tar is no tar but {what}\. .* folder"):
+            samples(packed)
+
+
+def test_a_tar_whose_first_name_looks_like_another_kind_of_file_is_read(tmp_path: Path) -> None:
+    for name in ("PAR1.jpg", "BZh9.jpg", "GIF89a.jpg"):
+        assert [sample.key for sample in samples(write_tar(tmp_path / "a.tar", [(name, jpeg())]))] == [name[:-4]]
     with pytest.raises(ShardError, match="No such file or directory"):
         samples(tmp_path / "gone.tar")

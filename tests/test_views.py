@@ -21,7 +21,8 @@ from jobs.__main__ import application
 from pipeline.datasets.sources import Dataset, find_dataset
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError
-from pipeline.exemplars.projection import METHODS, shown
+from pipeline.exemplars.projection import METHODS
+from pipeline.exemplars.view_colours import shown
 from pipeline.network.layers import Traced
 from pipeline.network.models import Network
 from pipeline.network.subject import Subject
@@ -249,7 +250,7 @@ def test_mining_projects_as_many_as_it_is_told_and_the_command_adds_to_them(demo
     command = ["views", "--run", str(run), "--layers", "stem.*", "--method", "guided", "--most", "3"]
     done = CliRunner().invoke(application(["views"]), command)
     assert done.exit_code == 0, done.output
-    assert "make sheets RUN=" in done.output
+    assert "-m jobs sheets --run" in done.output
     assert open_run(run).views("stem.relu", method="guided")["rank"].max() == 2
     assert open_run(run).views("classifier", method="guided").empty
 

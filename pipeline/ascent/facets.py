@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.spoken import install
 
 if TYPE_CHECKING:  # processes that find facets need no torch
     from torch import Tensor
@@ -78,7 +79,7 @@ def check_installed() -> None:
         import sklearn.cluster  # noqa: F401
     except ImportError as error:
         raise UserError(
-            "Facets need scikit-learn: pip install 'actmine[facets]', or do without them (choose another PRESET)."
+            f"Facets need scikit-learn: {install('facets')}, or do without them (choose another PRESET)."
         ) from error
 
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from pipeline.ascent.references import Exemplar, Placing
 from pipeline.errors import UserError
-from pipeline.exemplars.crops import encode
 from pipeline.exemplars.exemplar_columns import with_bands
-from pipeline.exemplars.pictures import Pixels
+from pipeline.exemplars.pictures import Pixels, encode
 from pipeline.readings.keep import TOP
 from pipeline.run import Run
+from pipeline.spoken import command
 from pipeline.storage.files import table_file
 from pipeline.storage.parquet import parquet_file
 from schemas.crops import BOX
@@ -39,7 +39,7 @@ def read_exemplars(run: Run, layer: str, units: Iterable[int], count: int) -> di
     except FileNotFoundError:
         raise UserError(
             f"{run.path} has no exemplars of layer {layer!r}, from which its units would be drawn. "
-            "`make mine` mines them."
+            f"`{command('mine')}` mines them."
         ) from None
     rows = with_bands(rows.filter(pa.compute.is_in(rows["unit"], pa.array(wanted, pa.int32()))))
     of_unit: dict[int, list[dict[str, Any]]] = {unit: [] for unit in wanted}

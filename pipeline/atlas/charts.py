@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.readings.histograms import PROBABILITIES, edges
+from pipeline.readings.bucket_edges import PROBABILITIES, edges
 
 WIDTH, HEIGHT, BINS = 720, 150, 72
 """Of the drawing of a distribution, in its own pixels, and into how many bars it is gathered."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.errors import UserError
+from pipeline.spoken import install
 
 
 @contextmanager
@@ -14,4 +15,4 @@ def atlas_extra() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise UserError(f"The atlas needs {error.name}: pip install 'actmine[atlas]'.") from error
+        raise UserError(f"The atlas needs {error.name}: {install('atlas')}.") from error

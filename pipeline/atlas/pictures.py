@@ -14,9 +14,8 @@ from pipeline.atlas.links import Picture
 from pipeline.atlas.matches import Matches
 from pipeline.atlas.queries import Queries
 from pipeline.datasets.remote import is_remote
-from pipeline.exemplars.crops import encode
 from pipeline.exemplars.heat import ActivationMap, overlay
-from pipeline.exemplars.pictures import GONE
+from pipeline.exemplars.pictures import GONE, encode
 from pipeline.storage.files import table_file
 from schemas.crops import BOX
 from schemas.maps import MAPS

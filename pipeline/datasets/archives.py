@@ -8,6 +8,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.spoken import install_package
 
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 
@@ -30,7 +31,7 @@ def extract_imagenet(root: Path, split: str, official: str) -> Path:
         (aside / split).replace(root / split)
         shutil.rmtree(aside)
     except ModuleNotFoundError as error:
-        raise UserError(f"Reading ImageNet's devkit needs {error.name}: pip install {error.name}") from error
+        raise UserError(f"Reading ImageNet's devkit needs {error.name}: {install_package(str(error.name))}") from error
     except (OSError, RuntimeError, EOFError, tarfile.TarError) as error:
         reason = str(error).replace(str(aside), str(root))
         raise UserError(f"{root / official} cannot be extracted: {reason}") from error

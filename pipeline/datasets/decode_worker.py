@@ -13,11 +13,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.preprocessing.images import ImageError, Preprocessing, decode, network_pixels
+from pipeline.preprocessing.images import ImageError, Preprocessing, decode, network_pixels, orientation
 from pipeline.preprocessing.signatures import signature
 
-Decoded = tuple[int, int, bytes | None, int] | str
-"""Width and height of an image (pixels), its signature, if asked for, and the CRC-32 of its bytes.
+Decoded = tuple[int, int, bytes | None, int, bool] | str
+"""Width and height of an image (pixels), its signature, if asked for, the CRC-32 of its bytes, whether EXIF turns it.
 
 Or why it cannot be decoded.
 """
@@ -28,8 +28,8 @@ Source = tuple[int, int] | bytes
 def decoded(data: bytes, how: Preprocessing, signed: bool) -> tuple[Decoded, np.ndarray | None]:
     """An encoded image, and its network pixels `[H, W, C]` if it has any."""
     try:
-        image = decode(data)
-        found = (*image.size, signature(image) if signed else None, zlib.crc32(data))
+        image = decode(data, how.upright)
+        found = (*image.size, signature(image) if signed else None, zlib.crc32(data), orientation(data) != 1)
         return found, network_pixels(image, how)
     except ImageError as error:
         return str(error), None

@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.datasets.decode_worker import Decoded, Decoder, Slots, Source, decoded
 from pipeline.datasets.shards import Place, Rejected, Sample, Shard
 from pipeline.errors import UserError
-from pipeline.preprocessing.images import Preprocessing, jpeg_size
+from pipeline.preprocessing.images import Preprocessing, jpeg_size, orientation
 from pipeline.processes import Process, end
 
 _SAMPLES_A_TASK = 8
@@ -36,6 +36,7 @@ class Member:
     """What is remembered of an image that went through the network: enough to find and cut it again.
 
     `signature`, where it was asked for, tells near-duplicates; see `signatures`.
+    `turned` is whether its EXIF orientation says that it is not stored upright.
     """
 
     position: int
@@ -46,6 +47,7 @@ class Member:
     label: int | None
     label_name: str | None
     signature: bytes | None = None
+    turned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,9 @@ def prepared(sample: Sample | Rejected, how: Preprocessing, encoded: bool, signe
     """A sample decoded here. `encoded` leaves JPEGs as they are, uint8 `[N]`; `signed` members have signatures."""
     if isinstance(sample, Rejected):
         return sample, None
-    if encoded and (size := jpeg_size(sample.data)):
-        return _outcome(sample, (*size, None, zlib.crc32(sample.data))), np.frombuffer(sample.data, np.uint8)
+    if encoded and (size := jpeg_size(sample.data, how.upright)):
+        found = (*size, None, zlib.crc32(sample.data), orientation(sample.data) != 1)
+        return _outcome(sample, found), np.frombuffer(sample.data, np.uint8)
     outcome, pixels = decoded(sample.data, how, signed)
     return _outcome(sample, outcome), pixels
 
@@ -83,9 +86,11 @@ def prepared(sample: Sample | Rejected, how: Preprocessing, encoded: bool, signe
 def _outcome(sample: Sample, outcome: Decoded) -> Member | Rejected:
     if isinstance(outcome, str):
         return Rejected(sample.position, sample.key, outcome)
-    width, height, signature, crc32 = outcome
+    width, height, signature, crc32, turned = outcome
     place = replace(sample.place, crc32=crc32)
-    return Member(sample.position, sample.key, place, width, height, sample.label, sample.label_name, signature)
+    return Member(
+        sample.position, sample.key, place, width, height, sample.label, sample.label_name, signature, turned
+    )  # fmt: skip
 
 
 class _Task:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import UserError
+from pipeline.spoken import install
 
 CONNECT_SECONDS = 30.0
 READ_SECONDS = 60.0
@@ -57,13 +58,16 @@ def public(address: str) -> str:
     """The address without password, query string and fragment: what may be shown, and kept in tables."""
     if address.startswith("s3://"):
         return address
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        raise RemoteError(f"{address} is no address that can be read.") from None
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def missing_packages(scheme: str) -> RemoteError:
     """What is said where the packages that read a kind of address are not installed."""
-    return RemoteError(f"Reading {scheme}:// needs a few more packages: pip install 'actmine[{scheme}]'.")
+    return RemoteError(f"Reading {scheme}:// needs a few more packages: {install(scheme)}")
 
 
 def total(headers: Mapping[str, str]) -> int:

@@ -16,6 +16,7 @@ from pipeline.datasets.shard_index import index_name
 from pipeline.datasets.shards import IMAGE_EXTENSIONS, extension
 from pipeline.errors import UserError
 from pipeline.progress import Progress, Silent
+from pipeline.spoken import command
 
 BRACES = "a brace pattern such as {}/train-{{000000..000063}}.tar"
 _QUICK = 64  # so few are looked up before a bar could be seen
@@ -162,7 +163,7 @@ def _refuse_without_tars(word: str, folder: str) -> None:
     if any(extension(file.url) in IMAGE_EXTENSIONS for file in below):
         raise UserError(
             f"{word} holds images and no tars: one request an image would be slow and dear. Copy them to a disk, "
-            f"say `make shards SOURCE=folder OUT={folder.rstrip('/')}-shards`, and mine that."
+            f"say `{command('shards', source='folder', out=folder.rstrip('/') + '-shards')}`, and mine that."
         )
     deeper = any(file.url.endswith(".tar") for file in below)
     raise UserError(f"{word} holds no tars." + (f" Tars lie deeper: say DATASET='{folder}**/*.tar'." if deeper else ""))

@@ -2,7 +2,7 @@
 
 A shard is a tar in WebDataset format, or a run of files below a folder. A sample is an image together with the
 neighbouring files that share its key. Every image, and every group without one, comes out once: as a `Sample` or
-as a `Rejected`.
+as a `Rejected`. A sample of a tar is its first image of a key; images of a folder that share one keep their extension.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import stat
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, groupby
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -139,13 +139,15 @@ def _samples(shard: Shard) -> Iterator[Sample | Rejected]:
         if not images:
             yield Rejected(next(position), key, _why_no_image(members))
         for image in images:
+            if shard.files is not None and (len(images) > 1 or key in first_of):
+                image = replace(image, key=image.place.path)
             if image.problem:
-                yield Rejected(next(position), key, image.problem)
-            elif key in first_of:
-                twin = f"duplicate key: {image.place.path} follows {first_of[key]}"
-                yield Rejected(next(position), key, twin)
+                yield Rejected(next(position), image.key, image.problem)
+            elif image.key in first_of:
+                twin = f"duplicate key: {image.place.path} follows {first_of[image.key]}"
+                yield Rejected(next(position), image.key, twin)
             else:
-                first_of[key] = image.place.path
+                first_of[image.key] = image.place.path
                 yield _sample(next(position), image, members, folder_labels)
 
 

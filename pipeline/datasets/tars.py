@@ -6,16 +6,22 @@ import io
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from pipeline.datasets.remote import Changed, RemoteError, RemoteFile, open_stream
 from pipeline.errors import GO_ON, UserError
 
+_START = 512  # bytes that tell one kind of file from another
 _BUFFER = 1 << 16  # what is left of one is copied at every read of a stream
 _END_MARKER: type[Exception] = tarfile.EOFHeaderError  # type: ignore[attr-defined]
 _NOTHING: type[Exception] = tarfile.EmptyHeaderError  # type: ignore[attr-defined]
 _COMPRESSED = {
     b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip",
+}  # fmt: skip
+_OTHERS = {
+    b"PAR1": "a Parquet file", b"ARROW1": "an Arrow file", b"\x89HDF": "an HDF5 file", b"\x93NUMPY": "a NumPy array",
+    b"SQLite format 3": "an SQLite database", b"%PDF": "a PDF", b"\xff\xd8\xff": "a JPEG image",
+    b"\x89PNG": "a PNG image", b"GIF8": "a GIF image", b"RIFF": "a WebP image", b"Rar!": "a RAR archive",
+    b"7z\xbc\xaf": "a 7-Zip archive",
 }  # fmt: skip
 
 
@@ -44,29 +50,30 @@ def read_tar(
     changed places, an empty file that was taken out or doubled. An index beside the shard tells all of it.
     """
     url = source if isinstance(source, str) else source.url
-    offset = None
+    offset, start = None, b""
     try:
-        with (
-            _opened(source) as stream,
-            tarfile.open(fileobj=_plain(stream, url), mode="r|", bufsize=_BUFFER, tarinfo=_StrictTarInfo) as tar,
-        ):
-            for member in tar:
-                offset = member.offset
-                tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header it has read
-                data = b""
-                if wanted(member):
-                    opened = tar.extractfile(member)
-                    data = opened.read() if opened is not None else b""
-                    if len(data) != member.size:
-                        raise tarfile.StreamError(f"{member.name} has {len(data)} of its {member.size} bytes")
-                yield member, data
-            _only_zeros_remain(tar)
+        with _opened(source) as stream:
+            start = stream.peek(_START)[:_START]
+            with tarfile.open(fileobj=stream, mode="r|", bufsize=_BUFFER, tarinfo=_StrictTarInfo) as tar:
+                for member in tar:
+                    offset = member.offset
+                    tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header it has read
+                    data = b""
+                    if wanted(member):
+                        opened = tar.extractfile(member)
+                        data = opened.read() if opened is not None else b""
+                        if len(data) != member.size:
+                            raise tarfile.StreamError(f"{member.name} has {len(data)} of its {member.size} bytes")
+                    yield member, data
+                _only_zeros_remain(tar)
     except RemoteError as error:
         raise shard_error(error) from error
     except OSError as error:
         raise ShardError(f"Shard {url} cannot be read ({error.strerror or error}). {KEPT}") from error
     except (tarfile.TarError, EOFError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
         # Beside its own errors, tarfile raises what its parsers raise on an extended header with odd contents.
+        if offset is None and (other := _another_kind(start)):
+            raise ShardError(f"Shard {url} is {other}") from error
         where = "at its very start" if offset is None else f"after byte {offset}"
         raise ShardError(
             f"Shard {url} is damaged {where}, or not a tar: {readable(str(error))}. "
@@ -115,16 +122,27 @@ def _opened(source: str | RemoteFile) -> io.BufferedReader:
     return open_stream(source) if isinstance(source, RemoteFile) else Path(source).open("rb")
 
 
-def _plain(stream: io.BufferedReader, url: str) -> BinaryIO:
-    """The same stream, unless it is compressed."""
-    start = stream.peek(8)[:8]
+def _another_kind(start: bytes) -> str:
+    """What a file is that begins with these bytes and no header of a tar, and what to do; empty if that is unknown."""
     for magic, packer in _COMPRESSED.items():
         if start.startswith(magic):
-            raise ShardError(
-                f"Shard {url} is compressed ({packer}), so that no image could be read again by its place. "
+            return (
+                f"compressed ({packer}), so that no image could be read again by its place. "
                 "Unpack it to a plain tar first."
             )
-    return stream
+    kind = next((kind for magic, kind in _OTHERS.items() if start.startswith(magic)), "")
+    if kind or _is_text(start):
+        return f"no tar but {kind or 'a text file'}. DATASET reads tars, and images that lie in a folder as files."
+    return ""
+
+
+def _is_text(start: bytes) -> bool:
+    text = start.decode("utf-8", "replace")[:-1]  # whose last character may be cut
+    return bool(text.strip()) and "\N{REPLACEMENT CHARACTER}" not in text and all(map(_is_shown, text))
+
+
+def _is_shown(character: str) -> bool:
+    return character.isprintable() or character in "\t\r\n"
 
 
 def _only_zeros_remain(tar: tarfile.TarFile) -> None:

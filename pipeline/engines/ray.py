@@ -14,11 +14,10 @@ from pipeline.engines.ray_pool import RayPool
 from pipeline.engines.schedule import Schedule
 from pipeline.errors import UserError
 from pipeline.progress import Progress, Silent
+from pipeline.words import BLOCK_SECONDS
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-BLOCK_SECONDS = 1800.0
 
 
 class RayEngine:

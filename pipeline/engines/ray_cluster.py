@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.cores import usable_cores
 from pipeline.errors import UserError, first_line
+from pipeline.spoken import install
 
 WORKER_CORES = 4
 _REACH_SECONDS = 20.0
@@ -62,7 +63,7 @@ def connect() -> tuple[Any, bool]:
     try:
         import ray
     except ImportError as error:
-        raise UserError("ENGINE=ray needs the package ray: pip install 'actmine[ray]'.") from error
+        raise UserError(f"ENGINE=ray needs the package ray: {install('ray')}.") from error
     if ray.is_initialized():
         return ray, False
     address = os.environ.get("RAY_ADDRESS", "")

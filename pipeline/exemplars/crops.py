@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from pipeline.datasets.shards import Place, Shard
 from pipeline.datasets.sources import Block
 from pipeline.errors import UserError
 from pipeline.exemplars.exemplars import Rows
 from pipeline.exemplars.maps import Asked
+from pipeline.exemplars.pictures import SMALL_SIDE
 from pipeline.scanning.merge import Merged
+from pipeline.words import NONE, ORIGINAL, SIDE
 from schemas.crops import BOX
 
-ORIGINAL, NONE = "original", "none"
-SIDE = "256"
-"""What is kept unless something else is said: pictures whose shorter side has so many pixels.
-
-A crop that is more than half of an image then has about as many as a sheet or a page shows of it.
-"""
 KEPT = pa.schema(
     [("image_id", pa.int64()), *((side, pa.int32()) for side in BOX), ("width", pa.int32()), ("height", pa.int32()),
      ("picture", pa.binary())]
 )  # fmt: skip
 """Pictures, of which the box is null, and crops."""
 
-SMALL_SIDE = 64
 _HALF = 0.55  # of an image's side: half of it, and what a resize filter sees beyond
 _BYTES_A_PART = 64 << 20
 _IMAGES_A_PART = 1024
@@ -53,7 +46,7 @@ class CutTask:
     """One winning image of `size` (width, height) and the distinct `boxes` `[n, 4]` that may become crops (pixels).
 
     `side` is how long the shorter side of its picture may be, 0 for the file's own bytes in any case; None: nothing is
-    kept of its pixels. `maps` are those of it that are kept.
+    kept of its pixels. `maps` are those of it that are kept. `upright`: it is turned by its EXIF orientation.
     """
 
     image_id: int
@@ -63,6 +56,7 @@ class CutTask:
     boxes: np.ndarray
     side: int | None
     maps: Asked | None = None
+    upright: bool = False
 
     @property
     def guessed_bytes(self) -> int:
@@ -81,16 +75,6 @@ class CutTask:
     def reduced(self) -> bool:
         """Whether its picture may have fewer pixels than it has itself."""
         return 0 < (self.side or 0) < min(self.size)
-
-
-def encode(picture: Image.Image) -> bytes:
-    """PNG, which is exact, up to 64 x 64 pixels; JPEG of quality 90 without chroma subsampling above."""
-    data = io.BytesIO()
-    if max(picture.size) <= SMALL_SIDE:
-        picture.save(data, "PNG", compress_level=1)
-    else:
-        picture.save(data, "JPEG", quality=90, subsampling=0)
-    return data.getvalue()
 
 
 def reduced_size(size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -127,12 +111,14 @@ def crop_parts(
     pictures: str = SIDE,
     whole: bool = False,
     maps: Mapping[int, Asked] = MappingProxyType({}),
+    upright: bool = False,
 ) -> Iterator[CropPart]:
     """Everything there is to keep, block by block in the order of the images' bytes; `pictures` as in `parse_pictures`.
 
     A block comes in parts of about 64 MiB, as far as can be told from the boxes, and of up to 1,024 images. The parts
     depend on the exemplars alone. `whole`: there is nothing to cut out, for boxes that are not in pixels of the images.
-    `maps` are those wanted of each image, a row of `merged.images`.
+    `maps` are those wanted of each image, a row of `merged.images`. `upright`: images are turned by their EXIF
+    orientation.
     """
     images = merged.images
     shard_of, ids = images["shard"].to_numpy(), images["image"].to_numpy()
@@ -150,9 +136,9 @@ def crop_parts(
             boxes = boxes[(boxes[:, :2] < boxes[:, 2:]).all(1)]  # a field that sees padding only has no pixels
             place = Place(*(column[image].as_py() for column in columns))
             size = int(sizes[image, 0]), int(sizes[image, 1])
-            asked = maps.get(image)
+            asked, shard = maps.get(image), shards[int(shard_of[image])]
             if side is not None or asked is not None:
-                tasks.append(CutTask(int(ids[image]), shards[int(shard_of[image])], place, size, boxes, side, asked))
+                tasks.append(CutTask(int(ids[image]), shard, place, size, boxes, side, asked, upright))
         for part, some in enumerate(_in_parts(tasks)):
             yield CropPart(block.number, part, some)
 

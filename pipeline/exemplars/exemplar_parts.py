@@ -149,7 +149,7 @@ def input_pixels(task: ExemplarTask, how: Preprocessing, otherwise: str) -> np.n
     Raises `ShardError` if it is not the one that was scanned; `otherwise` says what else the user can do.
     """
     try:
-        image = decode(read_bytes(task.shard, task.place))
+        image = decode(read_bytes(task.shard, task.place), how.upright)
         if image.size != (task.width, task.height):
             raise ImageError(f"it has {image.width} x {image.height} pixels, not {task.width} x {task.height}")
         return network_pixels(image, how)

@@ -21,8 +21,6 @@ from pipeline.readings.keep import BOTTOM
 from pipeline.readings.taps import unit_offsets
 from pipeline.scanning.compute import PRECISIONS, Compute, Whole
 
-MOST = 9
-"""Exemplars of a unit whose maps are kept unless something else is said."""
 MOST_CELLS = 32
 """Rows and columns of a map that is kept, at most."""
 LEVELS = 255

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -21,6 +22,8 @@ KEPT_PIXELS = 64 << 20
 """Of decoded images that stay in memory, four bytes each."""
 GONE = (UserError, ImageError, OSError)
 """What reading an image again raises where it has gone or is another one."""
+SMALL_SIDE = 64
+"""Pictures up to so many pixels a side are kept exact."""
 Box = tuple[int, int, int, int]
 Decoded = dict[bool, Image.Image]
 """Of one image the original (False) and the picture that a run stores of it (True), as far as they were read."""
@@ -28,15 +31,16 @@ Decoded = dict[bool, Image.Image]
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """Where an image of `size` (width, height) lies in its dataset."""
+    """Where an image of `size` (width, height) lies in its dataset; `upright`: turned by EXIF."""
 
     shard: Shard
     place: Place
     size: tuple[int, int]
+    upright: bool = False
 
     def read(self) -> Image.Image:
         """The image again. Raises `UserError` or `ImageError` where it has gone or is not the one that was mined."""
-        image = decode(read_bytes(self.shard, self.place))
+        image = decode(read_bytes(self.shard, self.place), self.upright)
         if image.size != self.size:
             raise ImageError(f"{self.place.path} of {self.shard.url} is no longer the image that was mined")
         return image
@@ -92,6 +96,23 @@ def _once(decoded: Decoded | None, stored: bool, read: Callable[[], Image.Image]
     if stored not in decoded:
         decoded[stored] = read()
     return decoded[stored]
+
+
+def encode(picture: Image.Image) -> bytes:
+    """PNG, which is exact, up to 64 x 64 pixels; JPEG of quality 90 without chroma subsampling above."""
+    data = io.BytesIO()
+    if max(picture.size) <= SMALL_SIDE:
+        picture.save(data, "PNG", compress_level=1)
+    else:
+        picture.save(data, "JPEG", quality=90, subsampling=0)
+    return data.getvalue()
+
+
+def exact(picture: Image.Image) -> bytes:
+    """PNG of any size."""
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    return data.getvalue()
 
 
 def scaled(box: Box, size: tuple[int, int], to: tuple[int, int]) -> Box:

@@ -17,19 +17,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.exemplars.crops import encode
 from pipeline.exemplars.exemplar_parts import ExemplarTask
 from pipeline.exemplars.gradients import Gradients, within
+from pipeline.exemplars.pictures import encode
+from pipeline.exemplars.view_colours import shown
 from pipeline.network import rectifiers
 from pipeline.network.layers import Layer, Traced
 from pipeline.network.rectifiers import Rule
 from pipeline.preprocessing.images import Preprocessing
+from pipeline.words import DECONVNET, GUIDED
 
-METHODS: Mapping[str, Rule] = {"deconvnet": rectifiers.deconvnet, "guided": rectifiers.guided}
+METHODS: Mapping[str, Rule] = {DECONVNET: rectifiers.deconvnet, GUIDED: rectifiers.guided}
 """What ReLUs do to gradients, by the method's name."""
-PERCENTILE = 99.5
-"""The percentile of the values' sizes that is shown at full colour."""
-_ZERO, _FULL = 128, 127
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +62,6 @@ class Projection:
             _view(self.how.rgb(within(task.field(place), *its).permute(1, 2, 0).cpu().numpy()), task, place)
             for place, its in enumerate(found)
         ]
-
-
-def shown(values: np.ndarray) -> tuple[np.ndarray, float] | None:
-    """Signed `values` `[H, W, C]` as 8-bit colours, zero grey, and the size of those at full colour.
-
-    That is `PERCENTILE` of the sizes of all values but zeros, so that a few large ones leave the others visible; above
-    and below zero are treated alike. None where there is nothing but zeros, or a value that is no finite number.
-    """
-    sizes = np.abs(values)
-    sizes = sizes[sizes > 0] if np.isfinite(sizes).all() else sizes[:0]
-    if not len(sizes):
-        return None
-    scale = float(np.percentile(sizes, PERCENTILE))
-    return (_ZERO + np.rint(_FULL * np.clip(values / scale, -1, 1))).astype(np.uint8), scale
 
 
 def _view(values: np.ndarray, task: ExemplarTask, place: int) -> View:

@@ -14,10 +14,11 @@ from PIL import Image
 
 from pipeline.datasets.batches import map_in_order
 from pipeline.datasets.shards import ShardError, read_bytes
-from pipeline.exemplars.crops import KEPT, CutTask, Kept, encode, reduced_size
+from pipeline.exemplars.crops import KEPT, CutTask, Kept, reduced_size
 from pipeline.exemplars.maps import KEPT as KEPT_MAPS
 from pipeline.exemplars.maps import Asked, MapReader
-from pipeline.preprocessing.images import ImageError, Preprocessing, decode, network_pixels
+from pipeline.exemplars.pictures import encode, exact
+from pipeline.preprocessing.images import ImageError, Preprocessing, decode, network_pixels, orientation
 
 _BYTES_A_BATCH = 32 << 20
 T = TypeVar("T")
@@ -38,7 +39,7 @@ def cut(task: CutTask, how: Preprocessing) -> Cut:
     """
     data = read_bytes(task.shard, task.place)
     try:
-        image = decode(data)
+        image = decode(data, task.upright)
         if image.size != task.size:
             raise ImageError(f"it has {image.width} x {image.height} pixels")
         shown = None if task.maps is None else (task.maps, network_pixels(image, how))
@@ -53,8 +54,11 @@ def cut(task: CutTask, how: Preprocessing) -> Cut:
 def _kept(task: CutTask, image: Image.Image, data: bytes) -> list[Kept]:
     """The picture of an image, and its crops where the picture is reduced.
 
-    It is the file itself where that is no larger than the reduced picture and its crops together: exact, and shorter.
+    It is the file itself where that is no larger than the reduced picture and its crops together: exact, and shorter;
+    as PNG if it has an EXIF orientation, so that all see it as it was mined.
     """
+    if orientation(data) != 1:  # which readers would follow, or not, each in its own way
+        data = exact(image)
     if task.side and task.reduced and task.guessed_cuts < len(data):
         size = reduced_size(task.size, task.side)
         small = encode(image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))

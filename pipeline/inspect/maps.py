@@ -20,18 +20,21 @@ from pipeline.network.models import Network
 from pipeline.network.points import Read
 from pipeline.preprocessing.images import ImageError, Preprocessing, decode, network_pixels
 from pipeline.preprocessing.normalize import Normalize
+from pipeline.preprocessing.steps import Size
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
     """A picture that was shown to a network.
 
-    `seen` is what the network saw of it, before normalization (RGB); `input` the tensor `[1, C, H, W]`; `maps` the
-    activations of each layer by name, float32 `[U, H, W]`, 1 by 1 for layers without positions; `scores` the network's
-    output for each class, `[K]`, None where it has no head or lacks the weights of one; `output` says what it gives.
+    `size` is its width and height (pixels); `seen` what the network saw of it, before normalization (RGB); `input` the
+    tensor `[1, C, H, W]`; `maps` the activations of each layer by name, float32 `[U, H, W]`, 1 by 1 for layers without
+    positions; `scores` the network's output for each class, `[K]`, None where it has no head or lacks weights of one;
+    `output` says what it gives.
     """
 
     name: str
+    size: Size
     seen: Image.Image
     input: Tensor
     maps: Mapping[str, np.ndarray]
@@ -50,7 +53,8 @@ def show(path: Path, network: Network, traced: Traced, layers: Sequence[Layer]) 
     Raises `UserError` for a file that is not there or holds no picture.
     """
     try:
-        pixels = network_pixels(decode(path.read_bytes()), network.preprocessing)
+        image = decode(path.read_bytes(), network.preprocessing.upright)
+        pixels = network_pixels(image, network.preprocessing)
     except (OSError, ImageError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"IMAGE={path} cannot be shown to the network: {reason}.") from error
@@ -62,7 +66,8 @@ def show(path: Path, network: Network, traced: Traced, layers: Sequence[Layer]) 
         scores = None if network.missing else class_scores(output)
     maps = {layer.name: values.numpy() for layer, values in zip(layers, found, strict=True)}
     known = None if scores is None else scores[0].float().numpy()
-    return Shown(path.name, _seen(pixels, network.preprocessing), batch, maps, known, kind_in_words(output))
+    seen = _seen(pixels, network.preprocessing)
+    return Shown(path.name, image.size, seen, batch, maps, known, kind_in_words(output))
 
 
 def _whole(activations: Tensor, layout: str, height: int | None, width: int | None) -> Tensor:

@@ -17,6 +17,7 @@ from pipeline.network.graph_trace import GraphTrace
 from pipeline.network.layouts import SHAPES, layout_of, map_shape
 from pipeline.network.module_trace import ModuleTrace
 from pipeline.network.points import CannotTrace, Point, Read, See, Trace
+from pipeline.spoken import LEFT_OPEN, command
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ class Traced:
                 if not matched:
                     raise UserError(
                         f"No unit-bearing layer matches {word!r}.{near_matches(word.strip('*.'), bearing)} "
-                        "`make layers MODEL=…` lists them."
+                        f"`{command('layers', model=LEFT_OPEN)}` lists them."
                     )
                 chosen |= matched
             else:
@@ -193,12 +194,14 @@ class Traced:
     def _exact(self, word: str, bearing: Iterable[str]) -> Layer:
         point = self.trace.find(word)
         if point is None and (why := self.trace.unseen().get(word)):
-            raise UserError(f"Layer {word!r} cannot be read: {why}. `make layers MODEL=…` lists the layers.")
+            raise UserError(
+                f"Layer {word!r} cannot be read: {why}. `{command('layers', model=LEFT_OPEN)}` lists the layers."
+            )
         if point is None:
             known = [*bearing, *self.trace.names]
             raise UserError(
                 f"There is no layer {word!r}.{near_matches(word, dict.fromkeys(known))} "
-                "`make layers MODEL=…` lists the layers."
+                f"`{command('layers', model=LEFT_OPEN)}` lists the layers."
             )
         if reason := self._unreadable(point):
             raise UserError(

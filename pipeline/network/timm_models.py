@@ -26,6 +26,7 @@ from pipeline.network.weights import (
 )
 from pipeline.preprocessing.transforms import follow
 from pipeline.preprocessing.wishes import Wishes, with_wishes
+from pipeline.spoken import install
 
 PREFIX = "timm/"
 _FILES = ("model.safetensors", "pytorch_model.bin")
@@ -74,7 +75,7 @@ def _timm(name: str) -> ModuleType:
     try:
         import timm
     except ImportError as error:
-        raise UserError(f"MODEL={name} needs {error.name}: pip install 'actmine[timm]'.") from error
+        raise UserError(f"MODEL={name} needs {error.name}: {install('timm')}.") from error
     return timm
 
 

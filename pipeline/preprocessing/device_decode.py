@@ -48,8 +48,9 @@ class DeviceDecoder:
                 if whole is not None:
                     pixels.append(self._fitted(whole))
                 else:
-                    exact = image if image.ndim == 3 else network_pixels(decode(image.tobytes()), self.how)
-                    pixels.append(torch.from_numpy(exact).to(self.device))
+                    if image.ndim == 1:
+                        image = network_pixels(decode(image.tobytes(), self.how.upright), self.how)
+                    pixels.append(torch.from_numpy(image).to(self.device))
             except ImageError as error:
                 lost[number] = str(error)
         empty = torch.empty((0, *self.how.size, 3), dtype=torch.uint8, device=self.device)

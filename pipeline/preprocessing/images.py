@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from pipeline.errors import UserError, first_line
 from pipeline.preprocessing.steps import Crop, Grey, Resize, Size, Step
@@ -20,6 +20,7 @@ from pipeline.preprocessing.steps import Crop, Grey, Resize, Size, Step
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MAX_PIXELS = 178_956_970
 _PIXELS_AT_ONCE = 1 << 22
+_PIXELS_FOLLOW = b"\xda"  # the marker of a JPEG behind which no header is
 # What Pillow warns of is an error below, or no concern of whoever mines a million images.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 # Not every plugin of Pillow is for bytes from anywhere: EPS, for one, hands them to Ghostscript.
@@ -45,8 +46,8 @@ class Preprocessing:
     does to the geometry if that is known (`followed`), and `mean` and `std` what its output amounts to. `sample` tells
     such transforms apart in a fingerprint. `reciprocal`: pixels are multiplied by 1/255, which rounds another way than
     dividing by 255. `order` says which channels of the input are red, green and blue, where they are not the first,
-    second and third; None where pure colours do not show it. `transforms.follow` reads all of this from a transform,
-    `usual` makes the common kind.
+    second and third; None where pure colours do not show it. `upright`: images are turned as their EXIF orientation
+    says before anything else. `transforms.follow` reads all of this from a transform, `usual` makes the common kind.
     """
 
     steps: tuple[Step, ...]
@@ -58,6 +59,7 @@ class Preprocessing:
     sample: str = ""
     reciprocal: bool = False
     order: tuple[int, ...] | None = ()
+    upright: bool = False
 
     @classmethod
     def usual(
@@ -128,6 +130,8 @@ class Preprocessing:
             found["reciprocal"] = True
         if self.order:
             found["order"] = list(self.order)
+        if self.upright:
+            found["upright"] = True
         if self.transform is not None:
             found |= {"transform": _without_addresses(repr(self.transform)), "sample": self.sample}
         plain: dict[str, Any] = json.loads(json.dumps(found))
@@ -149,8 +153,8 @@ def fixed_size(steps: Sequence[Step]) -> tuple[int, int] | None:
     return found.pop() if len(found) == 1 else None
 
 
-def decode(data: bytes) -> Image.Image:
-    """The first frame of an encoded image as 8-bit RGB, in stored orientation (no EXIF rotation).
+def decode(data: bytes, upright: bool = False) -> Image.Image:
+    """The first frame of an encoded image as 8-bit RGB, as it is stored, or turned `upright` by its EXIF orientation.
 
     16-bit pixels keep their upper eight bits. Raises `ImageError` with the reason.
     """
@@ -161,7 +165,7 @@ def decode(data: bytes) -> Image.Image:
         if image.width * image.height > MAX_PIXELS:
             raise ImageError(f"{image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS:,}")
         image.load()
-        return _rgb(image)
+        return _rgb(ImageOps.exif_transpose(image) if upright else image)
     except ImageError:
         raise
     except MemoryError:
@@ -173,9 +177,44 @@ def decode(data: bytes) -> Image.Image:
         raise ImageError(f"{type(error).__name__}: {_without_addresses(str(error))}") from error
 
 
-def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a JPEG in RGB or grey, from its header alone; None for all else, broken or not."""
+def image_size(data: bytes, upright: bool = False) -> Size | None:
+    """Width and height of an encoded image by its header; None where that cannot be read."""
+    try:
+        width, height = Image.open(io.BytesIO(data), formats=_FORMATS).size
+    except Exception:
+        return None  # `decode` says what is wrong with it
+    return (height, width) if upright and orientation(data) > 4 else (width, height)
+
+
+def orientation(data: bytes) -> int:
+    """The EXIF orientation of an encoded image, 1 to 8; 1, as it is stored, where it says none that can be read."""
+    if not _has_exif(data):
+        return 1
+    try:
+        said = Image.open(io.BytesIO(data), formats=_FORMATS).getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:
+        return 1
+    return said if said in range(1, 9) else 1
+
+
+def _has_exif(data: bytes) -> bool:
+    """Whether an encoded image has EXIF data; TIFFs are turned by Pillow itself."""
     if not data.startswith(b"\xff\xd8"):
+        return (data.startswith(b"\x89PNG") and b"eXIf" in data) or (data.startswith(b"RIFF") and b"EXIF" in data)
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != _PIXELS_FOLLOW:
+        if data[at + 1 : at + 2] == b"\xe1" and data[at + 4 : at + 10] == b"Exif\0\0":
+            return True
+        at += 2 + max(int.from_bytes(data[at + 2 : at + 4]), 2)
+    return False
+
+
+def jpeg_size(data: bytes, upright: bool = False) -> tuple[int, int] | None:
+    """Width and height of a JPEG in RGB or grey, from its header alone; None for all else, broken or not.
+
+    Also of one that would have to be turned `upright`.
+    """
+    if not data.startswith(b"\xff\xd8") or (upright and orientation(data) != 1):
         return None
     try:
         image = Image.open(io.BytesIO(data), formats=["JPEG"])

@@ -1,4 +1,4 @@
-"""The flags that change a preprocessing: --resize, --crop, --interpolation, --mean, --std and --channels."""
+"""The flags that change a preprocessing, from --resize to --orientation."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pipeline.errors import UserError, near_matches
 from pipeline.preprocessing.images import IMAGENET_MEAN, IMAGENET_STD, MAX_PIXELS, Preprocessing, fixed_size
 from pipeline.preprocessing.steps import Crop, Grey, Pad, Resize, Step
 
+STORED, EXIF = ORIENTATIONS = ("stored", "exif")
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos", "box", "hamming")
 
 
@@ -20,7 +21,8 @@ class Wishes:
     """What the flags say of the preprocessing, word for word; empty (0) leaves what the network brings.
 
     `resize`: pixels of the short side, HEIGHTxWIDTH or none; `crop`: pixels, HEIGHTxWIDTH or none; `interpolation`:
-    one of `INTERPOLATIONS`; `mean` and `std`: numbers with commas, one a channel; `channels`: 1 or 3.
+    one of `INTERPOLATIONS`; `mean` and `std`: numbers with commas, one a channel; `channels`: 1 or 3;
+    `orientation`: stored, or exif, which turns images as their EXIF says.
     """
 
     resize: str = ""
@@ -29,6 +31,7 @@ class Wishes:
     mean: str = ""
     std: str = ""
     channels: int = 0
+    orientation: str = ""
 
 
 def with_wishes(how: Preprocessing, wishes: Wishes) -> Preprocessing:
@@ -38,6 +41,11 @@ def with_wishes(how: Preprocessing, wishes: Wishes) -> Preprocessing:
     are not said. Raises `UserError` for wishes that cannot be read or met, and where the size of the network's input
     would depend on the image.
     """
+    if wishes.orientation:
+        if wishes.orientation not in ORIENTATIONS:
+            raise UserError(f"There is no --orientation {wishes.orientation}. It is {' or '.join(ORIENTATIONS)}.")
+        how = with_wishes(how, replace(wishes, orientation=""))
+        return replace(how, upright=wishes.orientation == EXIF)
     said = [f"--{wish.name}" for wish in fields(wishes) if getattr(wishes, wish.name)]
     if not said:
         how.size  # noqa: B018  # raises if it depends on the image

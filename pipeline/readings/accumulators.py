@@ -13,13 +13,13 @@ from pipeline.readings.keep import Keep
 from pipeline.readings.labels import Labels
 from pipeline.readings.lowest import Lowest
 from pipeline.readings.positions import Positions
-from pipeline.readings.reductions import NO_POSITIONS
 from pipeline.readings.samples import Sample
 from pipeline.readings.seen import Seen, together
 from pipeline.readings.sketches import Sketches
 from pipeline.readings.statistics import Statistics
 from pipeline.readings.taps import Readings
 from pipeline.readings.topk import TopK
+from pipeline.words import NO_POSITIONS
 
 _TOGETHER = 256  # images fed at once: what one feeding costs apart from them is shared by many
 

@@ -12,15 +12,14 @@ import torch
 from torch import Tensor
 
 from pipeline.network.devices import runs_triton
-from pipeline.readings.buckets import BUCKETS, RELATIVE_ERROR, bucket, edges, middles
+from pipeline.readings.bucket_edges import BUCKETS, PROBABILITIES, RELATIVE_ERROR, edges, middles
+from pipeline.readings.buckets import bucket
 from pipeline.readings.seen import Seen
 from pipeline.readings.taps import Readings
 
 __all__ = ["BUCKETS", "PROBABILITIES", "RELATIVE_ERROR", "Histograms", "bucket", "edges", "quantiles", "ranked"]
 
 _UNITS_TOGETHER = 256  # what is made of them on the way stays in the caches
-PROBABILITIES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
-"""Those whose quantiles the units table holds."""
 
 
 class Histograms:

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.readings.reductions import EVERY, NO_POSITIONS, SAMPLED
-from pipeline.readings.sketches import LENGTH, MOST_LENGTH, WORD
+from pipeline.words import EVERY, LENGTH, NO_POSITIONS, SAMPLED
 
 DIRECTIONS = ("max", "min", "both")
 MAXIMA = ("auto", "none", "passing", "float16", "float32")
 POSITIONS = (NO_POSITIONS, SAMPLED, EVERY)
 TOP, BOTTOM = "top", "bottom"
+WORD = 64
+"""Signs of sketches are drawn 64 at a time: their lengths are multiples of it."""
+MOST_LENGTH = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)

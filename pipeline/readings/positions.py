@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from pipeline.readings.histograms import Histograms
-from pipeline.readings.reductions import EVERY, SAMPLED
 from pipeline.readings.seen import Seen, mixed
 from pipeline.readings.taps import Readings
+from pipeline.words import EVERY, SAMPLED
 
 _OF_POSITIONS = 0x905171045  # makes these draws independent of others by the same identities
 

@@ -12,9 +12,7 @@ from torch.nn import functional
 from pipeline.network.layouts import FEATURES, as_map
 from pipeline.readings.buckets import count_positions
 from pipeline.readings.tap_operator import read_once, reads_once
-
-NO_POSITIONS, SAMPLED, EVERY = "none", "sample", "all"
-"""At which positions of a map activations are read beside its extremes: nowhere, at one that is drawn, at all."""
+from pipeline.words import EVERY, SAMPLED
 
 
 def read_layer(activations: Tensor, layout: str, height: int | None, width: int | None) -> tuple[Tensor, Tensor]:

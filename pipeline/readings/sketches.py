@@ -17,13 +17,11 @@ import torch
 from torch import Tensor
 
 from pipeline.network.devices import quickly
+from pipeline.readings.keep import WORD
 from pipeline.readings.seen import Seen, mixed
 from pipeline.readings.taps import Readings
+from pipeline.words import LENGTH
 
-LENGTH = 1024
-WORD = 64
-"""Signs are drawn 64 at a time: lengths are multiples of it."""
-MOST_LENGTH = 1 << 14
 _OF_SKETCHES = 0x5E7C4  # makes these draws independent of others by the same identities
 _NEXT = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15, wrapped: SplitMix64's step from word to word
 _LEAST_SPREAD = 1e-4

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from pipeline.network.layers import Layer, Traced
 from pipeline.network.module_trace import Hooked
 from pipeline.network.points import Read
-from pipeline.readings.reductions import EVERY, NO_POSITIONS, SAMPLED, read_both_ends, read_layer, read_marked
+from pipeline.readings.reductions import read_both_ends, read_layer, read_marked
+from pipeline.words import EVERY, NO_POSITIONS, SAMPLED
 
 
 @dataclass(frozen=True, slots=True)

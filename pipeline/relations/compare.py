@@ -15,7 +15,7 @@ import torch
 from pipeline import record
 from pipeline.errors import UserError
 from pipeline.progress import Progress, Silent
-from pipeline.relations.nearest import EXACT, Nearest, check_search
+from pipeline.relations.nearest import Nearest, check_search
 from pipeline.relations.neighbors import Pairs, alike, sketch_length, stated
 from pipeline.relations.unrelated import Unrelated
 from pipeline.run import Run, absolute, compared
@@ -23,11 +23,9 @@ from pipeline.storage.files import alone, readable_name
 from pipeline.storage.fingerprint import fingerprint
 from pipeline.storage.parquet import read_rows, write_table
 from pipeline.tables.sketch_tables import UnitSketches, read_sketches, read_variance
+from pipeline.words import EXACT, MATCHED
 from schemas.chance import LEVEL
 from schemas.matches import MATCHES
-
-MOST = 5
-"""Matches of a unit."""
 
 
 def compare_runs(
@@ -37,7 +35,7 @@ def compare_runs(
     device: torch.device | str = "cpu",
     progress: Progress = Silent(),
     search: str = EXACT,
-    most: int = MOST,
+    most: int = MATCHED,
 ) -> Path:
     """Writes the `most` best matches among `other`'s units of each unit of `layers` of `run` (all if empty).
 

@@ -17,14 +17,9 @@ import torch
 from pipeline.cores import usable_cores
 from pipeline.errors import UserError
 from pipeline.relations.proposals import Proposals
+from pipeline.spoken import install
+from pipeline.words import EXACT, FAISS, SEARCHES
 
-EXACT, FAISS = "exact", "faiss"
-SEARCHES = (EXACT, FAISS)
-"""`EXACT`, the default: products by torch, on a GPU where there is one. `FAISS`: its flat index, likewise.
-
-Both look at every pair; `EXACT` computes the product of two units of one run once for both of them. `python -m
-benchmarks.neighbors` compares them.
-"""
 _SPARE = 6  # proposals beyond those asked for: room for what a search rounds otherwise
 _ROUNDING = 1e-5
 _TIED = 1024
@@ -191,5 +186,5 @@ def _faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise UserError("--search faiss needs faiss: pip install 'actmine[index]', or leave it out.") from error
+        raise UserError(f"--search faiss needs faiss: {install('index')}, or leave it out.") from error
     return faiss

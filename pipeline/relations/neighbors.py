@@ -16,13 +16,14 @@ from pipeline import record
 from pipeline.errors import UserError
 from pipeline.progress import Progress, Silent
 from pipeline.readings.sketches import Sketches, standard_error
-from pipeline.relations.nearest import EXACT, Nearest, check_search, described
+from pipeline.relations.nearest import Nearest, check_search, described
 from pipeline.relations.unrelated import Unrelated, q_values
 from pipeline.storage.files import alone
 from pipeline.storage.fingerprint import fingerprint
 from pipeline.storage.parquet import read_rows, write_table
 from pipeline.storage.seals import is_whole
 from pipeline.tables.sketch_tables import UnitSketches, read_sketches, read_variance
+from pipeline.words import EXACT
 from schemas.chance import LEVEL
 from schemas.neighbors import NEIGHBORS
 

@@ -20,9 +20,9 @@ from pipeline.network.devices import runs_triton, sent
 from pipeline.preprocessing.images import Preprocessing
 from pipeline.preprocessing.normalize import Normalize
 from pipeline.readings.fused_taps import fused
-from pipeline.readings.reductions import EVERY
 from pipeline.readings.taps import Readings, TappedNetwork, unit_offsets
 from pipeline.scanning.cuda_run import Captured, Staging
+from pipeline.words import EVERY
 
 T = TypeVar("T")
 

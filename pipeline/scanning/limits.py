@@ -12,8 +12,8 @@ from pipeline.readings.histograms import Histograms
 from pipeline.readings.keep import Keep
 from pipeline.readings.maxima import SMALL_BYTES
 from pipeline.readings.positions import Positions
-from pipeline.readings.reductions import NO_POSITIONS
 from pipeline.readings.sketches import Sketches
+from pipeline.words import NO_POSITIONS
 
 STATE_BYTES = 32 << 30
 _LEAST_STATE_BYTES, _STATE_BYTES_AN_IMAGE = 4 << 30, 20_000  # committing them must not take longer than the scan

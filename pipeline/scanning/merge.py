@@ -39,6 +39,11 @@ class Merged:
         return int(pc.sum(self.shards["members"]).as_py() or 0)
 
     @property
+    def turned(self) -> int:
+        """Images whose EXIF orientation says that they are not stored upright."""
+        return int(pc.sum(self.shards["turned"]).as_py() or 0)
+
+    @property
     def seen(self) -> int:
         """Images that went through the network."""
         return int(pc.sum(self.shards["seen"]).as_py() or 0)

@@ -23,11 +23,11 @@ from pipeline.readings.accumulators import Accumulator, Feed, held_images, new_a
 from pipeline.readings.keep import Keep
 from pipeline.readings.maxima import Collected, Maxima, Stored
 from pipeline.readings.positions import draws
-from pipeline.readings.reductions import SAMPLED
 from pipeline.readings.seen import NO_LABEL, Seen, identity
 from pipeline.readings.taps import Readings
 from pipeline.scanning.compute import Compute, Runner
 from pipeline.scanning.finishing import Behind
+from pipeline.words import SAMPLED
 from schemas.fields import field, table
 from schemas.shards import SHARDS
 from schemas.skipped import SKIPPED
@@ -183,7 +183,7 @@ class _Block:
         self.shards: list[dict[str, object]] = []
         self.skipped: list[dict[str, object]] = []
         self.first = 0  # number of the current shard's first sample within the block
-        self.seen = self.lost = 0  # samples of the current shard so far
+        self.seen = self.lost = self.turned = 0  # samples of the current shard so far
         self.prune_at = 4096
 
     def read(self, readings: Readings, batch: Batch) -> None:
@@ -208,13 +208,15 @@ class _Block:
         ]
         self.seen += len(batch.members)
         self.lost += len(batch.rejected)
+        self.turned += sum(member.turned for member in batch.members)
         if batch.last:
             samples = self.seen + self.lost
             self.shards.append(
-                {"shard": shard.number, "url": shard.url, "members": samples, "seen": self.seen, "skipped": self.lost}
+                {"shard": shard.number, "url": shard.url, "members": samples, "seen": self.seen, "skipped": self.lost,
+                 "turned": self.turned}
             )  # fmt: skip
             self.first += samples
-            self.seen = self.lost = 0
+            self.seen = self.lost = self.turned = 0
         if len(self.members) > self.prune_at and not self.keep.keeps_maxima:
             self._keep_winners()
             self.prune_at = max(4096, 2 * len(self.members))

@@ -11,14 +11,14 @@ from PIL import Image
 
 from pipeline.exemplars.heat import ActivationMap
 from pipeline.exemplars.pictures import GONE
-from pipeline.exemplars.projection import METHODS
 from pipeline.run import Run, picture
 from pipeline.sheets.drawing import fitted
-from pipeline.sheets.region import Shown, has_focus, region_picture
+from pipeline.sheets.region import has_focus, region_picture
 from pipeline.sheets.unit_sheet import Whole
 from pipeline.storage.files import table_file
 from pipeline.storage.parquet import parquet_file
 from pipeline.tables.view_tables import methods_of
+from pipeline.words import METHODS, Shown
 from schemas.crops import BOX
 from schemas.exemplars import FOCUS
 

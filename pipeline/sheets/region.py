@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from math import ceil, floor
 from typing import Any
 
@@ -12,16 +11,10 @@ from PIL import Image
 from pipeline.exemplars.heat import heat
 from pipeline.exemplars.pictures import scaled
 from pipeline.run import Run, picture
+from pipeline.words import Shown
 from schemas.crops import BOX
 
 _FEW_CELLS = 3.5  # of a map: what is less shows nothing that its picture does not
-
-
-class Shown(StrEnum):
-    """`box` is the receptive field, `focus` the smallest box with 95% of the unit's squared input gradient."""
-
-    box = "box"
-    focus = "focus"
 
 
 def what_is_shown(run: Run, shown: Shown) -> Shown | None:

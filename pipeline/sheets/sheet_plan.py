@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.cores import usable_cores
+from pipeline.words import OF_A_LAYER
+from pipeline.words import SHEETS_SECONDS as SECONDS
 
-SECONDS = 120.0
-"""How long they may take together, by arithmetic: half of it for overviews."""
-OF_A_LAYER = (12, 6, 3, 1)
 # Measured, in seconds of one core: a unit of an overview, of which one is drawn at a time; a sheet with 50 exemplars.
 _A_CELL, _A_SHEET = 3e-3, 0.21
 

@@ -12,8 +12,9 @@ from pipeline.errors import UserError
 from pipeline.exemplars.heat import heat
 from pipeline.run import picture
 from pipeline.sheets.drawing import ACCENT, CONTENT, GREY, PAPER, Drawing, blank, column, header, notes, number, stacked
-from pipeline.sheets.region import Shown, explanation, heat_picture, region, region_picture, view_picture
+from pipeline.sheets.region import explanation, heat_picture, region, region_picture, view_picture
 from pipeline.sheets.unit_summary import facet_of, silent_summary, summary, words_of
+from pipeline.words import Shown
 
 _GAP, _LARGE_GAP = 16, 24
 _FEWEST, _LEAST_CELL = 3, 40

@@ -18,6 +18,7 @@ from PIL import Image
 from pipeline.errors import UserError
 from pipeline.sheets.drawing import PAPER, PIXELS_SHOW, Drawing, Picture, Rectangle, Text, resized
 from pipeline.sheets.fonts import EMBEDDED, font, runs
+from pipeline.spoken import install
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +36,7 @@ def check_vector(kind: str) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise UserError(f"FORMAT={kind} needs matplotlib. pip install 'actmine[paper]'") from error
+        raise UserError(f"FORMAT={kind} needs matplotlib: {install('paper')}") from error
 
 
 def write_vector(drawing: Drawing, path: Path, kind: str) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.exemplars.projection import shown as coloured
+from pipeline.exemplars.view_colours import shown as coloured
 from pipeline.naming import label_of
 from pipeline.sheets.drawing import CONTENT, GREY, MAT, Drawing, blank, column, header, notes, number, stacked
-from pipeline.sheets.region import Shown, region_picture, view_picture
+from pipeline.sheets.region import region_picture, view_picture
+from pipeline.words import Shown
 
 SIDE = 3
 """Rows and columns of each grid."""

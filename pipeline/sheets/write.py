@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from enum import StrEnum
 from pathlib import Path
 
 from pipeline.choose import choose_layers, choose_units
@@ -25,21 +24,15 @@ from pipeline.sheets.material import (
 )
 from pipeline.sheets.overview import overview_pages
 from pipeline.sheets.raster import pixels
-from pipeline.sheets.region import Shown, what_is_shown
+from pipeline.sheets.region import what_is_shown
 from pipeline.sheets.unit_sheet import Look, unit_sheet
 from pipeline.sheets.vector import DENSITY, check_vector, write_vector
 from pipeline.sheets.view_grids import SIDE, Of, grid_pages
+from pipeline.spoken import command
 from pipeline.storage.files import safe_name, written_aside
+from pipeline.words import Format, Shown
 
 _RLE = 3  # zlib's strategy that is both quickest and smallest on photographs beside plain paper
-
-
-class Format(StrEnum):
-    """What files sheets are: pixels for the screen, or pages for paper."""
-
-    png = "png"
-    pdf = "pdf"
-    svg = "svg"
 
 
 _HARDEST = {
@@ -149,8 +142,8 @@ def write_grids(
     chosen, known = choose_units(run, choose_layers(run, layers), units, most), what_is_shown(run, shown)
     methods = {layer: found for layer in chosen if (found := method_of(run, layer, method))}
     if not methods:
-        by = f" METHOD={method}" if method else ""
-        raise UserError(f"{run.path} has no such views yet. make views RUN={run.path} LAYERS='{','.join(layers)}'{by}")
+        fix = command("views", run=run.path, layers=",".join(layers), method=method)
+        raise UserError(f"{run.path} has no such views yet. {fix}")
     written = []
     with progress.stage("grids of views", sum(len(chosen[layer]) for layer in methods), "units") as advance:
         for layer, its in methods.items():

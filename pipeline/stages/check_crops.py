@@ -20,10 +20,9 @@ from pipeline.run import Run
 from pipeline.stages.column_stage import ColumnStage, Units
 from pipeline.stages.exemplar_stage import Done
 from pipeline.storage.parquet import read_rows
+from pipeline.words import CHECKED
 from schemas.crops import BOX
 
-MOST = 9
-"""Exemplars of a unit that are checked unless something else is said."""
 COLUMN = "crop_activation"
 _REDUCED = "reduced"
 
@@ -35,7 +34,7 @@ def check_crops(
     layers: Sequence[Layer],
     engine: Engine,
     progress: Progress = Silent(),
-    most: int = MOST,
+    most: int = CHECKED,
     shards: Mapping[int, Shard] | None = None,
     units: Units | None = None,
 ) -> dict[str, Any]:

@@ -21,11 +21,10 @@ from pipeline.progress import Progress, Silent
 from pipeline.receptive_fields.receptive_field import Field, receptive_fields
 from pipeline.stages.column_stage import ColumnStage, Units
 from pipeline.storage.parquet import read_rows
+from pipeline.words import FOCUSED
 from pipeline.work import KernelWork
 from schemas.exemplars import FOCUS
 
-MOST = 9
-"""Exemplars of a unit that are measured unless something else is said."""
 _OTHERWISE = "leave the focus out"
 
 
@@ -37,7 +36,7 @@ def focus_run(
     layers: Sequence[Layer],
     engine: Engine,
     progress: Progress = Silent(),
-    most: int = MOST,
+    most: int = FOCUSED,
     units: Units | None = None,
 ) -> dict[str, Any]:
     """Writes the focus columns of the exemplars tables of a mined run; returns the run's record.

@@ -20,10 +20,9 @@ from pipeline.datasets.sources import Block, Dataset, blocks_of
 from pipeline.engines.engine import Engine, Tally
 from pipeline.engines.local import LocalEngine
 from pipeline.errors import UserError, listed
-from pipeline.exemplars.crops import KEPT, NONE, SIDE, CropPart, crop_parts
+from pipeline.exemplars.crops import KEPT, CropPart, crop_parts
 from pipeline.exemplars.exemplars import Rows, exemplar_rows
 from pipeline.exemplars.maps import KEPT as KEPT_MAPS
-from pipeline.exemplars.maps import MOST as MAPS
 from pipeline.exemplars.maps import MapSettings, asked_of
 from pipeline.exemplars.winners import winners
 from pipeline.network.computation import probe
@@ -52,6 +51,7 @@ from pipeline.tables.map_tables import MapTables
 from pipeline.tables.mined_tables import MinedTables, matrix_images
 from pipeline.tables.picture_tables import write_pictures
 from pipeline.trust import remember
+from pipeline.words import MAPPED, NONE, SIDE
 from pipeline.work import CropWork, ScanWork
 from schemas.labels import MAXIMA_IMAGES
 from schemas.shards import SHARDS
@@ -79,7 +79,7 @@ class MineSettings:
     compile: str = "auto"
     decoder: str = "pillow"
     pictures: str = SIDE
-    maps: int = MAPS
+    maps: int = MAPPED
     tree: Tree | None = None
 
 
@@ -261,6 +261,7 @@ class _Mining:
             "tables": self._tables(merged),
             "counts": {
                 "samples": merged.samples, "seen": merged.seen, "skipped": merged.samples - merged.seen,
+                "turned": merged.turned,
                 "exemplars": len(rows.unit), "images_with_exemplars": merged.images.num_rows,
             },
             "labels_account": labels,
@@ -345,6 +346,11 @@ class _Mining:
         for url, members in zip(*(merged.shards[name].to_pylist() for name in ("url", "members")), strict=True):
             if not members:
                 self.progress.say(f"Shard {url} is empty.")
+        if merged.turned:
+            as_it_is = "turned upright" if self.network.preprocessing.upright else (
+                "mined as they are stored, as torchvision and timm read them (--orientation exif turns them)"
+            )  # fmt: skip
+            self.progress.say(f"{merged.turned:,} images have an EXIF orientation: they are {as_it_is}.")
         if not merged.seen:
             raise UserError(f"No image of {self.dataset.name} could be read; see {self.run / 'skipped.parquet'}.")
         if skipped > self.settings.max_skipped * merged.samples:
@@ -373,7 +379,7 @@ class _Mining:
         with self.progress.stage(title, images, "images") as advance:
 
             def todo() -> Iterator[CropPart]:
-                for part in crop_parts(self.blocks, merged, rows, its.pictures, not how.followed, asked):
+                for part in crop_parts(self.blocks, merged, rows, its.pictures, not how.followed, asked, how.upright):
                     names = [f"{kind}-{part.name}-{self.ledger.fingerprint}.arrow" for kind in ("pictures", "maps")]
                     paths[part.name] = folder / names[0], folder / names[1]
                     if before.issuperset(names):

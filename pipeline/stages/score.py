@@ -22,6 +22,7 @@ from pipeline.progress import Progress, Silent
 from pipeline.readings.keep import BOTTOM, TOP, band_name
 from pipeline.readings.taps import unit_offsets
 from pipeline.run import Run
+from pipeline.spoken import LEFT_OPEN, command
 from pipeline.stages.embedding import (
     EmbeddingPart,
     Embeddings,
@@ -43,11 +44,12 @@ from pipeline.stages.interpretability import (
     spread_of,
     trials,
 )
-from pipeline.stages.similarity import BUILTIN, Compare, check_similarity, comparing, embedder
+from pipeline.stages.similarity import Compare, check_similarity, comparing, embedder
 from pipeline.storage.files import table_file
 from pipeline.storage.parquet import read_rows
 from pipeline.tables import score_tables
 from pipeline.tables.score_tables import BY_EXEMPLARS, BY_PICTURE, clear_others, medians, unit_columns, update_scores
+from pipeline.words import BUILTIN
 from schemas.units import INTERPRETABILITY
 
 _SAMPLE = 256
@@ -61,7 +63,7 @@ def weak_bands(run: Run) -> tuple[str, ...]:
 
     Raises `UserError` where there are none, or where units have too few images to make trials of.
     """
-    fix = f"Mine a new RUN with TOPK=50 BANDS=5 ARGS='--band-images {ENOUGH}'."
+    fix = f"Mine it again in a new RUN: {command('mine', run=LEFT_OPEN, topk=50, bands=5, band_images=ENOUGH)}"
     if TOP not in run.bands:
         raise UserError(f"{run.path} was mined with DIRECTION=min: it has no images that drive units hardest. {fix}")
     low = [band_name(percent) for percent in run.record.get("bands", []) if percent <= WEAKEST]

@@ -16,9 +16,10 @@ from torch.nn import functional
 from pipeline.errors import UserError, first_line
 from pipeline.network import factories
 from pipeline.network.subject import Subject
+from pipeline.spoken import install_package
 from pipeline.stages.embedding import Embed, Features
+from pipeline.words import BUILTIN, DREAMSIM, LPIPS
 
-BUILTIN, DREAMSIM, LPIPS = "builtin", "dreamsim", "lpips"
 _DREAMSIM_SIDE, _LPIPS_SIDE = 224, 64  # pixels: what they were trained on
 _PAIRS = 256
 
@@ -121,7 +122,7 @@ def _package(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise UserError(
-            f"SIMILARITY={name} needs the package {error.name or name}: pip install {name}, "
+            f"SIMILARITY={name} needs the package {error.name or name}: {install_package(name)}, "
             f"or choose SIMILARITY={BUILTIN}."
         ) from error
 

@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 from pipeline import record
 from pipeline.datasets.shards import Shard
 from pipeline.engines.engine import Engine
-from pipeline.errors import UserError, near_matches
+from pipeline.errors import UserError
 from pipeline.exemplars.exemplar_parts import ExemplarPart, exemplar_parts, first_exemplars
-from pipeline.exemplars.projection import METHODS, PERCENTILE, Projection, View
+from pipeline.exemplars.projection import Projection, View
+from pipeline.exemplars.view_colours import PERCENTILE
 from pipeline.network.layers import Layer, Traced
 from pipeline.network.models import Network
 from pipeline.network.subject import Subject
@@ -24,19 +25,12 @@ from pipeline.receptive_fields.receptive_field import receptive_fields
 from pipeline.stages.exemplar_stage import Done, ExemplarStage
 from pipeline.storage.files import table_file
 from pipeline.storage.parquet import read_rows
-from pipeline.tables.view_tables import SEEN, LayerViews
+from pipeline.tables.view_tables import SEEN, LayerViews, check_method
+from pipeline.words import PROJECTED
 from pipeline.work import KernelWork
 from schemas.views import INPUT_BOX
 
-MOST = 9
-"""Exemplars of a unit that get views unless something else is said."""
 _OTHERWISE = "do without its views"
-
-
-def check_method(method: str) -> None:
-    """Raises `UserError` for a method that there is not."""
-    if method not in METHODS:
-        raise UserError(f"There is no METHOD {method!r}.{near_matches(method, METHODS)} It is {' or '.join(METHODS)}.")
 
 
 def view_run(
@@ -49,7 +43,7 @@ def view_run(
     progress: Progress = Silent(),
     *,
     method: str = "deconvnet",
-    most: int = MOST,
+    most: int = PROJECTED,
 ) -> dict[str, Any]:
     """Writes `views/` of the first `most` exemplars of each unit of `layers` that make it fire; returns the record.
 

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from pipeline.errors import GO_ON, UserError, first_line
+from pipeline.spoken import install
 from pipeline.storage.locks import claimed, exclusive
 
 NO_FILE = "a device or pipe, not a file"
@@ -40,7 +41,7 @@ def run_folder(word: str | Path) -> Path:
     try:
         from pipeline.storage.bucket import BucketPath
     except ImportError as error:
-        raise UserError(f"A RUN on S3 needs {error.name}: pip install 'actmine[s3]'.") from error
+        raise UserError(f"A RUN on S3 needs {error.name}: {install('s3')}.") from error
     return cast(Path, BucketPath(place))
 
 

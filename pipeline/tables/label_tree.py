@@ -15,13 +15,13 @@ import numpy as np
 from pipeline.errors import UserError, first_line
 from pipeline.naming import BELOW, in_words
 from pipeline.tables.told_labels import Groups
+from pipeline.words import AUTO, NONE
 
 BUILT_IN = Path(__file__).with_name("imagenet_tree.csv")
 NOTICE = (
     "Derived from WordNet 3.0, Copyright 2006 by Princeton University, by pipeline/tables/wordnet.py; "
     "licence: WORDNET-LICENSE beside this file."
 )
-AUTO, NONE = "auto", "none"
 CLASSES = 1000
 _HALF, _NEARLY_ALL = 0.5, 0.95
 

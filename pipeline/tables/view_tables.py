@@ -9,9 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.errors import UserError, near_matches
 from pipeline.storage.files import table_file
 from pipeline.storage.parquet import ROWS_A_PART, image_column, read_rows, write_table
 from pipeline.storage.seals import is_whole
+from pipeline.words import METHODS
 from schemas.views import INPUT_BOX, VIEWS
 
 SEEN = pa.schema(
@@ -23,6 +25,12 @@ SEEN = pa.schema(
     ]
 )
 """What a projection under way keeps of a view."""
+
+
+def check_method(method: str) -> None:
+    """Raises `UserError` for a method that there is not."""
+    if method not in METHODS:
+        raise UserError(f"There is no METHOD {method!r}.{near_matches(method, METHODS)} It is {' or '.join(METHODS)}.")
 
 
 class LayerViews:

@@ -30,7 +30,8 @@ _PANEL = "How images become the network's input (default: as its weights or its 
 Resize = Annotated[
     str,
     typer.Option(
-        help="The short side's pixels; HEIGHTxWIDTH; or none, which leaves small pictures as they are.",
+        help="The short side's pixels; HEIGHTxWIDTH; or none: pictures stay as they are, and if all have one size, "
+        "that is the network's input.",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -64,6 +65,11 @@ AllowDependent = Annotated[
         help="Mine layers that depend on the other images of a batch, or on chance, all the same; run.json says so.",
     ),
 ]
+Orientation = Annotated[
+    str,
+    typer.Option(help="stored, or exif: turns images as their EXIF orientation says.", rich_help_panel=_PANEL),
+]
+
 FinishedRun = Annotated[str, typer.Option(help="Folder of a finished run, or s3://bucket/prefix.")]
 Trust = Annotated[
     bool,
