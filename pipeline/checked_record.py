@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +63,13 @@ def _record(words: dict[str, Any], file: Path) -> Record:
     made = Record(words)
     made.file = file
     return made
+
+
+def total_seconds(written: Mapping[str, Any]) -> float:
+    """How long all that a run holds took together: mining, and every stage that was added to it (seconds)."""
+    stages = [
+        written.get(name) or {} for name in ("neighbors", "focus", "crop_check", "sheets", "facets", "interpretability")
+    ]
+    stages += [*(written.get("visualizations") or {}).values(), *(written.get("views") or {}).values()]
+    mined = float((written.get("seconds") or {}).get("mine", 0.0))
+    return mined + sum(float(each.get("seconds") or 0.0) for each in stages if isinstance(each, dict))

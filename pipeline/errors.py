@@ -30,6 +30,10 @@ class UserError(Exception):
         super().__init__(*(without_secrets(word) if isinstance(word, str) else word for word in words))
 
 
+class Damaged(Exception):
+    """A file that is not, or no longer, what was written; says how."""
+
+
 def without_secrets(text: str) -> str:
     """The same text with "…" for what may be the password or signature of an address, or who it is of."""
     for secret, public in _SECRETS:

@@ -95,14 +95,6 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def total_seconds(written: Mapping[str, Any]) -> float:
-    """How long all that a run holds took together: mining, and every stage that was added to it (seconds)."""
-    stages = [written.get(name) or {} for name in ("neighbors", "focus", "crop_check", "sheets", "facets", "scores")]
-    stages += [*(written.get("visualizations") or {}).values(), *(written.get("views") or {}).values()]
-    mined = float((written.get("seconds") or {}).get("mine", 0.0))
-    return mined + sum(float(each.get("seconds") or 0.0) for each in stages if isinstance(each, dict))
-
-
 def read_record(run: Path) -> dict[str, Any]:
     """`run.json`, or nothing where a run has not come that far."""
     file = run / "run.json"

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 import pipeline.storage.locks
-from pipeline.errors import UserError
+from pipeline.errors import Damaged, UserError
 from pipeline.storage.files import alone, local_copy, remove_files, run_folder, write_bytes, written_aside
-from pipeline.storage.tensors import Damaged, read_tensors, write_tensors
+from pipeline.storage.tensors import read_tensors, write_tensors
 
 SPAWN = multiprocessing.get_context("spawn")
 

@@ -15,9 +15,9 @@ from pipeline.atlas.queries import Queries
 from pipeline.atlas.records import Exemplar
 from pipeline.atlas.rendering import HERE, STATIC, environment
 from pipeline.atlas.search import search
+from pipeline.checked_record import total_seconds
 from pipeline.naming import verdict
 from pipeline.readings.keep import TOP
-from pipeline.record import total_seconds
 
 __all__ = ["HERE", "STATIC", "Atlas", "image_page", "layer_page", "prepare", "run_page", "search_page", "unit_page"]
 

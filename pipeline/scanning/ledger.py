@@ -12,13 +12,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from pipeline.errors import UserError, first_line
+from pipeline.errors import Damaged, UserError, first_line
 from pipeline.readings.accumulators import ACCUMULATORS
 from pipeline.readings.maxima import Maxima, Stored, store, sum_of
 from pipeline.scanning.scan import BlockState
 from pipeline.storage.files import is_local, local_copy, remove_files, write_bytes, written_aside
 from pipeline.storage.fingerprint import canonical, fingerprint
-from pipeline.storage.tensors import Damaged, read_tensors, write_tensors
+from pipeline.storage.tensors import read_tensors, write_tensors
 
 STATE_VERSION = 4
 _TABLES = ("members", "shards", "skipped", "names")

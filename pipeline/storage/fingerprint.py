@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:  # runs are looked at where there is no torch
+    from torch import Tensor
 
 
 def canonical(record: dict[str, Any]) -> bytes:

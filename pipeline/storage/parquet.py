@@ -10,10 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import UserError, first_line
+from pipeline.errors import Damaged, UserError, first_line
 from pipeline.storage.files import NO_FILE, is_local, local_copy, remove_files, write_bytes, written_aside
 from pipeline.storage.seals import check_footer, seal_table, sealed, unsealed
-from pipeline.storage.tensors import Damaged
 from schemas.fields import IMAGE
 
 ROWS_A_PART = 450

@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.errors import Damaged
 from pipeline.storage.files import is_local
-from pipeline.storage.tensors import Damaged
 
 _MARK = b"actm"
 _SUM, _TAIL = 4, 8  # bytes: of a sum; of a Parquet file's end, which is the footer's length and a mark

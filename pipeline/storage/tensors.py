@@ -10,11 +10,9 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, float16, float32, float64, int16, int32, int64, uint8
 
+from pipeline.errors import Damaged
+
 _NAMES = {float64: "F64", int64: "I64", float32: "F32", int32: "I32", float16: "F16", int16: "I16", uint8: "U8"}
-
-
-class Damaged(Exception):
-    """A file that is not, or no longer, what was written; says how."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
