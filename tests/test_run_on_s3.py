@@ -117,7 +117,7 @@ def test_a_run_in_a_bucket_has_the_bytes_of_a_run_in_a_folder(both):
     wanted = {str(path.relative_to(local.path)): path for path in local.path.rglob("*") if path.is_file()}
     found = objects("a/run/")
     assert set(found) == set(wanted) - {"state/lock"}
-    assert sum(name.endswith(".parquet") for name in found) == 16 and "sheets/classifier/overview.png" in found
+    assert sum(name.endswith(".parquet") for name in found) == 17 and "sheets/classifier/overview.png" in found
     assert [name for name in found if name != "run.json" and found[name] != wanted[name].read_bytes()] == []
     assert remote.record["fingerprint"] == local.record["fingerprint"]
     assert [name for name in found if name.startswith("state/")] == ["state/identity.json"]

@@ -18,6 +18,7 @@ from pipeline.readings.sketches import Sketches, centred, signs, standard_error
 from pipeline.readings.statistics import Statistics
 from pipeline.readings.taps import Readings
 from pipeline.scanning.limits import check_fits
+from pipeline.storage.files import table_file
 from pipeline.tables.sketch_tables import read_sketches, write_sketches
 
 
@@ -181,7 +182,7 @@ def test_a_layers_table_is_read_as_it_was_written(tmp_path):
     assert read.layer.tolist() == [0, 0, 0, 0, 1, 1, 1, 1] and read.unit.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
     np.testing.assert_array_equal(read.vectors, np.delete(wanted, 4, 0))
     np.testing.assert_allclose(np.linalg.norm(read.vectors, axis=1), 1, rtol=1e-6)
-    table = pq.read_table(tmp_path / "sketches" / "a.b_c.parquet")
+    table = pq.read_table(table_file(tmp_path, "sketches", "a.b/c"))
     assert table["sketch"].to_pylist()[4] is None and len(table["sketch"].to_pylist()[3]) == 192
     assert all(field.metadata[b"description"] for field in table.schema)
 

@@ -375,8 +375,7 @@ class _Mining:
         before, paths = whole_parts(folder.glob("pictures-*"), KEPT), dict[str, tuple[Path, Path]]()
         before |= whole_parts(folder.glob("maps-*"), KEPT_MAPS)
         images = merged.images.num_rows if its.pictures != NONE else len(asked)
-        title = "Keeping pictures" + " and maps" * bool(on_grid)
-        with self.progress.stage(title, images, "images") as advance:
+        with self.progress.stage("Keeping pictures", images, "images") as advance:
 
             def todo() -> Iterator[CropPart]:
                 for part in crop_parts(self.blocks, merged, rows, its.pictures, not how.followed, asked, how.upright):

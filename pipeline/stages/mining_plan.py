@@ -93,8 +93,7 @@ def mining_plan(
     found = [Planned(("Scanning",), "scan", images, "images", images * look, 0)]
     if maps or kept:
         seconds = winning * (look if maps else _DECODE / cores)
-        both = ("Keeping pictures", "Keeping pictures and maps")
-        found.append(Planned(both, words, winning, "images", seconds, kept + maps, "--maps 0"))
+        found.append(Planned(("Keeping pictures",), words, winning, "images", seconds, kept + maps, "--maps 0"))
     seconds = (exemplars * _AN_EXEMPLAR + units * _A_UNIT) / cores
     sketched = _SKETCH * units if keep.sketch and Sketches.fit(units) else 0
     found.append(Planned(("Writing tables",), "tables", len(layers), "layers", seconds,
