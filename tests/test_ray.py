@@ -257,7 +257,7 @@ def test_a_sentence_for_the_user_stops_the_run_at_once(engine, tmp_path):
 
 def test_mining_and_drawing_on_a_cluster_gives_the_bytes_of_this_process(engine, tars, tmp_path, wanted):
     assert run_mine(tars, tmp_path / "run", engine) == wanted
-    assert len(wanted) == 7 + 2 * 5
+    assert len(wanted) == 7 + 2 * 6
 
 
 def test_effective_fields_measured_on_a_cluster_have_the_bytes_of_this_process(engine, tars, tmp_path):
