@@ -20,7 +20,7 @@ from typing import Any
 
 import jobs.mine
 import jobs.sheets  # noqa: F401
-import pipeline.stages.mine
+import pipeline.stages.mining
 from jobs.__main__ import main
 from jobs.console import Display
 from pipeline.scanning.ledger import Ledger
@@ -104,7 +104,7 @@ def _run(words: list[str], log: str, stages: str, slow: float, environment: dict
 
 def _observe(told: int, slow: float) -> None:
     """Tells the beginning of every stage to the file `told`, and sleeps before every flush and around states."""
-    stage, merge, flush, commit = Display.stage, pipeline.stages.mine.merge, os.fsync, Ledger.commit
+    stage, merge, flush, commit = Display.stage, pipeline.stages.mining.merge, os.fsync, Ledger.commit
 
     @contextmanager
     def told_stage(self: Display, name: str, *args: Any, **kwargs: Any) -> Iterator[Callable[..., None]]:
@@ -131,5 +131,5 @@ def _observe(told: int, slow: float) -> None:
 
     Ledger.commit = slow_commit  # type: ignore[method-assign]
     Display.stage = told_stage  # type: ignore[method-assign]
-    pipeline.stages.mine.merge = told_merge  # type: ignore[assignment]
+    pipeline.stages.mining.merge = told_merge  # type: ignore[assignment]
     os.fsync = slow_flush

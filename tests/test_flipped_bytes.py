@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-import pipeline.stages.mine
+import pipeline.stages.mined_run
+import pipeline.stages.mining
 from pipeline.ascent.presets import find_preset
 from pipeline.datasets.sources import find_dataset
 from pipeline.errors import UserError
@@ -57,17 +58,17 @@ def whole(dataset, tmp_path_factory) -> Path:
 def under_way(dataset, tmp_path_factory) -> Path:
     """The same run, killed before its tables were written."""
     run = tmp_path_factory.mktemp("under_way") / "run"
-    write = pipeline.stages.mine._Mining._write_tables
+    write = pipeline.stages.mining.Mining._write_tables
 
     def killed(*words):
         raise KeyboardInterrupt
 
-    pipeline.stages.mine._Mining._write_tables = killed
+    pipeline.stages.mining.Mining._write_tables = killed
     try:
         with pytest.raises(KeyboardInterrupt):
             run_mine(dataset, run, keep=Keep(3))
     finally:
-        pipeline.stages.mine._Mining._write_tables = write
+        pipeline.stages.mining.Mining._write_tables = write
     return run
 
 
@@ -112,7 +113,7 @@ def test_a_finished_run_is_made_whole_again(dataset, whole, tmp_path):
     for path in kinds(run):
         if path.suffix != ".json":
             flipped(path, 1)
-    lost = pipeline.stages.mine._lost(run, read_record(run))
+    lost = pipeline.stages.mined_run.lost_of(run, read_record(run))
     assert {*lost, "neighbors.parquet"} == {*tables(run)}
     command(dataset, run)
     assert tables(run) == tables(whole)

@@ -23,7 +23,7 @@ from PIL import Image
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-import pipeline.stages.mine
+import pipeline.stages.mining
 from pipeline.datasets.sources import Dataset, find_dataset
 from pipeline.errors import UserError
 from pipeline.network.layers import Traced
@@ -200,7 +200,7 @@ def tables_of(run: Path) -> dict[str, bytes]:
 def test_two_runs_and_any_number_of_workers_give_the_same_bytes(folder, tmp_path, monkeypatch):
     dataset, network = find_dataset(str(folder)), build("resnet18")
     for run, workers in (("first", 1), ("again", 1), ("many", 4)):
-        monkeypatch.setattr("pipeline.stages.mine.usable_cores", partial(int, workers))  # layers' tables at once
+        monkeypatch.setattr("pipeline.stages.mining.usable_cores", partial(int, workers))  # layers' tables at once
         run_mine(dataset, network, tmp_path / run, "layer2.*", workers=workers)
     first = tables_of(tmp_path / "first")
     assert len(first) > 10
@@ -323,14 +323,14 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(folder, tmp_path):
 def test_an_image_that_changed_after_its_scan_is_one_sentence(folder, tmp_path, monkeypatch):
     pictures = tmp_path / "pictures"
     shutil.copytree(folder, pictures)
-    scan_only = pipeline.stages.mine._Mining._cut
+    scan_only = pipeline.stages.mining.Mining._cut
 
     def spoil_then_cut(self, merged, rows):
         for path in pictures.rglob("*.png"):
             path.write_bytes(b"x" * path.stat().st_size)
         return scan_only(self, merged, rows)
 
-    monkeypatch.setattr(pipeline.stages.mine._Mining, "_cut", spoil_then_cut)
+    monkeypatch.setattr(pipeline.stages.mining.Mining, "_cut", spoil_then_cut)
     with pytest.raises(UserError, match=r"has other bytes than when it was scanned.* dataset changed"):
         run_mine(find_dataset(str(pictures)), build("resnet18"), tmp_path / "run", "layer1.0.add")
 

@@ -194,7 +194,7 @@ def test_a_node_dies_in_mid_block_and_another_one_joins(cluster, tars, tmp_path,
                     happened.extend([under_way[0], cluster.add_node(num_cpus=1).node_id])
                 yield result
 
-    monkeypatch.setattr("pipeline.stages.mine.ScanWork", lambda *parts: SlowScan(*parts, folder=begun))
+    monkeypatch.setattr("pipeline.stages.mining.ScanWork", lambda *parts: SlowScan(*parts, folder=begun))
     with Deadly("cpu", worker_cores=1) as engine:
         found = run_mine(tars, tmp_path / "run", engine)
         machine = engine.machine()

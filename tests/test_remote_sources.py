@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-import pipeline.stages.mine
+import pipeline.stages.mining
 from pipeline.datasets.shard_writer import write_shards
 from pipeline.datasets.shards import ShardError
 from pipeline.datasets.sources import Dataset, find_dataset
@@ -152,13 +152,13 @@ def test_a_shard_that_goes_between_scan_and_crops_is_one_sentence_and_comes_back
     fault: str, sentence: str, elsewhere: Elsewhere, on_disk: dict[str, bytes], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    stage = pipeline.stages.mine._Mining._cut
+    stage = pipeline.stages.mining.Mining._cut
 
     def gone_then_cut(self, *args):  # type: ignore[no-untyped-def]
         elsewhere.server.fault = lambda path, before: fault if path.endswith("000002.tar") else ""
         return stage(self, *args)
 
-    monkeypatch.setattr(pipeline.stages.mine._Mining, "_cut", gone_then_cut)
+    monkeypatch.setattr(pipeline.stages.mining.Mining, "_cut", gone_then_cut)
     with pytest.raises(
         ShardError, match=rf"^Shard .*birds-000002.tar cannot be read: .*{sentence}.*What was done is kept"
     ):
@@ -173,14 +173,14 @@ def test_a_shard_that_goes_between_scan_and_crops_is_one_sentence_and_comes_back
 def test_a_shard_that_changes_during_the_run_is_one_sentence(
     elsewhere: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage = pipeline.stages.mine._Mining._cut
+    stage = pipeline.stages.mining.Mining._cut
 
     def change_then_cut(self, *args):  # type: ignore[no-untyped-def]
         whole = (elsewhere.folder / "birds-000002.tar").read_bytes()
         elsewhere.replace("birds-000002.tar", whole[:-1] + b"\1")
         return stage(self, *args)
 
-    monkeypatch.setattr(pipeline.stages.mine._Mining, "_cut", change_then_cut)
+    monkeypatch.setattr(pipeline.stages.mining.Mining, "_cut", change_then_cut)
     with pytest.raises(ShardError, match=r"birds-000002.tar has changed while it was in use: its ETag was"):
         run_mine(find_dataset(elsewhere.pattern), tmp_path / "run")
 
