@@ -70,7 +70,7 @@ def _check_http(response: Any, address: str, begin: int) -> None:
     elif status in (401, 403, 407):
         raise Refused(
             f"{name} cannot be read: the server refuses it ({said}). Say who you are in the address "
-            "(user:password before its host, and an @), in ~/.netrc or by a signed address that has not expired; no "
+            "(user:password before its host), in ~/.netrc or by a signed address that has not expired; no "
             "table keeps it."
         )
     elif status in (408, 425, 429) or status >= 500:
