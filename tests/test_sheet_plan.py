@@ -58,6 +58,6 @@ def test_mine_says_what_it_did_not_draw_and_how_to_get_it(tmp_path: Path, monkey
     done = CliRunner().invoke(application(["mine"]), words)
     assert done.exit_code == 0, done.output
     said = " ".join(done.output.split())
-    assert "Drawn were overviews of 2 of 9 layers" in said and f"make sheets RUN={tmp_path / 'run'} ARGS=" in said
+    assert "Drawn were overviews of 2 of 9 layers" in said and f"sheets --run {tmp_path / 'run'} --most 12" in said
     drawn = {path.parent.name for path in (tmp_path / "run" / "sheets").glob("*/overview.png")}
     assert drawn == {"stem.relu", "classifier"}
