@@ -126,7 +126,7 @@ demo-model: $(READY) ## train the demo's network again (about 15 minutes on 2 co
 	@$(JOBS) demo-model $(ARGS)
 
 test: $(VENV)/.with-dev ## run the tests
-	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.with-dev ## run the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
