@@ -182,6 +182,13 @@ def s3_store(patch: pytest.MonkeyPatch) -> Iterator[Store]:
     moto = pytest.importorskip("moto.server", reason="needs moto[server]")
     from s3fs import S3FileSystem
 
+    from pipeline.storage.bucket import _Files
+
+    def forgotten() -> None:
+        """No file system is used again that other tests made, with other keys."""
+        S3FileSystem.clear_instance_cache()
+        _Files.clear_instance_cache()
+
     real = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     real.start()
     try:
@@ -193,11 +200,11 @@ def s3_store(patch: pytest.MonkeyPatch) -> Iterator[Store]:
             patch.setenv(name, word)
         with proxy(host, port) as server:
             patch.setenv("AWS_ENDPOINT_URL", server.url)
-            S3FileSystem.clear_instance_cache()
+            forgotten()
             yield Store(server, f"http://{host}:{port}")
     finally:
         real.stop()
-        S3FileSystem.clear_instance_cache()
+        forgotten()
 
 
 def impatient(patch: pytest.MonkeyPatch) -> None:
