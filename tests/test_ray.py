@@ -211,7 +211,7 @@ def test_a_driver_that_was_killed_goes_on_from_its_ledger(cluster, tars, tmp_pat
     command = [
         sys.executable, "-m", "jobs", "mine", "--dataset", tars, "--model", "demo", "--layers", LAYERS, "--topk", "7",
         "--batch-size", "16", "--engine", "ray", "--device", "cpu", "--worker-cores", "1", "--no-sheets",
-        "--focus", "0", "--check-crops", "0", "--run", str(run),
+        "--focus", "0", "--check-crops", "0", "--label-tree", "none", "--run", str(run),
     ]  # fmt: skip
     environment = os.environ | {"RAY_ADDRESS": cluster.address}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
