@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from pipeline.interrupts import held_back
 from pipeline.network.twin import twin
 
 Shapes = dict[str, tuple[int, ...]]
@@ -26,7 +27,8 @@ def tensor_shapes(
 
     class Recorder(fx.Interpreter):
         def run_node(self, n: fx.Node) -> object:
-            result = super().run_node(n)
+            with held_back():
+                result = super().run_node(n)
             if isinstance(result, Tensor):
                 shapes[n.name] = tuple(result.shape)
             elif others is not None:
@@ -71,6 +73,16 @@ def elements(module: nn.Module, image: tuple[int, int, int]) -> int:
 
 def blank(module: nn.Module, image: tuple[int, int, int]) -> Tensor:
     """A black image `[1, C, H, W]` of a network's own precision, on its own device."""
-    tensors = (each for each in itertools.chain(module.parameters(), module.buffers()) if each.is_floating_point())
-    like = next(tensors, torch.empty(0))
-    return torch.zeros(1, *image, dtype=like.dtype, device=like.device)
+    own = like(module)
+    return torch.zeros(1, *image, dtype=own.dtype, device=own.device)
+
+
+def noise(module: nn.Module, image: tuple[int, int, int]) -> Tensor:
+    """A noisy image `[1, C, H, W]` in 0..1 of a network's own precision, on its own device, the same every time."""
+    return torch.rand(1, *image, generator=torch.Generator().manual_seed(0)).to(like(module))
+
+
+def like(module: nn.Module) -> Tensor:
+    """A tensor of a network's own precision, on its own device."""
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    return next((each for each in tensors if each.is_floating_point()), torch.empty(0))
