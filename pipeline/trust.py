@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.storage.files import is_local, write_bytes
+from pipeline.storage.files import is_local, user_cache, write_bytes
 from pipeline.storage.fingerprint import fingerprint
 
 FIX = "If you trust whoever made it, say --trust (ARGS=--trust)."
@@ -33,7 +33,6 @@ def is_own(run: Path, record: Mapping[str, Any], urls: Iterable[str]) -> bool:
 
 
 def _note(run: Path, record: Mapping[str, Any], urls: Iterable[str]) -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     where = os.path.realpath(run) if is_local(run) else str(run)
     known = {"run": where, "model": record.get("model"), "asked": record.get("asked"), "urls": [*urls]}
-    return Path(cache) / "actmine" / "mined" / fingerprint(known)
+    return user_cache() / "mined" / fingerprint(known)

@@ -4,6 +4,9 @@ import pyarrow as pa
 
 from schemas.fields import field, table
 
+LEVELS = 255
+"""The largest value of `map`: activations are told in so many steps."""
+
 PLACE = ("map_left", "map_top", "map_right", "map_bottom")
 """The columns of where a map lies in its image."""
 

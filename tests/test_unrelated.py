@@ -20,9 +20,10 @@ from pipeline.relations import unrelated
 from pipeline.relations.compare import best_pairs, compare_runs
 from pipeline.relations.nearest import Nearest
 from pipeline.relations.neighbors import Pairs
-from pipeline.relations.unrelated import DRAWN, Unrelated, q_values
+from pipeline.relations.unrelated import DRAWN, Unrelated
 from pipeline.run import open_run
 from pipeline.stages.mine import MineSettings, mine
+from pipeline.tables.evidence import false_discovery_rates
 from pipeline.tables.sketch_tables import UnitSketches, UnitVariance
 from schemas.chance import LEVEL
 from tests.test_sketches import activations, vectors
@@ -132,7 +133,7 @@ def test_of_many_units_some_are_drawn_always_the_same(bright, monkeypatch):
 def test_q_values_and_distributions_are_those_of_scipy():
     random = np.random.default_rng(0)
     p = np.concatenate([random.uniform(size=300), random.uniform(size=60) * 1e-3, [0, 1, 1]])
-    np.testing.assert_allclose(q_values(p), stats.false_discovery_control(p), rtol=1e-12)
+    np.testing.assert_allclose(false_discovery_rates(p), stats.false_discovery_control(p), rtol=1e-12)
     for free in (8, 30, 1000):
         t, degrees = np.array([0.5, 2, 4, 6]), np.full(4, free)
         z = unrelated._normal(t, degrees)

@@ -13,12 +13,11 @@ from PIL import Image
 
 from pipeline.exemplars.pictures import Box
 from pipeline.readings.keep import BOTTOM
-from schemas.maps import PLACE
+from schemas.maps import LEVELS, PLACE
 
 _GREY = 0.65  # how much of its own colour a picture loses below the heat
 _BEYOND = 0.7  # brightness of what no position of the map stands for
 _OPAQUE, _RISE = 0.78, 0.75  # alpha of the largest activation, and its power below
-_LEVELS = 255.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ class ActivationMap:
         """That of a row of `maps/`."""
         codes = np.frombuffer(row["map"], np.uint8).reshape(int(row["height"]), int(row["width"]))
         low, high = float(row["low"]), float(row["high"])
-        values = (low + codes * ((high - low) / _LEVELS)).astype(np.float32)
+        values = (low + codes * ((high - low) / LEVELS)).astype(np.float32)
         sides = [row[name] for name in PLACE]
         known = all(side is not None and np.isfinite(side) for side in sides)
         place = (float(sides[0]), float(sides[1]), float(sides[2]), float(sides[3])) if known else None

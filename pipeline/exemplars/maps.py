@@ -17,13 +17,13 @@ from pipeline.network.layouts import as_map
 from pipeline.network.points import Read
 from pipeline.network.subject import Subject
 from pipeline.preprocessing.normalize import Normalize
-from pipeline.readings.keep import BOTTOM
+from pipeline.readings.keep import BOTTOM, TOP
 from pipeline.readings.taps import unit_offsets
 from pipeline.scanning.compute import PRECISIONS, Compute, Whole
+from schemas.maps import LEVELS
 
 MOST_CELLS = 32
 """Rows and columns of a map that is kept, at most."""
-LEVELS = 255
 KEPT = pa.schema(
     [("row", pa.int64()), ("height", pa.int32()), ("width", pa.int32()), ("low", pa.float32()), ("high", pa.float32()),
      ("map", pa.binary()), ("other_tokens", pa.list_(pa.float32()))]
@@ -59,7 +59,7 @@ def asked_of(rows: Rows, subject: Subject, most: int, topk: int, grids: Mapping[
     offsets = unit_offsets(subject.layers)
     layer = np.searchsorted(offsets, rows.unit, side="right") - 1
     first = rows.rank - rows.band.astype(np.int64) * topk < most
-    ends = np.array([not band.startswith("p") for band in rows.bands], bool)
+    ends = np.array([band in (TOP, BOTTOM) for band in rows.bands], bool)
     lowest = np.array([band == BOTTOM for band in rows.bands], bool)
     chosen = np.flatnonzero(first & ends[rows.band] & np.isin(layer, list(grids)))
     chosen = chosen[np.argsort(rows.image[chosen], kind="stable")]

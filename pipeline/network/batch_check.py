@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.network.layouts import FEATURES, as_map, layout_of, map_shape
 from pipeline.network.points import Point, Trace
+from pipeline.network.shapes import like
 
 _SAMPLED = 4096
 _ROUNDING, _COARSE = 2e-5, 1e-3
@@ -117,9 +118,7 @@ def two_images(module: nn.Module, shape: tuple[int, int, int]) -> Tensor:
     coarse = torch.randn(1, channels, 5, 5, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)
     detail = 0.5 + torch.randn(1, *shape, generator=generator)
-    tensors = itertools.chain(module.parameters(), module.buffers())
-    like = next((each for each in tensors if each.is_floating_point()), torch.empty(0))
-    return torch.cat([smooth, detail]).to(like.device, like.dtype)
+    return torch.cat([smooth, detail]).to(like(module))
 
 
 def has_values(module: nn.Module) -> bool:

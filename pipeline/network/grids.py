@@ -6,7 +6,6 @@ tensor that has so many tokens. What else is in that row are class and register 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from pipeline.network.layers import Layer, Traced
 from pipeline.network.layouts import MAPS, MAPS_LAST, SEQUENCE, TOKEN_LAYOUTS
+from pipeline.network.shapes import noise
 
 _MOST_OTHERS = 64  # class and register tokens that a network may have
 _FIRST = 4  # tensors of so many tokens that are looked at: the very first may not depend on the image yet
@@ -57,16 +57,13 @@ def grids(traced: Traced, layers: Sequence[Layer]) -> dict[str, Grid]:
 
 def _of_tokens(traced: Traced, lengths: Iterable[int]) -> dict[int, Grid]:
     """The grid of rows of so many tokens, where one is found."""
-    channels, height, width = traced.input_shape
-    like = next(itertools.chain(traced.module.parameters(), traced.module.buffers()), torch.empty(0))
-    kind = like.dtype if like.is_floating_point() else torch.float32
-    noise = torch.rand(1, channels, height, width, generator=torch.Generator().manual_seed(0)).to(like.device, kind)
-    seen = _Seen(traced, noise, set(lengths))
+    images = noise(traced.module, traced.input_shape)
+    seen = _Seen(traced, images, set(lengths))
     found = {}
     for length in lengths:
         sizes = {(h, w) for h, w in seen.maps if h * w <= length <= h * w + _MOST_OTHERS and (h, w) != (1, 1)}
         for rows, columns in sorted(sizes, key=lambda size: -size[0] * size[1]):
-            grid = _probed(traced, seen, noise, length, rows, columns)
+            grid = _probed(traced, seen, images, length, rows, columns)
             if grid is not None:
                 found[length] = grid
                 break
@@ -99,15 +96,15 @@ class _Enough(Exception):
     """What follows need not run."""
 
 
-def _probed(traced: Traced, before: _Seen, noise: Tensor, length: int, rows: int, columns: int) -> Grid | None:
+def _probed(traced: Traced, before: _Seen, images: Tensor, length: int, rows: int, columns: int) -> Grid | None:
     """The grid of a row of tokens, if changing patches one by one shows that it has one, row by row."""
-    height, width = noise.shape[2] // rows, noise.shape[3] // columns
+    height, width = images.shape[2] // rows, images.shape[3] // columns
     if not height or not width:
         return None
     places = []
     for row, column in ((0, 0), (0, columns - 1), (rows - 1, 0), (rows - 1, columns - 1)):
-        changed = noise.clone()
-        top, left = row * noise.shape[2] // rows, column * noise.shape[3] // columns
+        changed = images.clone()
+        top, left = row * images.shape[2] // rows, column * images.shape[3] // columns
         changed[:, :, top : top + height, left : left + width] *= -1
         after = _Seen(traced, changed, {length})
         moved = [

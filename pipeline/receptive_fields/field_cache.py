@@ -7,7 +7,6 @@ import importlib.metadata
 import inspect
 import io
 import json
-import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -21,7 +20,7 @@ import torchvision
 from pipeline.errors import UserError
 from pipeline.network.computation import constants, settings, tensor_digest
 from pipeline.network.layers import Traced
-from pipeline.storage.files import write_bytes
+from pipeline.storage.files import user_cache, write_bytes
 from pipeline.storage.fingerprint import fingerprint
 
 AxisEntry = tuple[int, int, int | None, int]
@@ -37,8 +36,7 @@ class FieldCache:
     """The file of one network. A cache that cannot be read or written is as good as none."""
 
     def __init__(self, traced: Traced) -> None:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        self.file = Path(cache) / "actmine" / "fields" / f"{network_fingerprint(traced)}.npz"
+        self.file = user_cache() / "fields" / f"{network_fingerprint(traced)}.npz"
 
     def read(self) -> list[tuple[str, Entry]]:
         """What is known, by layer; nothing where the file is not there or damaged."""

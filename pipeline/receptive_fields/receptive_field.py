@@ -7,7 +7,6 @@ Convolutional Neural Networks, Distill 2019).
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from pipeline.network.layers import Layer, Traced
 from pipeline.network.layouts import as_map
+from pipeline.network.shapes import noise
 from pipeline.preprocessing.geometry import Box
 from pipeline.receptive_fields.dependence import following
 from pipeline.receptive_fields.dependence_shadow import Ideal, Shadow, line
@@ -107,7 +107,7 @@ def _found(traced: Traced, layers: Sequence[Layer]) -> list[tuple[Layer, Field]]
     of_node: dict[str, list[Layer]] = {}
     for layer in layers:
         of_node.setdefault(layer.node, []).append(layer)
-    images = _noise(traced)
+    images = noise(traced.module, traced.input_shape)
     found: list[tuple[Layer, Field]] = []
     with following(images) as network:
 
@@ -117,14 +117,6 @@ def _found(traced: Traced, layers: Sequence[Layer]) -> list[tuple[Layer, Field]]
 
         traced.run(images, see)
     return found
-
-
-def _noise(traced: Traced) -> Tensor:
-    """An image of the network's own precision on its own device, the same every time."""
-    tensors = itertools.chain(traced.module.parameters(), traced.module.buffers())
-    like = next((each for each in tensors if each.is_floating_point()), torch.empty(0))
-    noise = torch.rand(1, *traced.input_shape, generator=torch.Generator().manual_seed(0))
-    return noise.to(like.device, like.dtype)
 
 
 def _field(shadow: Shadow, layer: Layer, shape: tuple[int, int, int]) -> Field:

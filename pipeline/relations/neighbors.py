@@ -17,11 +17,12 @@ from pipeline.errors import UserError
 from pipeline.progress import Progress, Silent
 from pipeline.readings.sketches import Sketches, standard_error
 from pipeline.relations.nearest import Nearest, check_search, described
-from pipeline.relations.unrelated import Unrelated, q_values
+from pipeline.relations.unrelated import Unrelated
 from pipeline.storage.files import alone
 from pipeline.storage.fingerprint import fingerprint
 from pipeline.storage.parquet import read_rows, write_table
 from pipeline.storage.seals import is_whole
+from pipeline.tables.evidence import false_discovery_rates
 from pipeline.tables.sketch_tables import UnitSketches, read_sketches, read_variance
 from pipeline.words import EXACT
 from schemas.chance import LEVEL
@@ -126,7 +127,7 @@ class Pairs:
     def beside(self, unrelated: Unrelated) -> Self:
         """The same with what unrelated units reach."""
         p, chance = unrelated(self.own, self.other, self.similarity)
-        q = q_values(p)
+        q = false_discovery_rates(p)
         first = self.rank == 0
         about = {
             "images": unrelated.images, "candidates": unrelated.candidates, "drawn": unrelated.drawn, "level": LEVEL,

@@ -134,15 +134,6 @@ def fisher(similarity: np.ndarray | float) -> np.ndarray:
     return np.arctanh(np.clip(np.asarray(similarity, np.float64), -_MOST_ALIKE, _MOST_ALIKE))
 
 
-def q_values(p: np.ndarray) -> np.ndarray:
-    """The share of false ones among all with such a p-value or a smaller one (Benjamini and Hochberg 1995)."""
-    order = np.argsort(p, kind="stable")
-    adjusted = p[order] * len(p) / np.arange(1, len(p) + 1)
-    found = np.empty(len(p))
-    found[order] = np.minimum(np.minimum.accumulate(adjusted[::-1])[::-1], 1)
-    return found
-
-
 def _normal(t: np.ndarray, free: np.ndarray) -> np.ndarray:
     """The normal deviate as likely as `t` of Student's distribution with so many degrees of freedom (Wallace 1959)."""
     factor = (8 * free + 1) / (8 * free + 3)

@@ -12,6 +12,7 @@ import torch
 from pipeline.cores import usable_cores
 from pipeline.datasets.sources import Dataset
 from pipeline.exemplars.crops import NONE, ORIGINAL
+from pipeline.exemplars.maps import MOST_CELLS
 from pipeline.network.layers import Layer, Traced
 from pipeline.network.models import Network
 from pipeline.preprocessing.normalize import Normalize
@@ -26,7 +27,6 @@ _DECODE, _AN_EXEMPLAR, _A_UNIT, _A_SHEET = 0.0045, 4e-5, 8e-4, 0.2
 _A_PAIR = 1.2e-8  # comparing two units
 # Bytes that a picture, an exemplar, a unit, a unit's sketch and a drawn picture take; a map about half of its cells
 _PICTURE, _EXEMPLAR, _UNIT, _SKETCH, _DRAWN, _SHEET = 70_000, 25, 400, 4_000, 12_000, 900_000
-_CELLS = 32 * 32
 _AT_ONCE = {"cpu": 4, "cuda": 64}  # images of the batch that is timed
 
 
@@ -85,7 +85,9 @@ def mining_plan(
     own = cores if device.type == "cpu" else 1
     look = max(an_image, _DECODE / cores) if device.type == "cuda" else (an_image + _DECODE) / own
     winning = min(images, exemplars)
-    mapped = sum(layer.units * min(layer.height * (layer.width or 1), _CELLS) for layer in layers if layer.height)
+    mapped = sum(
+        layer.units * min(layer.height * (layer.width or 1), MOST_CELLS**2) for layer in layers if layer.height
+    )
     file = dataset.nbytes // max(images, 1)
     kept = winning * {NONE: 0, ORIGINAL: file}.get(settings.pictures, min(file, _PICTURE))
     maps = settings.maps * ends * mapped // 2

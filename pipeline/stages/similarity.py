@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +16,7 @@ from pipeline.network import factories
 from pipeline.network.subject import Subject
 from pipeline.spoken import install_package
 from pipeline.stages.embedding import Embed, Features
+from pipeline.storage.files import user_cache
 from pipeline.words import BUILTIN, DREAMSIM, LPIPS
 
 _DREAMSIM_SIDE, _LPIPS_SIDE = 224, 64  # pixels: what they were trained on
@@ -132,7 +131,7 @@ class _DreamSim(nn.Module):
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "actmine", "dreamsim")
+        cache = user_cache() / "dreamsim"
         self.made: Any = _package(DREAMSIM).dreamsim(pretrained=True, device=str(device), cache_dir=str(cache))[0]
 
     def forward(self, images: Tensor) -> Tensor:

@@ -45,6 +45,11 @@ def run_folder(word: str | Path) -> Path:
     return cast(Path, BucketPath(place))
 
 
+def user_cache() -> Path:
+    """The folder of what this user's calls of actmine keep for later ones; perhaps not there yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "actmine")
+
+
 def holds_run(folder: Path) -> bool:
     """Whether a folder of this machine is that of a run, finished or under way."""
     return (folder / "state" / "identity.json").is_file()
