@@ -141,8 +141,11 @@ def _asking(record: type) -> Callable[..., None]:
             os._exit(INTERRUPTED)  # a decode thread may sit in a long read; nothing of theirs needs saving
 
     run.__doc__ = record.__doc__
-    run.__annotations__ = get_type_hints(record, include_extras=True)
-    run.__signature__ = inspect.signature(record, eval_str=True)  # type: ignore[attr-defined]
+    run.__annotations__ = hints = get_type_hints(record, include_extras=True)
+    asked = inspect.signature(record)
+    run.__signature__ = asked.replace(  # type: ignore[attr-defined]
+        parameters=[word.replace(annotation=hints[word.name]) for word in asked.parameters.values()]
+    )
     return run
 
 

@@ -76,13 +76,13 @@ def mine(options: Mine) -> None:
         options.channels,
         options.orientation,
     )
-    if wishes.resize == "none" and not wishes.crop:
-        wishes = as_large_as(wishes, first_sizes(source, wishes.orientation == EXIF))
+    sizes = first_sizes(source, wishes.orientation == EXIF) if wishes.resize == "none" else []
+    wishes = as_large_as(wishes, sizes)
     network = load_network(name, options.weights, wishes)
     for notice in network.notices:
         display.say(notice)
     display.say(sight(network.preprocessing))
-    of = [USUAL] if resizes(network.preprocessing) else first_sizes(source, network.preprocessing.upright)
+    of = [USUAL] if resizes(network.preprocessing) else sizes or first_sizes(source, network.preprocessing.upright)
     if warning := padding_warning(network.preprocessing, of):
         display.say(warning)
     traced = network.traced()
@@ -113,9 +113,11 @@ def mine(options: Mine) -> None:
         options.engine, options.device, place, options.worker_cores, options.block_seconds, display, options.workers
     ) as crew:
         drawn = sheet_plan({layer.name: layer.units for layer in chosen})
-        costs = {} if options.visualize is False else seconds_a_unit(network, traced, chosen, recipe, crew)
+        planning = source.about and not display.console.quiet and not (folder / "run.json").is_file()
+        asked = options.visualize is None or (options.visualize and planning)  # what drawing takes
+        costs = seconds_a_unit(network, traced, chosen, recipe, crew) if asked else {}
         progress: Progress = display
-        if source.about and not display.console.quiet and not (folder / "run.json").is_file():
+        if planning:
             drawing = sum(layer.units * costs[layer.name] for layer in chosen) if costs else 0.0
             an_image = seconds_an_image(network, traced, chosen, place)
             count = len(drawn.overviews) + len(drawn.sheets) * drawn.most if options.sheets else 0

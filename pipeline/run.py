@@ -109,6 +109,13 @@ class Run:
         """`shards.parquet`, indexed by shard."""
         return self._whole("shards").to_pandas().set_index("shard", drop=False)
 
+    def at(self, layer: str) -> int:
+        """The number of a layer, its row of `layers`. Raises `UserError` for one that the run does not have."""
+        names = self.layers["layer"].tolist()
+        if layer not in names:
+            raise UserError(f"{self.path} has no layer {layer!r}.{near_matches(layer, names)}")
+        return names.index(layer)
+
     def exemplars(self, layer: str, unit: int | None = None, band: str = "") -> pd.DataFrame:
         """The exemplars of one unit (or of a whole layer), best first.
 
@@ -231,22 +238,14 @@ class Run:
 
         Raises `UserError` for a layer that the run does not have.
         """
-        if not table_file(self.path, "views", f"{layer}-{method}").is_file():
-            if layer not in set(self.layers["layer"]):
-                raise UserError(f"{self.path} has no layer {layer!r}.{near_matches(layer, self.layers['layer'])}")
-            return VIEWS.empty_table().to_pandas()
-        return self._rows("views", f"{layer}-{method}", unit)
+        return self._rows("views", layer, unit, VIEWS, f"-{method}")
 
     def maps(self, layer: str, unit: int | None = None) -> pd.DataFrame:
         """The activation maps of one unit's first exemplars (or of a whole layer's); none where there are none.
 
         Raises `UserError` for a layer that the run does not have.
         """
-        if not table_file(self.path, "maps", layer).is_file():
-            if layer not in set(self.layers["layer"]):
-                raise UserError(f"{self.path} has no layer {layer!r}.{near_matches(layer, self.layers['layer'])}")
-            return MAPS.empty_table().to_pandas()
-        return self._rows("maps", layer, unit)
+        return self._rows("maps", layer, unit, MAPS)
 
     def heat(self, row: Mapping[str, Any], whole: bool = True) -> Image.Image | None:
         """Where in its image an exemplar, a row of `exemplars`, makes its unit active: a heat map over the whole image,
@@ -282,11 +281,9 @@ class Run:
         return self._alike(path, layer, unit, f"matches in {other}: {how}")
 
     def _alike(self, path: Path, layer: str, unit: int | None, what: str) -> pd.DataFrame:
-        widths = dict(zip(self.layers["layer"], self.layers["units"], strict=True))
-        if layer not in widths:
-            raise UserError(f"{self.path} has no layer {layer!r}.{near_matches(layer, widths)}")
-        if unit is not None and not 0 <= unit < widths[layer]:
-            raise UserError(f"Layer {layer!r} has no unit {unit}; it has {widths[layer]}.")
+        width = int(self.layers["units"].iloc[self.at(layer)])
+        if unit is not None and not 0 <= unit < width:
+            raise UserError(f"Layer {layer!r} has no unit {unit}; it has {width}.")
         if not path.is_file():
             raise UserError(f"{self.path} has no {what}.")
         rows = read_rows(path)
@@ -302,12 +299,16 @@ class Run:
         except FileNotFoundError as error:
             raise UserError(missing(path)) from error
 
-    def _rows(self, table: str, layer: str, unit: int | None) -> pd.DataFrame:
-        path = table_file(self.path, table, layer)
+    def _rows(
+        self, table: str, layer: str, unit: int | None, may_lack: pa.Schema | None = None, more: str = ""
+    ) -> pd.DataFrame:  # fmt: skip
+        """Rows of a layer's file, whose name says `more`; none of a table that a run `may_lack`, by its schema."""
+        path = table_file(self.path, table, f"{layer}{more}")
         if not path.is_file():
-            if layer in set(self.layers["layer"]):
-                raise UserError(missing(path))
-            raise UserError(f"{self.path} has no layer {layer!r}.{near_matches(layer, self.layers['layer'])}")
+            self.at(layer)
+            if may_lack is not None:
+                return may_lack.empty_table().to_pandas()
+            raise UserError(missing(path))
         with parquet_file(path) as file:
             if unit is None:
                 return file.read().to_pandas()
@@ -341,12 +342,9 @@ class RunMaxima:
 
     def layer(self, name: str) -> np.ndarray:
         """The image activations of all units of a layer, float32 `[N, U]`. Raises `UserError` without such a layer."""
-        layers = self.run.layers
-        if name not in set(layers["layer"]):
-            raise UserError(f"{self.run.path} has no layer {name!r}.{near_matches(name, layers['layer'])}")
-        place = int((layers["layer"] == name).to_numpy().argmax())
-        begin = int(layers["units"][:place].sum())
-        end = begin + int(layers["units"][place])
+        ends = self.run.layers["units"].cumsum()
+        end = int(ends.iloc[self.run.at(name)])
+        begin = end - int(self.run.layers["units"].iloc[self.run.at(name)])
         parts = []
         for file in self.images["file"].unique():
             with local_copy(self.folder / file) as path:

@@ -8,24 +8,17 @@ from typing import Annotated
 import typer
 
 from jobs.options.shared import (
-    BlockSeconds,
-    Device,
-    Engine,
-    EngineName,
     FinishedRun,
-    Json,
     Layers,
     MovedWeights,
-    Quiet,
-    Trust,
     Units,
-    WorkerCores,
+    Work,
 )
-from pipeline.words import BLOCK_SECONDS, CHECKED
+from pipeline.words import CHECKED
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class Check(Work):
     """Checks crops: what the pixels inside an exemplar's box drive its unit to when the network sees nothing else.
 
     They are put back at their place in a picture that has the network's mean colour everywhere else. An activation
@@ -47,10 +40,3 @@ class Check:
     units: Units = ""
     most: Annotated[int, typer.Option(min=1, help="Exemplars of each unit whose crop is checked.")] = CHECKED
     weights: MovedWeights = ""
-    device: Device = "auto"
-    engine: Engine = EngineName.local
-    worker_cores: WorkerCores = 0
-    block_seconds: BlockSeconds = BLOCK_SECONDS
-    trust: Trust = False
-    quiet: Quiet = False
-    as_json: Json = False

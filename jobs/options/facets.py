@@ -5,24 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jobs.options.shared import (
-    BlockSeconds,
-    Device,
-    Engine,
-    EngineName,
     FinishedRun,
-    Json,
     Layers,
     MovedWeights,
-    Quiet,
-    Trust,
     Units,
-    WorkerCores,
+    Work,
 )
-from pipeline.words import BLOCK_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
-class Facets:
+class Facets(Work):
     """Sorts each unit's exemplars into facets: the kinds of images that it answers to.
 
     The network's own last layer says which images are alike. A unit has one facet unless its exemplars fall into groups
@@ -41,10 +33,3 @@ class Facets:
     layers: Layers = ""
     units: Units = ""
     weights: MovedWeights = ""
-    device: Device = "auto"
-    engine: Engine = EngineName.local
-    worker_cores: WorkerCores = 0
-    block_seconds: BlockSeconds = BLOCK_SECONDS
-    trust: Trust = False
-    quiet: Quiet = False
-    as_json: Json = False

@@ -8,24 +8,17 @@ from typing import Annotated
 import typer
 
 from jobs.options.shared import (
-    BlockSeconds,
-    Device,
-    Engine,
-    EngineName,
     FinishedRun,
-    Json,
     Layers,
     MovedWeights,
-    Quiet,
-    Trust,
     Units,
-    WorkerCores,
+    Work,
 )
-from pipeline.words import BLOCK_SECONDS, FOCUSED
+from pipeline.words import FOCUSED
 
 
 @dataclass(frozen=True, slots=True)
-class Focus:
+class Focus(Work):
     """Measures the focus of exemplars: the part of the receptive field that the activation truly depends on.
 
     It is the smallest box with 95% of the unit's squared input gradient (Luo et al. 2016), for layers whose field is
@@ -46,10 +39,3 @@ class Focus:
     units: Units = ""
     most: Annotated[int, typer.Option(min=1, help="Exemplars of each unit that are measured.")] = FOCUSED
     weights: MovedWeights = ""
-    device: Device = "auto"
-    engine: Engine = EngineName.local
-    worker_cores: WorkerCores = 0
-    block_seconds: BlockSeconds = BLOCK_SECONDS
-    trust: Trust = False
-    quiet: Quiet = False
-    as_json: Json = False

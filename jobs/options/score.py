@@ -8,24 +8,17 @@ from typing import Annotated
 import typer
 
 from jobs.options.shared import (
-    BlockSeconds,
-    Device,
-    Engine,
-    EngineName,
     FinishedRun,
-    Json,
     Layers,
     MovedWeights,
-    Quiet,
-    Trust,
     Units,
-    WorkerCores,
+    Work,
 )
-from pipeline.words import BLOCK_SECONDS, BUILTIN
+from pipeline.words import BUILTIN
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class Score(Work):
     """Scores how well units can be understood from their exemplars, and from their visualizations.
 
     The machine interpretability score (Zimmermann, Klindt, Brendel 2024) puts a task to a measure of similarity: of two
@@ -49,10 +42,3 @@ class Score:
         typer.Option(help="builtin (the run's own network), dreamsim, lpips, or package.module:factory (of your own)."),
     ] = BUILTIN
     weights: MovedWeights = ""
-    device: Device = "auto"
-    engine: Engine = EngineName.local
-    worker_cores: WorkerCores = 0
-    block_seconds: BlockSeconds = BLOCK_SECONDS
-    trust: Trust = False
-    quiet: Quiet = False
-    as_json: Json = False

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+from pipeline.words import BLOCK_SECONDS
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
 Json = Annotated[
@@ -96,3 +99,16 @@ WorkerCores = Annotated[
 BlockSeconds = Annotated[
     float, typer.Option(min=1, help="Ray: a worker that gives no sign of getting on for so long is replaced.")
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What every command is told that computes on a finished run: who does the work, and how much it says."""
+
+    device: Device = "auto"
+    engine: Engine = EngineName.local
+    worker_cores: WorkerCores = 0
+    block_seconds: BlockSeconds = BLOCK_SECONDS
+    trust: Trust = False
+    quiet: Quiet = False
+    as_json: Json = False

@@ -8,23 +8,16 @@ from typing import Annotated
 import typer
 
 from jobs.options.shared import (
-    BlockSeconds,
-    Device,
-    Engine,
-    EngineName,
     FinishedRun,
-    Json,
     Layers,
     MovedWeights,
-    Quiet,
-    Trust,
-    WorkerCores,
+    Work,
 )
-from pipeline.words import BLOCK_SECONDS, METHODS, PROJECTED
+from pipeline.words import METHODS, PROJECTED
 
 
 @dataclass(frozen=True, slots=True)
-class Views:
+class Views(Work):
     """Shows what of each exemplar drives its unit: the activation projected back to pixels.
 
     deconvnet (Zeiler and Fergus 2014) unpools with the switches of the forward pass, rectifies and convolves with
@@ -46,10 +39,3 @@ class Views:
     layers: Layers = ""
     most: Annotated[int, typer.Option(min=1, help="Exemplars of each unit that get views.")] = PROJECTED
     weights: MovedWeights = ""
-    device: Device = "auto"
-    engine: Engine = EngineName.local
-    worker_cores: WorkerCores = 0
-    block_seconds: BlockSeconds = BLOCK_SECONDS
-    trust: Trust = False
-    quiet: Quiet = False
-    as_json: Json = False

@@ -8,25 +8,18 @@ from typing import Annotated
 import typer
 
 from jobs.options.shared import (
-    BlockSeconds,
-    Device,
-    Engine,
-    EngineName,
     FinishedRun,
     Generator,
-    Json,
     Layers,
     MovedWeights,
-    Quiet,
-    Trust,
     Units,
-    WorkerCores,
+    Work,
 )
-from pipeline.words import BLOCK_SECONDS, PRESETS
+from pipeline.words import PRESETS
 
 
 @dataclass(frozen=True, slots=True)
-class Visualize:
+class Visualize(Work):
     """Draws what units of a finished run prefer, by gradient ascent.
 
     Its network and weights are loaded again as run.json names them. RUN/visualizations/ holds a file for each layer and
@@ -48,10 +41,3 @@ class Visualize:
     generator: Generator = ""
     weights: MovedWeights = ""
     seed: Annotated[int, typer.Option(min=0, help="Another seed draws other pictures.")] = 0
-    device: Device = "auto"
-    engine: Engine = EngineName.local
-    worker_cores: WorkerCores = 0
-    block_seconds: BlockSeconds = BLOCK_SECONDS
-    trust: Trust = False
-    quiet: Quiet = False
-    as_json: Json = False
