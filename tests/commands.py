@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -79,18 +80,30 @@ class Command:
 
 
 def start(
-    words: list[str], notes: Path, slow: float = 0.0, environment: Mapping[str, str] = MappingProxyType({})
+    words: list[str],
+    notes: Path,
+    slow: float = 0.0,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    struck: Path | None = None,
 ) -> Command:
-    """Starts `python -m jobs *words`; its log is kept in the folder `notes`; each write takes `slow` seconds more."""
+    """Starts `python -m jobs *words`; its log is kept in the folder `notes`; each write takes `slow` seconds more.
+
+    If given, the file `struck` holds the files at whose renaming it was killed, a line each with their stage: it is
+    killed where it is about to rename one that is not among them.
+    """
     notes.mkdir(parents=True, exist_ok=True)
     number = len(list(notes.iterdir()))
     log, stages = notes / f"{number:03d}.log", notes / f"{number:03d}.stages"
-    process = SERVER.Process(target=_run, args=(words, str(log), str(stages), slow, dict(environment)), daemon=True)
+    process = SERVER.Process(
+        target=_run, args=(words, str(log), str(stages), slow, dict(environment), struck), daemon=True
+    )
     process.start()
     return Command(process, log, stages)
 
 
-def _run(words: list[str], log: str, stages: str, slow: float, environment: dict[str, str]) -> None:
+def _run(
+    words: list[str], log: str, stages: str, slow: float, environment: dict[str, str], struck: Path | None
+) -> None:
     os.environ |= environment
     tempfile.tempdir = None  # ask again
     output = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
@@ -98,8 +111,27 @@ def _run(words: list[str], log: str, stages: str, slow: float, environment: dict
         os.dup2(output, stream)
     sys.stdin.close()
     _observe(os.open(stages, os.O_CREAT | os.O_WRONLY | os.O_APPEND), slow)
+    if struck:
+        _killed_at_renames(struck, Path(stages))
     sys.argv = ["actmine", *words]
     main()
+
+
+def _killed_at_renames(struck: Path, stages: Path) -> None:
+    """Kills this process where it is about to rename a file in a stage in which it was not yet killed there."""
+    replace = Path.replace
+    known = set(struck.read_text().splitlines()) if struck.exists() else set()
+
+    def killed(self: Path, target: Any) -> Path:
+        told = stages.read_text().split()
+        line = f"{' '.join(told[-1:])} {target}"
+        if line not in known:
+            with struck.open("a") as stream:
+                stream.write(f"{line}\n")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(self, target)
+
+    Path.replace = killed  # type: ignore[method-assign]
 
 
 def _observe(told: int, slow: float) -> None:

@@ -91,6 +91,21 @@ def test_a_run_killed_over_and_over_in_every_stage_ends_with_the_same_bytes(shar
     assert_as_if_nothing_had_been(run, whole)
 
 
+def test_a_run_killed_at_every_rename_ends_with_the_same_bytes(shards, whole, tmp_path):
+    run, struck, hit, parts = tmp_path / "run", tmp_path / "struck", Counter[str](), 0
+    while True:
+        command = start(words(shards, run), tmp_path / "notes", struck=struck)
+        if command.end() == 0:
+            break
+        assert command.process.exitcode == -signal.SIGKILL, command.said
+        hit[command.stage] += 1
+        parts += bool(list(run.rglob(".*.part")))
+    lines = struck.read_text().splitlines()
+    assert len(lines) == sum(hit.values()) > 100 and parts == sum(str(run) in line for line in lines)
+    assert set(hit) == set(STAGES), hit
+    assert_as_if_nothing_had_been(run, whole)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_stop_in_any_stage_is_quick_says_how_to_go_on_and_loses_nothing(number, shards, whole, tmp_path):
     dice, run = random.Random(2), tmp_path / "run"
