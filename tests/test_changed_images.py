@@ -13,6 +13,7 @@ import torch
 
 from pipeline.atlas.pictures import Wholes
 from pipeline.atlas.queries import Queries
+from pipeline.datasets import sources
 from pipeline.datasets.shards import Place, Sample, Shard, ShardError, read_bytes, read_samples
 from pipeline.datasets.sources import find_dataset
 from pipeline.engines.local import LocalEngine
@@ -24,6 +25,7 @@ from pipeline.readings.maxima import Collected
 from pipeline.readings.seen import Seen
 from pipeline.readings.taps import Readings
 from pipeline.run import open_run
+from pipeline.stages import mining
 from pipeline.stages.check_crops import check_crops
 from pipeline.stages.exemplar_facets import facet_run
 from pipeline.stages.focus import focus_run
@@ -149,3 +151,41 @@ def test_activations_that_half_precision_cannot_hold_are_kept_whole():
         found = collected.finish(2).values
         assert found.dtype == kind
         assert np.array_equal(np.argsort(found, 0, "stable"), np.argsort(rows.numpy(), 0, "stable"))
+
+
+@pytest.mark.parametrize(("kind", "images"), [("folder", False), ("tar", False), ("tar", True)])
+def test_an_interrupted_scan_reads_again_what_was_replaced_meanwhile(kind, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "FILES_PER_SHARD", 2)
+    network = load_network("demo", "random")
+    traced = Traced(network.module, network.input_shape)
+
+    def write(first: int) -> None:
+        """Four images in two blocks; labels of the first block depend on `first`, and its images if they are to."""
+        files = {f"{n}.bmp": bitmap(n + first * (n < 2) * images) for n in range(4)}
+        files |= {f"{n}.cls": f"{n + first * (n < 2)}".encode() for n in range(4)}
+        if kind == "folder":
+            write_folder(tmp_path / "in", files)
+        else:
+            for block in ("01", "23"):
+                write_tar(
+                    tmp_path / "in" / f"{block}.tar",
+                    [(name, files[name]) for name in sorted(files) if name[0] in block],
+                )
+
+    def scan(run: str) -> dict[str, bytes]:
+        mine(find_dataset(str(tmp_path / "in")), network, traced, traced.choose(LAYER), tmp_path / run, CPU,
+             MineSettings(Keep(2), workers=1, pictures="64"))  # fmt: skip
+        tables = (tmp_path / run).rglob("*.parquet")
+        return {str(path.relative_to(tmp_path / run)): path.read_bytes() for path in tables}
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    write(0)
+    with monkeypatch.context() as patched:
+        patched.setattr(mining, "merge", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            scan("run")
+    assert len(list((tmp_path / "run" / "state").glob("block-*"))) == 2
+    write(5)
+    assert scan("run") == scan("other")

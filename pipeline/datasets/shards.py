@@ -37,7 +37,8 @@ class Shard:
     """One unit of reading: the tar at `url`, or `files` (paths below the folder `url`).
 
     `classes` are the subfolders of a `class/image` folder in label order. `remote` is a tar elsewhere as it was found,
-    `index` the index that lies beside a tar. `barred` says why nothing may be read of it, if so.
+    `index` the index that lies beside a tar. `barred` says why nothing may be read of it, if so. `changed` tells its
+    files from others of the same size in their place, by when they were last changed; empty where that is not known.
     """
 
     number: int
@@ -47,6 +48,7 @@ class Shard:
     remote: RemoteFile | None = None
     index: str | RemoteFile | None = None
     barred: str = ""
+    changed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

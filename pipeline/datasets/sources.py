@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import glob
-import hashlib
-import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 import braceexpand
 
 from pipeline.datasets.archives import DEVKIT, extract_imagenet, fetch_imagenette
+from pipeline.datasets.listing import digest, files_below, last_changed
 from pipeline.datasets.remote_sources import names_remote, remote_tars, short_name
 from pipeline.datasets.shard_index import index_name
 from pipeline.datasets.shards import IMAGE_EXTENSIONS, Shard, extension, folder_key
@@ -23,11 +22,9 @@ from pipeline.demo.concepts import CONCEPTS
 from pipeline.demo.dataset import render_dataset
 from pipeline.errors import UserError, near_matches
 from pipeline.progress import Progress, Silent
-from pipeline.storage.files import holds_run
 
 NAMES = ("demo", "imagenet-val", "imagenet-train", "imagenette")
 FILES_PER_SHARD = 512
-_DEEPEST = 100
 MOST_BLOCKS = 1024
 _BYTES_AN_IMAGE = 110_000
 _SYNSET = re.compile(r"n\d{8}")
@@ -80,6 +77,12 @@ class Block:
     number: int
     shards: tuple[Shard, ...]
 
+    @property
+    def changed(self) -> str:
+        """Tells its files from others in their place, as `Shard.changed`; empty where that is known of none."""
+        each = [shard.changed for shard in self.shards]
+        return digest(each) if any(each) else ""
+
 
 def blocks_of(dataset: Dataset, most: int = MOST_BLOCKS) -> list[Block]:
     """At most `most` blocks; they depend on what is mined, never on who works on them."""
@@ -119,7 +122,7 @@ def _anything(folder: Path) -> Dataset:
     tars = _tars_in(folder)
     if not tars:
         return _folder(_short_name(folder), folder)
-    image = next((path for path, _ in _walk(folder) if extension(path) in IMAGE_EXTENSIONS), None)
+    image = next((file.path for file in files_below(folder) if extension(file.path) in IMAGE_EXTENSIONS), None)
     if image is not None:
         raise UserError(
             f"{folder} holds tars as well as images ({image}). "
@@ -186,8 +189,11 @@ def _tars(
     if gone:
         raise UserError(f"{len(gone)} of {len(urls)} shards are missing, the first is {gone[0]}.")
     sizes = [(Path(url).name, Path(url).stat().st_size) for url in urls]
-    shards = tuple(Shard(number, url, index=_index_of(url)) for number, url in enumerate(map(os.path.abspath, urls)))
-    return Dataset(name, shards, _hash(sizes), classes, samples, imagenet, sum(size for _, size in sizes))
+    shards = tuple(
+        Shard(number, url, index=(index := _index_of(url)), changed=last_changed([url, index] if index else [url]))
+        for number, url in enumerate(map(os.path.abspath, urls))
+    )
+    return Dataset(name, shards, digest(sizes), classes, samples, imagenet, sum(size for _, size in sizes))
 
 
 def _index_of(tar: str) -> str | None:
@@ -198,92 +204,50 @@ def _index_of(tar: str) -> str | None:
 def _remote(word: str, progress: Progress) -> Dataset:
     found = remote_tars(_words(word), word, progress)
     _refuse_unreadable([tar.name for tar in found])
-    shards = tuple(Shard(number, tar.tar.url, remote=tar.tar, index=tar.index) for number, tar in enumerate(found))
+    shards = tuple(
+        Shard(number, tar.tar.url, remote=tar.tar, index=tar.index, changed=tar.tar.version)
+        for number, tar in enumerate(found)
+    )
     sizes = [(tar.name, tar.tar.size) for tar in found]
     name = short_name(found[0].tar, _VAGUE)
-    return Dataset(name, shards, _hash(sizes), nbytes=sum(size for _, size in sizes))
+    return Dataset(name, shards, digest(sizes), nbytes=sum(size for _, size in sizes))
 
 
 def _folder(name: str, root: Path, imagenet: bool = False) -> Dataset:
     _refuse_unreadable([str(root)])
-    files = list(_walk(root))
-    images = [path for path, _ in files if extension(path) in IMAGE_EXTENSIONS]
+    files = list(files_below(root))
+    images = [file.path for file in files if extension(file.path) in IMAGE_EXTENSIONS]
     if not images:
-        tars = any(extension(path) == "tar" for path, _ in files)
+        tars = any(extension(file.path) == "tar" for file in files)
         raise UserError(
             f"{root} holds no images ({', '.join(sorted(IMAGE_EXTENSIONS)[:6])}, …) and no tars."
             + (f" Tars lie deeper: say DATASET='{root}/**/*.tar'." if tars else "")
         )
-    groups = [[path for path, _ in group] for _, group in groupby(files, key=lambda item: folder_key(item[0]))]
+    groups = [list(group) for _, group in groupby(files, key=lambda file: folder_key(file.path))]
+    parts = [
+        list(chain.from_iterable(groups[start : start + FILES_PER_SHARD]))
+        for start in range(0, len(groups), FILES_PER_SHARD)
+    ]
     classes = tuple(sorted({readable(path.split("/", 1)[0]) for path in images if "/" in path}))
     shards = tuple(
         Shard(
             number,
             os.path.abspath(root),
-            tuple(path for group in groups[start : start + FILES_PER_SHARD] for path in group),
+            tuple(file.path for file in part),
             classes,
+            changed=digest([file.changed for file in part]),
         )
-        for number, start in enumerate(range(0, len(groups), FILES_PER_SHARD))
+        for number, part in enumerate(parts)
     )
-    samples = sum(max(1, sum(extension(path) in IMAGE_EXTENSIONS for path in group)) for group in groups)
-    nbytes = sum(size for _, size in files)
-    return Dataset(name, shards, _hash(files), classes or None, samples, imagenet, nbytes)
+    samples = sum(max(1, sum(extension(file.path) in IMAGE_EXTENSIONS for file in group)) for group in groups)
+    sizes = [(file.path, file.size) for file in files]
+    return Dataset(name, shards, digest(sizes), classes or None, samples, imagenet, sum(size for _, size in sizes))
 
 
 def _refuse_unreadable(paths: Sequence[str]) -> None:
     for path in paths:
         if readable(path) != path:
             raise UserError(f"The name of {readable(path)} is not UTF-8, so that no table could hold it. Rename it.")
-
-
-def _walk(folder: Path, prefix: str = "", seen: dict[str, Path] | None = None) -> Iterator[tuple[str, int]]:
-    """Relative path and size of every file that is not hidden, in one order on every machine, equal keys together.
-
-    A size of -1 is that of a link to nothing. Runs of ours are left out. Raises `UserError` for a folder that cannot be
-    listed, lies too deep, or is reached twice.
-    """
-    seen = {} if seen is None else seen
-    here = os.path.realpath(folder)
-    if here in seen:
-        raise UserError(
-            f"{folder} is a link to a folder above it, so that its images have no end. Remove it."
-            if seen[here] in folder.parents else
-            f"{folder} and {seen[here]} are one folder, whose images would be counted twice. Remove one of the links."
-        )  # fmt: skip
-    if prefix.count("/") > _DEEPEST:
-        raise UserError(f"{folder} lies more than {_DEEPEST} folders deep. Say a DATASET further down, or move it up.")
-    if holds_run(folder):
-        if prefix:
-            return
-        raise UserError(f"{folder} is the folder of a run, whose pictures are no dataset. Say another DATASET.")
-    seen[here] = folder
-    try:
-        with os.scandir(folder) as listing:
-            entries = [entry for entry in listing if not entry.name.startswith(".")]
-    except OSError as error:
-        raise UserError(f"The folder {folder} cannot be read ({error.strerror}).") from error
-    entries.sort(key=lambda entry: (folder_key(entry.name), entry.name))
-    for entry in entries:
-        if not _is_folder(entry):
-            yield prefix + entry.name, _size(entry)
-    for entry in entries:
-        if _is_folder(entry):
-            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", seen)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
-
-
-def _size(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat().st_size
-    except OSError:
-        return -1
-
-
-def _hash(sizes: Sequence[tuple[str, int]]) -> str:
-    return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
 
 
 _IMAGENET_HELP = {

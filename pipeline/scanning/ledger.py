@@ -42,6 +42,8 @@ class Ledger:
         self.folder = run / "state"
         self.identity = identity | {"state_version": STATE_VERSION}
         self.fingerprint = fingerprint(self.identity)
+        self.contents: dict[int, str] = {}
+        """What tells the files of each block from others of the same names and sizes; a state is of those alone."""
         begun = self.folder / "identity.json"
         before = _identity(begun)
         if before is None:
@@ -109,8 +111,16 @@ class Ledger:
             return self.folder.parent / "maxima" / f"block-{block:06d}.npy"
         return self.folder / f"maxima-{block:06d}-{self.fingerprint}.npy"
 
+    @property
+    def scanned(self) -> str:
+        """What names the state that follows from the whole scan: the settings, and the files of all blocks."""
+        return self._named(self.contents)
+
+    def _named(self, contents: object) -> str:
+        return fingerprint({"identity": self.fingerprint, "contents": contents}) if contents else self.fingerprint
+
     def _path(self, block: int) -> Path:
-        return self.folder / f"block-{block:06d}-{self.fingerprint}.safetensors"
+        return self.folder / f"block-{block:06d}-{self._named(self.contents.get(block))}.safetensors"
 
 
 def begun(run: Path) -> dict[str, Any] | None:

@@ -94,6 +94,7 @@ class Mining:
         units = sum(layer.units for layer in self.layers)
         self.blocks = blocks_of(dataset, most_blocks(units, settings.keep, dataset.about))
         self.words = dataset.label_words(self.network.categories)
+        ledger.contents = {block.number: block.changed for block in self.blocks if block.changed}
         self.grids: dict[str, Grid] = grids(subject.traced, self.layers) if settings.maps else {}
         self.seconds: dict[str, float] = {}
 
@@ -230,7 +231,7 @@ class Mining:
 
             def todo() -> Iterator[CropPart]:
                 for part in crop_parts(self.blocks, merged, rows, its.pictures, not how.followed, asked, how.upright):
-                    names = [f"{kind}-{part.name}-{self.ledger.fingerprint}.arrow" for kind in ("pictures", "maps")]
+                    names = [f"{kind}-{part.name}-{self.ledger.scanned}.arrow" for kind in ("pictures", "maps")]
                     paths[part.name] = folder / names[0], folder / names[1]
                     if before.issuperset(names):
                         advance(len(part.tasks))
