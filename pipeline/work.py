@@ -38,6 +38,7 @@ REMOTE_READS = 16
 """Winners that are read at once from shards elsewhere: each is a request of its own, most of it waiting."""
 _MOST_LANES, _GPU_LANES = 16, 4
 _IMAGES_TOGETHER, _GPU_IMAGES_TOGETHER = 16, 64  # whose maps are read
+_ASCENTS = 8  # of a batch on a CPU
 Found = TypeVar("Found")
 
 
@@ -190,7 +191,7 @@ def _measured(measure: Measure[Found], its: tuple[ExemplarTask, np.ndarray]) -> 
 
 @dataclass(frozen=True, slots=True)
 class AscentBatch:
-    """Units of one layer that are drawn together, in kernels of `size` pictures.
+    """Units of one layer that are drawn together, by ascents of `size` pictures.
 
     `exemplars` are those of each unit, for presets that ask for references.
     """
@@ -222,14 +223,17 @@ class AscentWork:
     def batches(
         self, layer: int, device: torch.device, device_memory: int | None, units: Sequence[int] | None = None
     ) -> list[AscentBatch]:
-        """Of a layer all units (None) or some. Their size has a say in the last bits of a picture.
+        """Of a layer all units (None) or some: an ascent each on a GPU, a few for the cores of a CPU.
+
+        How many rise together has a say in the last bits of a picture.
 
         It depends on the layer, the preset and the memory (bytes) of the workers' device only. `device` is one of this
         process, to build the networks on.
         """
         chosen = range(self.subject.layers[layer].units) if units is None else units
         size = batch_size(self.subject.layers[layer], self._climb(layer, device), device_memory)
-        return [AscentBatch(layer, tuple(chosen[at : at + size]), size) for at in range(0, len(chosen), size)]
+        each = size * _ASCENTS if device_memory is None else size
+        return [AscentBatch(layer, tuple(chosen[at : at + each]), size) for at in range(0, len(chosen), each)]
 
     def with_exemplars(self, batch: AscentBatch, run: Run) -> AscentBatch:
         """The batch with what its preset needs of the exemplars of `run`. Raises `UserError` if the run has none."""
@@ -246,7 +250,7 @@ class AscentWork:
                 with at.turn:
                     climb = self._climb(batch.layer, at.device)
                     climb.on_step = lambda: tell(Tally(0))  # a batch takes minutes: each step is a sign of getting on
-                    found = draw(climb, list(batch.units), batch.size, self.seed, batch.exemplars)
+                    found = draw(climb, list(batch.units), batch.size, self.seed, batch.exemplars, at.cores)
                 tell(Tally(len(batch.units)))
                 yield found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 
+import pipeline.work
 from pipeline.ascent import ascend
 from pipeline.ascent.ascend import Visualization, check_channels, unit_seed
 from pipeline.ascent.canvas import Normalized
+from pipeline.ascent.climb import Climb
 from pipeline.ascent.cone import cone
 from pipeline.ascent.optimizers import unit_rms
 from pipeline.ascent.presets import DEFAULT, PRESETS, find_preset
@@ -282,7 +285,38 @@ def test_batches_come_one_by_one_in_the_order_asked(monkeypatch: pytest.MonkeyPa
     units = [7, 1, 0, 3, 2, 6]
     work = AscentWork(Subject(network, traced, [layer]), {"stem": field}, DEFAULT, 0)
     batches = list(LocalEngine(CPU, 1).map(work, work.batches(0, CPU, None, units), lambda tally: None))
+    assert [[drawn.unit for drawn in batch] for _, batch in batches] == [units]
+    monkeypatch.setattr(pipeline.work, "_ASCENTS", 1)
+    batches = list(LocalEngine(CPU, 1).map(work, work.batches(0, CPU, None, units), lambda tally: None))
     assert [[drawn.unit for drawn in batch] for _, batch in batches] == [units[:4], units[4:]]
+
+
+@pytest.mark.parametrize("name", ["stem", "last"])
+def test_cores_share_the_ascents_of_a_batch_and_change_nothing(name: str) -> None:
+    network = small()
+    traced, layer = layer_of(network, name)
+    climb = Climb(network.preprocessing, traced, layer, receptive_fields(traced, [layer])[name], DEFAULT, CPU)
+    alone, *others = (ascend.draw(climb, list(range(8)), 3, 0, cores=cores) for cores in (1, 2, 8))
+    for found in others:
+        assert [drawn.picture.tobytes() for drawn in found] == [drawn.picture.tobytes() for drawn in alone]
+        assert [drawn.activation for drawn in found] == [drawn.activation for drawn in alone]
+
+
+def test_what_fails_in_one_ascent_is_raised_and_stops_the_others() -> None:
+    network = small()
+    traced, layer = layer_of(network, "stem")
+    climb = Climb(network.preprocessing, traced, layer, receptive_fields(traced, [layer])["stem"], DEFAULT, CPU)
+    steps = itertools.count()
+
+    def fail() -> None:
+        if next(steps) == 5:
+            raise UserError("no more")
+
+    climb.on_step = fail
+    with pytest.raises(UserError, match="no more"):
+        ascend.draw(climb, list(range(8)), 1, 0, cores=2)
+    assert next(steps) < 200, "each of eight ascents would have many more steps"
+    assert climb.on_step is fail
 
 
 def test_a_dead_unit_is_tried_again_and_recorded() -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import pipeline.ascent.ascend
+import pipeline.work
 from pipeline.ascent.presets import find_preset
 from pipeline.engines.engine import Tally, Workplace
 from pipeline.network.layers import Traced
@@ -79,7 +80,7 @@ def test_the_activation_is_that_of_the_stored_picture_in_the_untouched_network(m
 
 def test_an_interrupted_drawing_keeps_its_batches_and_ends_with_the_same_bytes(mined, tmp_path, monkeypatch):
     whole, broken = copied(mined, tmp_path / "whole"), copied(mined, tmp_path / "broken")
-    monkeypatch.setattr(pipeline.ascent.ascend, "_MOST_TOGETHER", 16)
+    monkeypatch.setattr(pipeline.work, "_ASCENTS", 1)
     drawn(whole)
     with interrupted(monkeypatch, after=2):
         drawn(broken)
@@ -96,6 +97,7 @@ def test_recipes_that_need_the_data_go_on_where_they_were_interrupted(mined, tmp
     preset = replace(preset, stages=tuple(replace(stage, steps=2) for stage in preset.stages))
     whole, broken = copied(mined, tmp_path / "whole"), copied(mined, tmp_path / "broken")
     monkeypatch.setattr(pipeline.ascent.ascend, "_MOST_TOGETHER", 4)
+    monkeypatch.setattr(pipeline.work, "_ASCENTS", 1)
 
     def visualized(run: Path) -> None:
         units = {"block1.relu": range(6)}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from pipeline.ascent.canvas import to_bytes, to_rgb
 from pipeline.ascent.climb import Climb
@@ -18,9 +21,10 @@ from pipeline.errors import UserError
 from pipeline.network.layers import Layer
 from pipeline.network.models import Network
 
-_MOST_TOGETHER, _MOST_ON_GPU = 48, 128  # a single unit, or a retry, costs a whole batch
+_MOST_TOGETHER, _MOST_ON_GPU = 16, 128  # a single unit, or a retry, costs a whole batch
+_MOST_NUMBERS = 1 << 30  # that a batch computes on a CPU: what takes long is divided, so that every core has a part
 _BYTES_PER_ELEMENT = 12  # of a value inside the network while ascending (float32): itself, its gradient, scratch
-_CPU_BYTES = 512 << 20  # more would not be faster: the maps leave the caches
+_CPU_BYTES = 256 << 20  # more would not be faster: the maps leave the caches
 _GPU_BYTES = 8 << 30
 
 
@@ -81,19 +85,38 @@ def draw(
     size: int,
     seed: int,
     exemplars: Mapping[int, Sequence[Exemplar]] | None = None,
+    cores: int = 1,
 ) -> list[Visualization]:
-    """Ascends until each of up to `size` units fires or has used up its attempts; keeps the best of each.
+    """Ascends until each of the units fires or has used up its attempts; keeps the best of each.
 
     Of a preset with facets a unit has a picture for each of its facets, one after the other. `exemplars` of each unit
     are what such recipes need that ask for references. Every ascent is one of `size` pictures, the missing ones filled
     up: kernels round differently in batches of another size, and sixty steps of ascent make another picture of that.
+    On a CPU that many `cores` work, each on an ascent of its own: several on one would round differently.
     """
     wishes = [wish for unit in units for wish in _wishes(climb, unit, (exemplars or {}).get(unit, ()))]
-    return [
-        visualization
-        for begin in range(0, len(wishes), size)
-        for visualization in _drawn(climb, wishes[begin : begin + size], size, seed)
-    ]
+    groups = [wishes[begin : begin + size] for begin in range(0, len(wishes), size)]
+    if climb.device.type != "cpu":
+        return [found for group in groups for found in _drawn(climb, group, size, seed)]
+    stopped, on_step = threading.Event(), climb.on_step
+
+    def step() -> None:
+        if stopped.is_set():
+            raise _Stopped
+        on_step()
+
+    climb.on_step = step
+    pool = ThreadPoolExecutor(max(cores, 1), "ascent", torch.set_num_threads, (1,))
+    try:
+        return [found for each in pool.map(lambda group: _drawn(climb, group, size, seed), groups) for found in each]
+    finally:
+        stopped.set()
+        pool.shutdown(cancel_futures=True)
+        climb.on_step = on_step
+
+
+class _Stopped(Exception):
+    """Nobody waits for the ascent any more."""
 
 
 def _wishes(climb: Climb, unit: int, exemplars: Sequence[Exemplar]) -> list[_Wish]:
@@ -147,9 +170,14 @@ def batch_size(layer: Layer, climb: Climb, total: int | None) -> int:
 
     `total` is the memory of a device that has its own (bytes), None for one that uses the system's.
     """
-    together = _MOST_TOGETHER if total is None else _MOST_ON_GPU
-    most = min(max(budget(total) // (_BYTES_PER_ELEMENT * climb.elements()), 1), together)
-    return math.ceil(layer.units / math.ceil(layer.units / most))
+    inside = climb.elements()
+    fitting = budget(total) // (_BYTES_PER_ELEMENT * inside)
+    if total is None:
+        steps = sum(stage.steps * stage.canvas**2 for stage in climb.preset.stages)
+        most = min(fitting, _MOST_TOGETHER, int(_MOST_NUMBERS / (steps * inside)))
+    else:
+        most = min(fitting, _MOST_ON_GPU)
+    return math.ceil(layer.units / math.ceil(layer.units / max(most, 1)))
 
 
 def budget(total: int | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -33,7 +34,10 @@ _TOGETHER = 8  # exemplars that go through the network at once
 
 
 class Climb:
-    """What the units of one layer share: the networks below it, the sizes of their canvases, the recipe."""
+    """What the units of one layer share: the networks below it, the sizes of their canvases, the recipe.
+
+    Threads may call it at once.
+    """
 
     def __init__(
         self,
@@ -55,6 +59,7 @@ class Climb:
         self._outputs: dict[Size, tuple[int, ...] | None] = {}
         self.size = self._size()
         self._networks: dict[tuple[Size, float], nn.Module] = {}
+        self._building = threading.Lock()
         self._stages: nn.Module | None = None
         compares = isinstance(preset.objective, Comparing)
         self._read = preset.objective.layers(traced, layer) if isinstance(preset.objective, Comparing) else [layer]
@@ -212,13 +217,14 @@ class Climb:
 
     def _network(self, size: Size, slope: float) -> nn.Module:
         """The leaky network, for canvases of `size`; all but one position left out where the objective reads one."""
-        if (size, slope) not in self._networks:
-            several = isinstance(self.preset.objective, Comparing)
-            network = subnetwork(self.traced, self._read if several else self.layer, sloped(slope))
-            if self.preset.objective.one_position:
-                network = centre(network, self._shape(size), self._position(size))
-            self._networks[size, slope] = network.to(self.device).to(memory_format=torch.channels_last)
-        return self._networks[size, slope]
+        with self._building:
+            if (size, slope) not in self._networks:
+                several = isinstance(self.preset.objective, Comparing)
+                network = subnetwork(self.traced, self._read if several else self.layer, sloped(slope))
+                if self.preset.objective.one_position:
+                    network = centre(network, self._shape(size), self._position(size))
+                self._networks[size, slope] = network.to(self.device).to(memory_format=torch.channels_last)
+            return self._networks[size, slope]
 
     def _size(self) -> Size:
         """The smallest canvas on which a position sees its whole field; the input where the network takes no less."""
