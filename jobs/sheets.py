@@ -30,6 +30,7 @@ def sheets(options: Sheets) -> None:
             shown=options.field,
             method=options.method,
             kind=options.kind,
+            paper=options.paper,
             progress=display,
         )
     if options.most != 0:
@@ -44,10 +45,13 @@ def sheets(options: Sheets) -> None:
             maps=options.maps,
             look=look,
             kind=options.kind,
+            paper=options.paper,
             progress=display,
         )
     if options.overviews:
-        written += write_overviews(opened, wanted, shown=options.field, kind=options.kind, progress=display)
+        written += write_overviews(
+            opened, wanted, shown=options.field, kind=options.kind, paper=options.paper, progress=display
+        )
     if options.as_json:
         display.answer(sheets=written)
     if written:

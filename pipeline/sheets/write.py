@@ -30,7 +30,7 @@ from pipeline.sheets.vector import DENSITY, check_vector, write_vector
 from pipeline.sheets.view_grids import SIDE, Of, grid_pages
 from pipeline.spoken import command
 from pipeline.storage.files import safe_name, written_aside
-from pipeline.words import Format, Shown
+from pipeline.words import Format, Paper, Shown
 
 _RLE = 3  # zlib's strategy that is both quickest and smallest on photographs beside plain paper
 
@@ -54,6 +54,7 @@ def write_sheets(
     maps: bool = True,
     look: Look = Look(),
     kind: Format = Format.png,
+    paper: Paper = Paper.a4,
     progress: Progress = Silent(),
 ) -> list[Path]:
     """Writes one contact sheet per unit, `RUN/sheets/LAYER/UNIT.png` (or what `kind` says), and returns the files.
@@ -61,7 +62,8 @@ def write_sheets(
     `layers` are names or globs (empty: all), `units` numbers (None: all), `most` keeps only so many of each layer:
     those that fire and have the highest label purity, then activation. `shown` is what crops show: the whole receptive
     field, or its focus where that was measured; `views` by `method` (empty: whichever there are) and heat `maps` go
-    below them; `look` says how many crops there are. A sheet whose original images have gone is drawn without them.
+    below them; `look` says how many crops there are. A PDF has pages of `paper`.
+    A sheet whose original images have gone is drawn without them.
     Raises `UserError` for unknown layers and units, for a kind of file that cannot be made here and where nothing can
     be written.
     """
@@ -76,7 +78,7 @@ def write_sheets(
     def draw(task: tuple[str, int]) -> Path:
         layer, unit = task
         sheet = _sheet(run, layer, unit, wholes, known, methods[layer], look, kind is not Format.png, maps)
-        return _write(sheet, run, layer, str(unit), kind)
+        return _write(sheet, run, layer, str(unit), kind, paper)
 
     # Decoding, resampling and encoding all let go of the interpreter, so threads are enough.
     with progress.stage("sheets", len(tasks), "sheets") as advance, ThreadPoolExecutor(usable_cores()) as pool:
@@ -95,7 +97,7 @@ def write_sheets(
 
 def write_overviews(
     run: Run, layers: Sequence[str], *, shown: Shown = Shown.box, kind: Format = Format.png,
-    progress: Progress = Silent(),
+    paper: Paper = Paper.a4, progress: Progress = Silent(),
 ) -> list[Path]:  # fmt: skip
     """Writes `RUN/sheets/LAYER/overview.png` of each layer, and `overview-2.png`, … of a large one; returns the files.
 
@@ -116,7 +118,7 @@ def write_overviews(
             pages = overview_pages(layer, units, cells, legend, about(run, layer, known))
             for page, drawing in enumerate(pages, start=1):
                 name = "overview" if page == 1 else f"overview-{page}"
-                written.append(_write(drawing, run, layer, name, kind))
+                written.append(_write(drawing, run, layer, name, kind, paper))
             advance(1, layer)
     return written
 
@@ -130,6 +132,7 @@ def write_grids(
     shown: Shown = Shown.box,
     method: str = "",
     kind: Format = Format.png,
+    paper: Paper = Paper.a4,
     progress: Progress = Silent(),
 ) -> list[Path]:
     """Writes `RUN/sheets/LAYER/views.png`, and `views-2.png`, …: views of units beside patches; returns the files.
@@ -157,7 +160,8 @@ def write_grids(
 
             pages = grid_pages(layer, len(chosen[layer]), each(), its, about(run, layer, known), known)
             for page, drawing in enumerate(pages, start=1):
-                written.append(_write(drawing, run, layer, "views" if page == 1 else f"views-{page}", kind))
+                name = "views" if page == 1 else f"views-{page}"
+                written.append(_write(drawing, run, layer, name, kind, paper))
     return written
 
 
@@ -178,11 +182,12 @@ def _sheet(
     return unit_sheet(row, exemplars, whole, about(run, layer, shown), shown, method, look)
 
 
-def _write(drawing: Drawing, run: Run, layer: str, name: str, kind: Format) -> Path:
+def _write(drawing: Drawing, run: Run, layer: str, name: str, kind: Format, paper: Paper) -> Path:
     path = run.path / "sheets" / safe_name(layer) / f"{name}.{kind}"
     with written_aside(path) as aside:
         if kind is Format.png:
             pixels(drawing).save(aside, "PNG", compress_type=_RLE)
         else:
-            write_vector(drawing, aside, kind)
+            what = f"unit {name}" if name.isdigit() else name.replace("-", " ")
+            write_vector(drawing, aside, kind, f"{run.path.name}, {layer}, {what}", paper)
     return path

@@ -1,0 +1,71 @@
+"""A drawing as pages of paper: in the width between the margins, cut between rows of pictures where it is too long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.sheets.drawing import CONTENT, GREY, Drawing, Mark, Text
+from pipeline.sheets.drawing import MARGIN as AROUND
+from pipeline.sheets.fonts import elided
+from pipeline.words import Paper
+
+SIZES = {Paper.a4: (595.28, 841.89), Paper.letter: (612.0, 792.0)}
+"""Width and height of a page (points)."""
+MARGIN = 36.0
+"""Of a page, on every side (points): half an inch."""
+_FOOT, _SMALL = 20.0, 7  # points: what the foot takes, and its letters
+_SMALLER = 0.85  # of its full width: so much is a drawing reduced before it is cut in two
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the marks of a drawing are on a page: `scale` points a pixel, from `left` and `top` (points)."""
+
+    scale: float = 1.0
+    left: float = 0.0
+    top: float = 0.0
+
+    def across(self, left: float) -> float:
+        """How far from the left edge of the page (points) something is that is `left` pixels within the drawing."""
+        return self.left + left * self.scale
+
+    def down(self, top: float) -> float:
+        """How far from its upper edge, likewise."""
+        return self.top + top * self.scale
+
+
+Page = list[tuple[Sequence[Mark], Place]]
+"""Marks, and where they are."""
+
+
+def pages_of(drawing: Drawing, title: str, paper: Paper) -> Iterator[Page]:
+    """The pages of a drawing with margins of its own, which are left off; `title` is at the foot of each."""
+    width, height = SIZES[paper]
+    across, down = width - 2 * MARGIN, height - 2 * MARGIN - _FOOT
+    parts = _parts(drawing, across / CONTENT, down)
+    for number, (start, end) in enumerate(parts, start=1):
+        scale = min(across / CONTENT, down / (end - start))
+        left = (width - scale * CONTENT) / 2 - AROUND * scale
+        marks = [mark for mark in drawing.marks if start <= mark.top < end]
+        foot = [Text(0, 0, elided(title, _SMALL, across * 0.85), _SMALL, GREY, "ls")]
+        if len(parts) > 1:
+            foot.append(Text(across, 0, f"{number} of {len(parts)}", _SMALL, GREY, "rs"))
+        yield [(marks, Place(scale, left, MARGIN - start * scale)), (foot, Place(1.0, MARGIN, height - MARGIN - 2))]
+
+
+def _parts(drawing: Drawing, scale: float, down: float) -> list[tuple[int, int]]:
+    """From where to where of the drawing each page shows (pixels), at `scale` on pages of `down` points."""
+    first, last = AROUND, drawing.height - AROUND
+    if last - first <= down / scale / _SMALLER:
+        return [(first, last)]
+    parts = []
+    while last - first > down / scale:
+        further = sorted(each for each in drawing.breaks if each > first)
+        fitting = [each for each in further if each - first <= down / scale]
+        end = fitting[-1] if fitting else next(iter(further), last)
+        if end == last:
+            break
+        parts.append((first, end))
+        first = end
+    return [*parts, (first, last)]
