@@ -43,6 +43,7 @@ def sheets(options: Sheets) -> None:
             views=options.views,
             method=options.method,
             maps=options.maps,
+            preset=options.preset,
             look=look,
             kind=options.kind,
             paper=options.paper,
@@ -50,7 +51,13 @@ def sheets(options: Sheets) -> None:
         )
     if options.overviews:
         written += write_overviews(
-            opened, wanted, shown=options.field, kind=options.kind, paper=options.paper, progress=display
+            opened,
+            wanted,
+            shown=options.field,
+            preset=options.preset,
+            kind=options.kind,
+            paper=options.paper,
+            progress=display,
         )
     if options.as_json:
         display.answer(sheets=written)

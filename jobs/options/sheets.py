@@ -48,6 +48,9 @@ class Sheets:
     maps: Annotated[
         bool, typer.Option(help="Heat maps over large crops and their whole images: where the unit is active.")
     ] = True
+    preset: Annotated[
+        str, typer.Option(help="Whose visualizations: of what `visualize` drew. Default: each unit's best of all.")
+    ] = ""
     grids: Annotated[
         bool, typer.Option(help="Also views of units beside the patches they are of, as Zeiler and Fergus drew them.")
     ] = False

@@ -28,7 +28,7 @@ def summary(
     """
     chart = _chart(unit, firing)
     tall = 0 if chart is None else _BARS + _BELOW if chart.bars else _BELOW
-    block = blank(max(_PICTURE + 46 if visualization else 0, _BESIDE + tall))
+    block = blank(max(_PICTURE + 68 if visualization else 0, _BESIDE + tall))
     left = 0
     if visualization:
         _visualization(block, unit, visualization)
@@ -47,7 +47,7 @@ def summary(
         block.write(left + place * step, 49, name, 16, step - 16, GREY)
     block.write(left, 90, _sentence(named, unit, firing), 18, CONTENT - left)
     if chart:
-        _draw(block, chart, left, max(_BESIDE, block.height - 40 - tall) + tall - _BELOW, CONTENT - left, large)
+        _draw(block, chart, left, max(_BESIDE, block.height - 62 - tall) + tall - _BELOW, CONTENT - left, large)
     return block
 
 
@@ -62,7 +62,7 @@ def _label(unit: Mapping[str, Any], named: Mapping[str, str]) -> tuple[str, str]
 
 def silent_summary(unit: Mapping[str, Any], visualization: Image.Image | None) -> Drawing:
     """Instead of all that for a unit that fires nowhere: why."""
-    block = blank(_PICTURE + 50 if visualization else 96)
+    block = blank(_PICTURE + 72 if visualization else 96)
     left = 0
     if visualization:
         _visualization(block, unit, visualization)
@@ -87,6 +87,8 @@ def _visualization(block: Drawing, unit: Mapping[str, Any], visualization: Image
     activation = unit["visualization_activation"]
     found = activation is not None and activation > 0
     title = "what the unit itself prefers" if found else "ascent found nothing that fires it"
+    if preset := unit.get("visualization_preset"):
+        block.write(0, _PICTURE + 66, f"preset {preset}", 16, _PICTURE, GREY)
     block.write(0, _PICTURE + 22, title, 16, _PICTURE)
     block.write(0, _PICTURE + 44, reached, 16, _PICTURE, GREY)
 
