@@ -31,10 +31,9 @@ def picture_of(unit: int, colour: tuple[int, int, int], activation: float = 5.0,
 
 
 def drawn_run(root: Path) -> Run:
-    """Three units: noise drew the first two, the first in two facets, lucid the first better; the third is not drawn."""
-    run = make_run(
-        root, {LAYER: ([unit_row(n) for n in range(3)], [exemplar(unit=n) for n in range(3)]), "b": ([], [])}
-    )
+    """Three units: noise drew two, the first of them in two facets, lucid that one better, none the third."""
+    units = [unit_row(unit) for unit in range(3)], [exemplar(unit=unit) for unit in range(3)]
+    run = make_run(root, {LAYER: units, "b": ([], [])})
     by_noise = [picture_of(0, WEAKER, 4.0, facet=0), picture_of(0, NOISE, 5.0, facet=1), picture_of(1, NOISE)]
     for preset, rows in (("noise", by_noise), ("lucid", [picture_of(0, LUCID, 9.0)])):
         pictures = LayerPictures(run.path, LAYER, preset, ["noise", "lucid"])
