@@ -137,7 +137,7 @@ def _text(figure: Figure, mark: Text, place: Place, order: int) -> None:
         top += (above - below) / 2
     base = figure.bbox.height - place.down(top)
     for text, name in parts:
-        face = FontProperties(fname=name or _embedded().name)
+        face = FontProperties(fname=name or embedded().name)
         if Path(name).suffix.lower() in _STAYS_TEXT:
             figure.text(place.across(left) / figure.bbox.width, base / figure.bbox.height, text, fontproperties=face,
                         color=mark.ink, fontsize=size, va="baseline", ha=_SIDES[side], zorder=order,
@@ -150,7 +150,7 @@ def _text(figure: Figure, mark: Text, place: Place, order: int) -> None:
 
 
 @cache
-def _embedded() -> Any:
+def embedded() -> Any:
     """Pillow's font as a file with a name, which matplotlib asks for; it goes with the process."""
     file = NamedTemporaryFile(prefix="actmine-", suffix=".ttf")  # noqa: SIM115
     file.write(font(16).font_bytes)
