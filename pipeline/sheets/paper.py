@@ -1,4 +1,4 @@
-"""A drawing as pages of paper: in the width between the margins, cut between rows of pictures where it is too long."""
+"""A drawing as pages of paper: as wide as the margins let it or a little less, cut between rows if too long."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZES = {Paper.a4: (595.28, 841.89), Paper.letter: (612.0, 792.0)}
 MARGIN = 36.0
 """Of a page, on every side (points): half an inch."""
 _FOOT, _SMALL = 20.0, 7  # points: what the foot takes, and its letters
-_SMALLER = 0.85  # of its full width: so much is a drawing reduced before it is cut in two
+_SMALLEST = 85  # hundredths of the width between the margins: so far is a drawing reduced to take fewer pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,26 +43,26 @@ def pages_of(drawing: Drawing, title: str, paper: Paper) -> Iterator[Page]:
     """The pages of a drawing with margins of its own, which are left off; `title` is at the foot of each."""
     width, height = SIZES[paper]
     across, down = width - 2 * MARGIN, height - 2 * MARGIN - _FOOT
-    parts = _parts(drawing, across / CONTENT, down)
+    full = across / CONTENT
+    tried = [(full * hundredths / 100) for hundredths in range(100, _SMALLEST - 1, -1)]
+    scale, parts = min(((each, _parts(drawing, down / each)) for each in tried), key=lambda found: len(found[1]))
     for number, (start, end) in enumerate(parts, start=1):
-        scale = min(across / CONTENT, down / (end - start))
-        left = (width - scale * CONTENT) / 2 - AROUND * scale
+        fitting = min(scale, down / (end - start))  # a row may be higher than a page
+        left = (width - fitting * CONTENT) / 2 - AROUND * fitting
         marks = [mark for mark in drawing.marks if start <= mark.top < end]
         foot = [Text(0, 0, elided(title, _SMALL, across * 0.85), _SMALL, GREY, "ls")]
         if len(parts) > 1:
             foot.append(Text(across, 0, f"{number} of {len(parts)}", _SMALL, GREY, "rs"))
-        yield [(marks, Place(scale, left, MARGIN - start * scale)), (foot, Place(1.0, MARGIN, height - MARGIN - 2))]
+        yield [(marks, Place(fitting, left, MARGIN - start * fitting)), (foot, Place(1.0, MARGIN, height - MARGIN - 2))]
 
 
-def _parts(drawing: Drawing, scale: float, down: float) -> list[tuple[int, int]]:
-    """From where to where of the drawing each page shows (pixels), at `scale` on pages of `down` points."""
+def _parts(drawing: Drawing, room: float) -> list[tuple[int, int]]:
+    """From where to where of the drawing each page shows, where a page has `room` (pixels)."""
     first, last = AROUND, drawing.height - AROUND
-    if last - first <= down / scale / _SMALLER:
-        return [(first, last)]
     parts = []
-    while last - first > down / scale:
-        further = sorted(each for each in drawing.breaks if each > first)
-        fitting = [each for each in further if each - first <= down / scale]
+    while last - first > room:
+        further = sorted(each for each in drawing.breaks if first < each < last)
+        fitting = [each for each in further if each - first <= room]
         end = fitting[-1] if fitting else next(iter(further), last)
         if end == last:
             break
