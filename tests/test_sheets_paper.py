@@ -169,6 +169,7 @@ def test_pictures_in_a_pdf_have_more_pixels_than_the_screen_shows_and_no_more_th
 def test_an_svg_holds_everything_itself_and_every_picture(tmp_path):
     run = some_run(tmp_path / "run")
     (path,) = write_sheets(run, [], kind=Format.svg)
+    assert "run, a.conv, unit 0" in path.read_text()  # its title
     tree = ET.parse(path).getroot()
     images = list(tree.iter(f"{SVG}image"))
     assert len(images) == 8 + 5  # crops, and the whole image below the large ones

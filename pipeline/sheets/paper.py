@@ -14,8 +14,8 @@ SIZES = {Paper.a4: (595.28, 841.89), Paper.letter: (612.0, 792.0)}
 """Width and height of a page (points)."""
 MARGIN = 36.0
 """Of a page, on every side (points): half an inch."""
-_FOOT, _SMALL = 20.0, 7  # points: what the foot takes, and its letters
-_SMALLEST = 85  # hundredths of the width between the margins: so far is a drawing reduced to take fewer pages
+_FOOT, _SMALL = 20.0, 6  # points: what the foot takes, and its letters
+_SMALLEST = 82  # hundredths of the width between the margins: so far is a drawing reduced to take fewer pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,14 @@ def pages_of(drawing: Drawing, title: str, paper: Paper) -> Iterator[Page]:
     scale, parts = min(((each, _parts(drawing, down / each)) for each in tried), key=lambda found: len(found[1]))
     for number, (start, end) in enumerate(parts, start=1):
         fitting = min(scale, down / (end - start))  # a row may be higher than a page
-        left = (width - fitting * CONTENT) / 2 - AROUND * fitting
+        wide = fitting * CONTENT
+        left = (width - wide) / 2
         marks = [mark for mark in drawing.marks if start <= mark.top < end]
-        foot = [Text(0, 0, elided(title, _SMALL, across * 0.85), _SMALL, GREY, "ls")]
+        foot = [Text(0, 0, elided(title, _SMALL, wide * 0.85), _SMALL, GREY, "ls")]
         if len(parts) > 1:
-            foot.append(Text(across, 0, f"{number} of {len(parts)}", _SMALL, GREY, "rs"))
-        yield [(marks, Place(fitting, left, MARGIN - start * fitting)), (foot, Place(1.0, MARGIN, height - MARGIN - 2))]
+            foot.append(Text(wide, 0, f"{number} of {len(parts)}", _SMALL, GREY, "rs"))
+        within = Place(fitting, left - AROUND * fitting, MARGIN - start * fitting)
+        yield [(marks, within), (foot, Place(1.0, left, height - MARGIN - 2))]
 
 
 def _parts(drawing: Drawing, room: float) -> list[tuple[int, int]]:
