@@ -111,7 +111,8 @@ layers: $(NEEDED) ## list the layers of MODEL, their units, map sizes and recept
 	@$(JOBS) layers $(if $(MODEL),--model '$(MODEL)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') --layers '$(LAYERS)' $(ARGS)
 
 sheets: $(NEEDED) ## contact sheets of RUN: LAYERS=… UNITS=3,7,10-20 FORMAT=png, pdf or svg
-	@$(JOBS) sheets --run '$(RUN)' --layers '$(LAYERS)' --units '$(UNITS)' --format '$(FORMAT)' $(ARGS)
+	@$(JOBS) sheets --run '$(RUN)' --layers '$(LAYERS)' --units '$(UNITS)' --format '$(FORMAT)' \
+	  $(if $(filter file,$(origin PRESET)),,--preset '$(PRESET)') $(ARGS)
 
 atlas: $(NEEDED) ## browse RUN on this machine: PORT=8420, or the next free one
 	@$(JOBS) atlas --run '$(RUN)' --port '$(PORT)' $(ARGS)

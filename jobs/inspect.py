@@ -54,15 +54,14 @@ def inspect(options: Inspect) -> None:
     if options.attention:
         sheets += _attention(folder, shown, network, traced, options.class_, about, display)
     with display.stage("Drawing layers", len(chosen), "layers") as advance:
-        for sheet in layer_sheets(folder, shown, chosen, options.most, opened):
+        for sheet in layer_sheets(folder, shown, chosen, options.most, opened, network.categories):
             sheets.append(sheet)
             advance(1)
     page = write_page(folder, shown, sheets, about)
     display.say(f"{len(sheets)} pictures and the page {page}.")
     if options.as_json:
-        display.answer(
-            page=page, pictures=[sheet.path for sheet in sheets], layers=[layer.name for layer in chosen], about=about
-        )
+        pictures, layers = [sheet.path for sheet in sheets], [sheet.told for sheet in sheets if sheet.told]
+        display.answer(page=page, pictures=pictures, layers=layers, about=about)
 
 
 def _attention(

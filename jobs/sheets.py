@@ -30,6 +30,7 @@ def sheets(options: Sheets) -> None:
             shown=options.field,
             method=options.method,
             kind=options.kind,
+            paper=options.paper,
             progress=display,
         )
     if options.most != 0:
@@ -42,12 +43,22 @@ def sheets(options: Sheets) -> None:
             views=options.views,
             method=options.method,
             maps=options.maps,
+            preset=options.preset,
             look=look,
             kind=options.kind,
+            paper=options.paper,
             progress=display,
         )
     if options.overviews:
-        written += write_overviews(opened, wanted, shown=options.field, kind=options.kind, progress=display)
+        written += write_overviews(
+            opened,
+            wanted,
+            shown=options.field,
+            preset=options.preset,
+            kind=options.kind,
+            paper=options.paper,
+            progress=display,
+        )
     if options.as_json:
         display.answer(sheets=written)
     if written:

@@ -62,3 +62,10 @@ class Format(StrEnum):
     png = "png"
     pdf = "pdf"
     svg = "svg"
+
+
+class Paper(StrEnum):
+    """What the pages of a PDF are as large as."""
+
+    a4 = "a4"
+    letter = "letter"

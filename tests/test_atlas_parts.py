@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as some
 from PIL import Image
 
-from pipeline.atlas import charts
 from pipeline.atlas.catalogue import Catalogue
 from pipeline.atlas.figures import percent
 from pipeline.atlas.layer_pages import near
@@ -22,6 +21,7 @@ from pipeline.atlas.links import Paths, segment, segments
 from pipeline.atlas.pictures import WHOLE_SIDE, encoded
 from pipeline.atlas.rendering import environment
 from pipeline.readings.histograms import PROBABILITIES, edges
+from pipeline.sheets import charts
 from schemas.units import UNITS
 from tests.atlas_tables import large
 from tests.making import picture

@@ -118,7 +118,8 @@ def sharding(place: Place) -> None:
 def inspecting(place: Place) -> None:
     image = place.root / "photos" / "kind0" / "0.png"
     said = told("inspect", "--image", image, "--run", place.run, "--out", place.root / "seen", "--most", "2")
-    assert Path(said["page"]).is_file() and said["layers"] == [LAYER]
+    assert Path(said["page"]).is_file() and [each["layer"] for each in said["layers"]] == [LAYER]
+    assert [len(each["units"]) for each in said["layers"]] == [2]
     assert {Path(name).name for name in said["pictures"]} == {each.name for each in (place.root / "seen").glob("*.png")}
 
 

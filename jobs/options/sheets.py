@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from jobs.options.shared import FinishedRun, Json, Layers, Quiet, Trust, Units
-from pipeline.words import Format, Shown
+from pipeline.words import Format, Paper, Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,9 @@ class Sheets:
     maps: Annotated[
         bool, typer.Option(help="Heat maps over large crops and their whole images: where the unit is active.")
     ] = True
+    preset: Annotated[
+        str, typer.Option(help="Whose visualizations: of what `visualize` drew. Default: each unit's best of all.")
+    ] = ""
     grids: Annotated[
         bool, typer.Option(help="Also views of units beside the patches they are of, as Zeiler and Fergus drew them.")
     ] = False
@@ -55,6 +58,7 @@ class Sheets:
     kind: Annotated[
         Format, typer.Option("--format", help="png for screens; pdf or svg for paper, with text and lines sharp.")
     ] = Format.png
+    paper: Annotated[Paper, typer.Option(help="Pages of a PDF: a4 or letter.")] = Paper.a4
     large: Annotated[int, typer.Option(help="How many crops of a unit are large, above their whole images.")] = 5
     columns: Annotated[int, typer.Option(help="Columns of the smaller crops.")] = 9
     crops: Annotated[int, typer.Option(help="How many crops of a unit there are in all, at most.")] = 50

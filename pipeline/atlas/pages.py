@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.atlas import charts, layer_pages
+from pipeline.atlas import layer_pages
 from pipeline.atlas.images import Topping
 from pipeline.atlas.links import Choice, Links
 from pipeline.atlas.matches import Matches
@@ -18,6 +18,7 @@ from pipeline.atlas.search import search
 from pipeline.checked_record import total_seconds
 from pipeline.naming import verdict
 from pipeline.readings.keep import TOP
+from pipeline.sheets import charts
 
 __all__ = ["HERE", "STATIC", "Atlas", "image_page", "layer_page", "prepare", "run_page", "search_page", "unit_page"]
 

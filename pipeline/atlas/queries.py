@@ -251,9 +251,9 @@ def beyond_chance(row: Mapping[str, Any]) -> tuple[bool | None, float | None]:
 
 
 def shares(exemplars: tuple[Exemplar, ...]) -> tuple[Share, ...]:
-    """How many of the exemplars that fire have which label, the commonest first."""
+    """How many of the exemplars that fire have which label, the commonest first; those of one alone say nothing."""
     counts = Counter(each.label for each in exemplars if each.activation > 0 and each.label is not None)
-    return tuple(Share(label, count) for label, count in counts.most_common(MOST_LABELS))
+    return tuple(Share(label, count) for label, count in counts.most_common(MOST_LABELS) if count > 1)
 
 
 def _layer(row: Mapping[str, Any]) -> Layer:

@@ -46,6 +46,17 @@ class Shown:
         most: np.ndarray = self.maps[layer].max((1, 2))
         return most
 
+    def place(self, layer: str, unit: int) -> tuple[int, int] | None:
+        """The row and column of its map where a unit is most active, the first of several; None without positions."""
+        if not self.has_positions(layer):
+            return None
+        row, column = divmod(int(self.maps[layer][unit].argmax()), self.maps[layer].shape[2])
+        return row, column
+
+    def has_positions(self, layer: str) -> bool:
+        """Whether units of a layer have an activation at several positions."""
+        return self.maps[layer][0].size > 1
+
 
 def show(path: Path, network: Network, traced: Traced, layers: Sequence[Layer]) -> Shown:
     """Shows the picture in a file to the network, preprocessed as any image of a dataset, in float32.
@@ -117,6 +128,20 @@ def standing_out(shown: Sequence[Shown], layer: str, most: int, usual: np.ndarra
         )
         for unit in order[:most]
     ]
+
+
+def class_names(shown: Shown, layer: str, categories: Iterable[str] | None) -> list[str]:
+    """The class that each unit of a layer stands for, where it gives the scores and the classes have names; else none.
+
+    It gives them as they are, or to a softmax or a sigmoid behind it; the mean of a map, if it is of maps.
+    """
+    names, scores = [in_words(name) for name in categories or ()], shown.scores
+    values = shown.maps[layer].mean((1, 2))
+    if scores is None or not len(values) == len(scores) == len(names):
+        return []
+    given = torch.from_numpy(values)
+    told = (given, given.softmax(0), given.sigmoid())
+    return names if any(np.allclose(each.numpy(), scores, rtol=1e-3, atol=1e-5) for each in told) else []
 
 
 def find_class(word: str, scores: np.ndarray, categories: Iterable[str] | None) -> int:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+from pipeline.inspect.bars import bar_list, caption, put_bars
 from pipeline.inspect.maps import Shown, Standing
-from pipeline.sheets.drawing import CONTENT, GREY, MARGIN, Drawing, blank, header, notes, number, stacked
+from pipeline.sheets.drawing import CONTENT, GREY, MARGIN, Drawing, blank, header, notes, stacked
 from pipeline.sheets.raster import pixels
 
 _PALE = 0.72  # of the way from grey to white, where a unit is silent
@@ -35,10 +36,13 @@ def lit(seen: Image.Image, values: np.ndarray, most: float, side: int = 224) -> 
     return Image.fromarray(np.round(colours * share + pale * (1 - share)).astype(np.uint8))
 
 
-def layer_sheet(layer: str, shown: Sequence[Shown], units: Sequence[Standing], known: Known, usual: str) -> Image.Image:
+def layer_sheet(
+    layer: str, shown: Sequence[Shown], units: Sequence[Standing], known: Known, usual: str, classes: Sequence[str] = ()
+) -> Image.Image:
     """One layer: the units that stand out, lit where they are active; with a run their own picture and exemplars.
 
-    `usual` names the run by whose statistics units were chosen; empty without one.
+    Units without positions have bars instead, with the names of `classes` where they stand for these. `usual` names the
+    run by whose statistics units were chosen; empty without one.
     """
     names = " and ".join(each.name for each in shown)
     chosen = "furthest above their mean" if usual else "the most active first"
@@ -47,21 +51,21 @@ def layer_sheet(layer: str, shown: Sequence[Shown], units: Sequence[Standing], k
     if not units:
         return pixels(stacked([head, notes(["No unit of this layer fires."], 18)], 24))
     drawn = any(visualization is not None for visualization, _ in known.values())
-    blocks = [_row(layer, shown, each, known, drawn) for each in units] if known else _grid(layer, shown, units)
-    return pixels(stacked([head, *blocks, _note(shown, bool(known))], 20))
+    lit_up = shown[0].has_positions(layer)
+    if known:
+        blocks = [_row(layer, shown, units, place, known, drawn, classes) for place in range(len(units))]
+    elif lit_up:
+        blocks = _grid(layer, shown, units, classes)
+    else:
+        blocks = bar_list(units, [each.name for each in shown], classes)
+    return pixels(stacked([head, *blocks, _note(shown, bool(known), lit_up)], 20))
 
 
 def _most(layer: str, shown: Sequence[Shown], unit: int) -> float:
     return max(float(each.maps[layer][unit].max()) for each in shown)
 
 
-def _caption(each: Standing, place: int) -> str:
-    if each.heights is None:
-        return number(each.activations[place])
-    return f"{number(each.activations[place])}, {each.heights[place]:+.1f} dev."
-
-
-def _grid(layer: str, shown: Sequence[Shown], units: Sequence[Standing]) -> list[Drawing]:
+def _grid(layer: str, shown: Sequence[Shown], units: Sequence[Standing], classes: Sequence[str]) -> list[Drawing]:
     """Without a run: units side by side, each with its cell for every picture."""
     across = _GRID // len(shown)
     cell = (CONTENT - (_GRID - 1) * 12) // _GRID
@@ -73,25 +77,34 @@ def _grid(layer: str, shown: Sequence[Shown], units: Sequence[Standing]) -> list
                 left = (column * len(shown) + place) * (cell + 12)
                 values = picture.maps[layer][each.unit]
                 block.put(lit(picture.seen, values, _most(layer, shown, each.unit)), left, 0, cell, cell)
-                name = f"unit {each.unit}" if place == 0 else ""
-                block.write(left, cell + 18, name, 15, cell)
-                block.write(left, cell + 37, _caption(each, place), 14, cell, GREY)
+                name = classes[each.unit] if classes else f"unit {each.unit}"
+                name = name if place == 0 else ""
+                block.write(left, cell + 18, name, 16, cell)
+                block.write(left, cell + 38, caption(each, place), 16, cell, GREY)
         blocks.append(block)
     return blocks
 
 
-def _row(layer: str, shown: Sequence[Shown], each: Standing, known: Known, drawn: bool) -> Drawing:
+def _row(
+    layer: str, shown: Sequence[Shown], units: Sequence[Standing], place_of: int, known: Known, drawn: bool,
+    classes: Sequence[str],
+) -> Drawing:  # fmt: skip
     """With a run: the picture lit, what the unit itself prefers, and the images that drive it hardest."""
-    block = blank(_ROW + 22)
+    block, each = blank(_ROW + 22), units[place_of]
     visualization, crops = known.get(each.unit, (None, ()))
     block.write(0, 24, f"{each.unit}", 26, 92)
-    left = 96
-    for place, picture in enumerate(shown):
-        values = picture.maps[layer][each.unit]
-        block.put(lit(picture.seen, values, _most(layer, shown, each.unit)), left, 0, _ROW, _ROW)
-        block.write(left, _ROW + 18, _caption(each, place), 14, _ROW, GREY)
-        left += _ROW + 12
-    left += 12
+    left, wide = 96, len(shown) * (_ROW + 12)
+    if not shown[0].has_positions(layer):
+        most = max(max(one.activations) for one in units)
+        put_bars(block, each, most, classes, left, wide - 12, [picture.name for picture in shown])
+    else:
+        if classes:
+            block.write(0, 48, classes[each.unit], 16, 88, GREY)
+        for place, picture in enumerate(shown):
+            at, values = left + place * (_ROW + 12), picture.maps[layer][each.unit]
+            block.put(lit(picture.seen, values, _most(layer, shown, each.unit)), at, 0, _ROW, _ROW)
+            block.write(at, _ROW + 18, caption(each, place), 16, _ROW, GREY)
+    left += wide + 12
     if drawn:
         block.put(visualization, left, 0, _ROW, _ROW, "not drawn")
         left += _ROW + 24
@@ -102,11 +115,13 @@ def _row(layer: str, shown: Sequence[Shown], each: Standing, known: Known, drawn
     return block
 
 
-def _note(shown: Sequence[Shown], known: bool) -> Drawing:
+def _note(shown: Sequence[Shown], known: bool, lit_up: bool) -> Drawing:
     full = "its highest value" if len(shown) == 1 else "the highest value in either picture"
     text = f"The picture has its colours where the unit is active, in full at {full}, and is pale elsewhere."
+    if not lit_up:
+        text = "A bar is as long as the unit is active. This layer has no positions, so nothing is lit in the picture."
     further = "Then what gradient ascent drew for the unit, if it did, and the run's strongest images for it."
-    return notes([text, further] if known else [text], 15)
+    return notes([text, further] if known else [text])
 
 
 def attention_sheet(

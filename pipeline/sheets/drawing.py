@@ -1,6 +1,7 @@
 """What every sheet is drawn with: colours, marks on a drawing, pictures fitted into cells, blocks stacked.
 
-A drawing is a list of marks, so that one layout becomes pixels (`raster.py`) or a vector file (`vector.py`).
+A drawing is a list of marks, so that one layout becomes pixels (`raster.py`), or pages (`paper.py`) of a vector file
+(`vector.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ CONTENT = WIDTH - 2 * MARGIN
 """Width of a sheet, of its margins and of what is between them (pixels)."""
 
 PAPER, INK, GREY, FAINT, MAT = "#fbfbf9", "#1d1d1b", "#6b6b66", "#c4c4be", "#efefeb"
-"""Background, text, quieter text, lines and bars, and what lies behind pictures."""
+"""Background, text, quieter text, lines, and what lies behind pictures."""
+BAR, PALE = "#b9b9b2", "#e4e4df"
+"""Bars of charts, and lines behind them."""
 ACCENT = "#e8471d"
 """Means one thing only: where in its image a crop was cut, the receptive field or its focus."""
 
@@ -71,11 +74,16 @@ Mark = Rectangle | Text | Picture
 
 @dataclass(slots=True)
 class Drawing:
-    """Marks on paper of `width` by `height` pixels, later ones above those before."""
+    """Marks on paper of `width` by `height` pixels, later ones above those before.
+
+    `breaks` are heights (pixels) at which a page may begin; one that `clings` never begins a page itself.
+    """
 
     width: int
     height: int
     marks: list[Mark] = field(default_factory=list)
+    breaks: list[int] = field(default_factory=list)
+    clings: bool = False
 
     def rectangle(self, left: float, top: float, right: float, bottom: float, fill: Colour) -> None:
         """Fills a rectangle, half-open."""
@@ -124,6 +132,7 @@ class Drawing:
     def place(self, other: Drawing, left: int, top: int) -> None:
         """Puts the marks of another drawing here."""
         self.marks += [_moved(mark, left, top) for mark in other.marks]
+        self.breaks += [*([] if other.clings else [top]), *(top + each for each in other.breaks)]
 
 
 def _moved(mark: Mark, left: int, top: int) -> Mark:
@@ -215,14 +224,15 @@ def header(layer: str, title: str, about: Iterable[str]) -> Drawing:
     block.write(0, 18, layer, 20, CONTENT * 0.6, GREY)
     block.write(-2, 72, title, 46, CONTENT * 0.6)
     for line, text in enumerate(about):
-        block.write(CONTENT, 16 + 22 * line, text, 15, CONTENT * 0.4, GREY, "rs")
+        block.write(CONTENT, 17 + 22 * line, text, 16, CONTENT * 0.4, GREY, "rs")
     block.rule(0, 95, CONTENT)
     return block
 
 
-def notes(lines: Sequence[str], size: int = 14) -> Drawing:
+def notes(lines: Sequence[str], size: int = 16) -> Drawing:
     """A block of quiet lines below each other."""
     block = blank(22 * len(lines) - 4)
+    block.clings = True
     for place, line in enumerate(lines):
         block.write(0, 14 + 22 * place, line, size, CONTENT, GREY)
     return block

@@ -13,6 +13,7 @@ from pipeline.exemplars.heat import ActivationMap
 from pipeline.exemplars.pictures import GONE
 from pipeline.run import Run, picture
 from pipeline.sheets.drawing import fitted
+from pipeline.sheets.drawn import Drawn
 from pipeline.sheets.region import has_focus, region_picture
 from pipeline.sheets.unit_sheet import Whole
 from pipeline.storage.files import table_file
@@ -100,15 +101,16 @@ def method_of(run: Run, layer: str, wanted: str = "") -> str:
     return next(iter(methods_of(run.path, layer, [wanted] if wanted else METHODS)), "")
 
 
-def visualizations(run: Run, layer: str, shown: Shown | None) -> Iterator[Cell] | None:
-    """Every unit's row with its visualization, or None where the layer has none at all.
+def visualizations(run: Run, layer: str, shown: Shown | None, drawings: Drawn) -> Iterator[Cell] | None:
+    """Every unit's row with its visualization among `drawings`, or None where the layer has none at all.
 
     Units that are not drawn come as `best_crops` has them, their rows with `crop`.
     """
-    drawn = [row["visualization"] is not None for row in _units(run, layer, ["visualization"])]
+    columns = ["unit", "activation_max", "visualization"]
+    drawn = [drawings.row(layer, row)["visualization"] is not None for row in _units(run, layer, columns)]
     if not any(drawn):
         return None
-    units = _units(run, layer, ["unit", "activation_max", "visualization"])
+    units = (drawings.row(layer, row) for row in _units(run, layer, columns))
     pictures = ((row, picture(row.pop("visualization"))) for row in units)
     if all(drawn):
         return pictures

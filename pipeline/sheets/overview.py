@@ -36,7 +36,7 @@ def overview_pages(
         title = f"{units:,} unit{'' if units == 1 else 's'}"
         if size < units:
             title = f"Units {first} to {first + size - 1} of {units:,}"
-        yield stacked([header(layer, title, about), notes([what], 15), _grid(list(islice(cells, size)), columns)], 20)
+        yield stacked([header(layer, title, about), notes([what]), _grid(list(islice(cells, size)), columns)], 20)
         first += size
 
 
@@ -48,13 +48,15 @@ def _grid(cells: Sequence[tuple[Mapping[str, Any], Image.Image | None]], columns
     cell = (CONTENT - (columns - 1) * _GAP) // columns
     line = cell + _CAPTION
     block = blank(-(-len(cells) // columns) * line)
+    block.breaks = list(range(line, block.height, line))
     for place, (unit, image) in enumerate(cells):
         left, top = column(place % columns, columns, cell), place // columns * line
         strongest = unit["activation_max"]
         fires = strongest is not None and strongest > 0
         block.put(image, left, top, cell, cell, "none" if fires else "never fires")
-        name = f"{unit['unit']} crop" if unit.get("crop") and image is not None else str(unit["unit"])
-        block.write(left, top + cell + 17, name, 15, cell * 0.5, INK if fires else GREY)
+        across = block.write(left, top + cell + 18, str(unit["unit"]), 16, cell * 0.6, INK if fires else GREY)
+        if unit.get("crop") and image is not None:
+            across += 5 + block.write(left + across + 5, top + cell + 18, "crop", 13, cell * 0.4, GREY)
         note = number(strongest) if fires else "never fires" if image else ""
-        block.write(left + cell, top + cell + 17, note, 13, cell * 0.75, GREY, "rs")
+        block.write(left + cell, top + cell + 18, note, 14, cell - across - 4, GREY, "rs")
     return block

@@ -165,21 +165,22 @@ def _roomy(low: float, high: float, first: int, last: int) -> tuple[int, int]:
 def _small(firing: Sequence[Mapping[str, Any]], shown: Shown | None, look: Look) -> Drawing:
     line = look.cell + 56
     block = blank(-(-len(firing) // look.columns) * line - 8)
+    block.breaks = list(range(line, block.height, line))
     for place, row in enumerate(firing):
         left, top = column(place % look.columns, look.columns, look.cell), place // look.columns * line
         block.put(region_picture(row, shown), left, top, look.cell, look.cell, "no crop")
-        _caption(block, row, left, top + look.cell, look.cell, 14)
+        _caption(block, row, left, top + look.cell, look.cell, 16)
     return block
 
 
 def _caption(
     block: Drawing, row: Mapping[str, Any], left: int, top: int, width: int, size: int, word: str = ""
 ) -> None:
-    block.write(left, top + 7 + size, number(row["activation"]), size, width * 0.6)
+    block.write(left, top + 6 + size, number(row["activation"]), size, width * 0.6)
     rank, facet = f"{word}{row['rank']}", facet_of(row)
     rank = f"{rank}, facet {facet}" if facet and word else f"{rank} {facet}".strip()
-    block.write(left + width, top + 7 + size, rank, size - 1, width * 0.55, GREY, "rs")
-    block.write(left, top + 12 + 2 * size, words_of(row["label_name"], row["label"], row["key"]), size, width, GREY)
+    block.write(left + width, top + 6 + size, rank, size - 1, width * 0.55, GREY, "rs")
+    block.write(left, top + 9 + 2 * size, words_of(row["label_name"], row["label"], row["key"]), size, width, GREY)
 
 
 def _legend(

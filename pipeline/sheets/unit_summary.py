@@ -1,4 +1,4 @@
-"""What a sheet says of a unit above its crops: its visualization, its numbers and its activations by rank."""
+"""What a sheet says of a unit above its crops: its visualization, its numbers, and its activations over the dataset."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ from typing import Any
 from PIL import Image
 
 from pipeline import naming
-from pipeline.sheets.drawing import CONTENT, GREY, INK, Drawing, blank, number, percent
+from pipeline.sheets.charts import HEIGHT, WIDTH, Distribution, distribution, marked
+from pipeline.sheets.drawing import BAR, CONTENT, GREY, INK, PALE, Drawing, blank, number, percent
 from pipeline.sheets.fonts import says_something
 
 _PICTURE = 264
-_PLOT_GUTTER = 150
-_GREY_BAR, _DARK_BAR = "#cfcfc9", "#8b8b85"
+_FACTS = 5
+_BESIDE, _BARS, _BELOW, _GUTTER = 108, 94, 66, 110  # pixels: above a chart, of its bars, below and beside them
 
 
 def summary(
     unit: Mapping[str, Any], firing: Sequence[Mapping[str, Any]], visualization: Image.Image | None, large: int
 ) -> Drawing:
-    """Its visualization, its numbers, its labels in words, and its activations by rank, the first `large` darker."""
-    block = blank(_PICTURE + 44 if visualization else 236)
+    """Its visualization, its numbers, its labels in words, and the activations of all images, on which exemplars are
+    marked, the first `large` stronger.
+    """
+    chart = _chart(unit, firing)
+    tall = 0 if chart is None else _BARS + _BELOW if chart.bars else _BELOW
+    block = blank(max(_PICTURE + 68 if visualization else 0, _BESIDE + tall))
     left = 0
     if visualization:
         _visualization(block, unit, visualization)
@@ -34,21 +39,20 @@ def summary(
         (number(unit["activation_mean"]), "mean over images"),
         (number(unit["activation_std"]), "standard deviation"),
         (percent(unit["firing_rate"]), "of images fire it"),
-        _label(unit, named),
+        *([_label(unit, named)] if named else []),
     ]
-    step = (CONTENT - left) / len(facts)
+    step = (CONTENT - left) / _FACTS
     for place, (value, name) in enumerate(facts):
         block.write(left + place * step, 26, value, 30, step - 16)
-        block.write(left + place * step, 48, name, 14, step - 16, GREY)
-    block.write(left, 88, _sentence(named, unit, firing), 17, CONTENT - left)
-    _bars(block, unit, firing, left, 112, CONTENT - left, block.height - 112, large)
+        block.write(left + place * step, 49, name, 16, step - 16, GREY)
+    block.write(left, 90, _sentence(named, unit, firing), 18, CONTENT - left)
+    if chart:
+        _draw(block, chart, left, max(_BESIDE, block.height - 62 - tall) + tall - _BELOW, CONTENT - left, large)
     return block
 
 
 def _label(unit: Mapping[str, Any], named: Mapping[str, str]) -> tuple[str, str]:
-    """The label to show: the share of the exemplars that have it, or the correlation with it, and its name."""
-    if not named:
-        return "-", "no label"
+    """The first label that is `named`: the share of the exemplars that have it, or their correlation; its name."""
     kind, name = next(iter(named.items()))
     score = unit[naming.STATEMENTS[kind].score]
     return (
@@ -58,7 +62,7 @@ def _label(unit: Mapping[str, Any], named: Mapping[str, str]) -> tuple[str, str]
 
 def silent_summary(unit: Mapping[str, Any], visualization: Image.Image | None) -> Drawing:
     """Instead of all that for a unit that fires nowhere: why."""
-    block = blank(_PICTURE + 48 if visualization else 96)
+    block = blank(_PICTURE + 72 if visualization else 96)
     left = 0
     if visualization:
         _visualization(block, unit, visualization)
@@ -83,39 +87,47 @@ def _visualization(block: Drawing, unit: Mapping[str, Any], visualization: Image
     activation = unit["visualization_activation"]
     found = activation is not None and activation > 0
     title = "what the unit itself prefers" if found else "ascent found nothing that fires it"
-    block.write(0, _PICTURE + 20, title, 14, _PICTURE)
-    block.write(0, _PICTURE + 40, reached, 14, _PICTURE, GREY)
+    if preset := unit.get("visualization_preset"):
+        block.write(0, _PICTURE + 66, f"preset {preset}", 16, _PICTURE, GREY)
+    block.write(0, _PICTURE + 22, title, 16, _PICTURE)
+    block.write(0, _PICTURE + 44, reached, 16, _PICTURE, GREY)
 
 
-def _bars(
-    block: Drawing, unit: Mapping[str, Any], firing: Sequence[Mapping[str, Any]],
-    left: int, top: int, width: int, height: int, large: int,
-) -> None:  # fmt: skip
-    """Activation by rank; the dataset's maximum and mean are named in the gutter at the right."""
-    values = [row["activation"] for row in firing]
-    peak = max((value for value in values if isfinite(value)), default=1.0)
-    room, base = width - _PLOT_GUTTER, top + height - 22
-    tall = base - top - 8
-    step = min(room / len(values), 44)
-    for place, value in enumerate(values):
-        x = left + place * step
-        y = base - tall * min(value / peak, 1)
-        shown = _DARK_BAR if place < large else _GREY_BAR
-        block.rectangle(x, min(y, base - 1), x + max(step * 0.78, 1), base + 1, shown)
-    block.rule(left, base, left + room)
-    top_y, mean = base - tall, unit["activation_mean"]
-    mean_y = base - tall * mean / peak if mean is not None and 0 < mean <= peak else None
-    block.write(left + room + 12, top_y, f"maximum {number(unit['activation_max'])}", 13, _PLOT_GUTTER - 12,
-          GREY, "lm")  # fmt: skip
-    if mean_y is not None:
-        for x in range(left, left + room, 8):
-            block.rule(x, mean_y, x + 4, INK)
-        block.write(left + room + 12, max(mean_y, top_y + 17), f"mean {number(mean)}", 13, _PLOT_GUTTER - 12,
-              GREY, "lm")  # fmt: skip
-    first, last = firing[0]["rank"], firing[-1]["rank"]
-    block.write(left, base + 18, f"rank {first}", 13, 80, GREY)
-    if step * len(values) > 160:
-        block.write(left + step * len(values) - step * 0.22, base + 18, f"rank {last}", 13, 80, GREY, "rs")
+def _chart(unit: Mapping[str, Any], firing: Sequence[Mapping[str, Any]]) -> Distribution | None:
+    """The image activations of the dataset with the exemplars in their places; of a run that did not keep how they are
+    distributed these alone, from zero. None where all are alike.
+    """
+    activations = [row["activation"] for row in firing]
+    counts, least = unit.get("activation_histogram"), unit.get("activation_min")
+    if counts is not None and not isinstance(counts, float):
+        least = None if least is None or least != least else least
+        return distribution(counts, least, unit["activation_max"], activations)
+    finite = [value for value in activations if isfinite(value)]
+    return marked(finite) if finite else None
+
+
+def _draw(block: Drawing, chart: Distribution, left: int, base: int, width: int, large: int) -> None:
+    """A chart `width` pixels wide, its axis at `base`; the first `large` marks are stronger."""
+    room = width - (_GUTTER if chart.lines else 0)
+    across, down = room / WIDTH, _BARS / HEIGHT
+    for y, images in chart.lines:
+        block.rule(left, round(base - _BARS + y * down), left + room, PALE)
+        block.write(left + room + 10, base - _BARS + y * down, f"{images:,} images", 15, _GUTTER - 10, GREY, "lm")
+    for x, _, wide, high in chart.bars:
+        block.rectangle(left + x * across, base - high * down, left + (x + wide) * across, base, BAR)
+    block.rule(left, base, left + room, GREY)
+    for place, x in reversed([*enumerate(chart.marks)]):
+        strong = place < large
+        start = round(left + x * across)
+        end = base + (18 if strong else 12)
+        block.rectangle(start - strong, base + 3, start + 1 + strong, end, INK if strong else GREY)
+    for x, value in chart.ticks:
+        at = left + x * across
+        anchor = "ls" if x < WIDTH * 0.03 else "rs" if x > WIDTH * 0.97 else "ms"
+        block.write(at, base + 38, number(value), 15, 100, GREY, anchor)
+    said = f"{chart.images:,} images by their activation, on a logarithmic scale; the" if chart.bars else "The"
+    further = ", the strong ones those that are large below" if large else ""
+    block.write(left, base + 62, f"{said} strokes are the exemplars{further}.", 16, width, GREY)
 
 
 def words_of(name: object, label: object, key: str) -> str:

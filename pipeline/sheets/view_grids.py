@@ -48,7 +48,7 @@ def grid_pages(
         if method == "deconvnet":
             note += ", as in Zeiler and Fergus (2014)"
         rows = [_row(some[at : at + _ACROSS], shown) for at in range(0, len(some), _ACROSS)]
-        yield stacked([header(layer, title, about), notes([note], 15), *rows], 20)
+        yield stacked([header(layer, title, about), notes([note]), *rows], 20)
 
 
 def _row(some: Sequence[Of], shown: Shown | None) -> Drawing:
@@ -73,7 +73,7 @@ def _title(block: Drawing, unit: Mapping[str, Any], left: int) -> None:
     said = f"maximum {number(strongest)}" if fires else "never fires on this dataset"
     if fires and (name := label_of(unit)):
         said += f", {name}"
-    block.write(left + _BLOCK, 22, said, 15, _BLOCK * 0.7, GREY, "rs")
+    block.write(left + _BLOCK, 22, said, 16, _BLOCK * 0.7, GREY, "rs")
 
 
 def _filling(image: Image.Image) -> Image.Image:

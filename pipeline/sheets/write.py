@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from pipeline.choose import choose_layers, choose_units
 from pipeline.cores import usable_cores
@@ -12,6 +13,7 @@ from pipeline.errors import UserError
 from pipeline.progress import Progress, Silent
 from pipeline.run import Run
 from pipeline.sheets.drawing import Drawing
+from pipeline.sheets.drawn import Drawn
 from pipeline.sheets.material import (
     Wholes,
     about,
@@ -30,7 +32,7 @@ from pipeline.sheets.vector import DENSITY, check_vector, write_vector
 from pipeline.sheets.view_grids import SIDE, Of, grid_pages
 from pipeline.spoken import command
 from pipeline.storage.files import safe_name, written_aside
-from pipeline.words import Format, Shown
+from pipeline.words import Format, Paper, Shown
 
 _RLE = 3  # zlib's strategy that is both quickest and smallest on photographs beside plain paper
 
@@ -52,8 +54,10 @@ def write_sheets(
     views: bool = True,
     method: str = "",
     maps: bool = True,
+    preset: str = "",
     look: Look = Look(),
     kind: Format = Format.png,
+    paper: Paper = Paper.a4,
     progress: Progress = Silent(),
 ) -> list[Path]:
     """Writes one contact sheet per unit, `RUN/sheets/LAYER/UNIT.png` (or what `kind` says), and returns the files.
@@ -61,12 +65,14 @@ def write_sheets(
     `layers` are names or globs (empty: all), `units` numbers (None: all), `most` keeps only so many of each layer:
     those that fire and have the highest label purity, then activation. `shown` is what crops show: the whole receptive
     field, or its focus where that was measured; `views` by `method` (empty: whichever there are) and heat `maps` go
-    below them; `look` says how many crops there are. A sheet whose original images have gone is drawn without them.
-    Raises `UserError` for unknown layers and units, for a kind of file that cannot be made here and where nothing can
-    be written.
+    below them. Visualizations are those by `preset` (empty: of the units table); `look` says how many crops there are;
+    a PDF has pages of `paper`. A sheet whose original images have gone is drawn without them.
+    Raises `UserError` for unknown layers and units, a preset that drew nothing, for a kind of file that cannot be made
+    here and where nothing can be written.
     """
     _check(kind)
     chosen = choose_units(run, choose_layers(run, layers), units, most)
+    drawn = Drawn(run, list(chosen), preset)
     tasks = [(layer, unit) for layer, its_units in chosen.items() for unit in its_units]
     written, known = [], what_is_shown(run, shown)
     dense = 1.0 if kind is Format.png else DENSITY
@@ -75,8 +81,9 @@ def write_sheets(
 
     def draw(task: tuple[str, int]) -> Path:
         layer, unit = task
-        sheet = _sheet(run, layer, unit, wholes, known, methods[layer], look, kind is not Format.png, maps)
-        return _write(sheet, run, layer, str(unit), kind)
+        row = drawn.row(layer, run.units(layer, unit).iloc[0].to_dict())
+        sheet = _sheet(run, row, wholes, known, methods[layer], look, kind is not Format.png, maps)
+        return _write(sheet, run, layer, str(unit), kind, paper)
 
     # Decoding, resampling and encoding all let go of the interpreter, so threads are enough.
     with progress.stage("sheets", len(tasks), "sheets") as advance, ThreadPoolExecutor(usable_cores()) as pool:
@@ -94,21 +101,24 @@ def write_sheets(
 
 
 def write_overviews(
-    run: Run, layers: Sequence[str], *, shown: Shown = Shown.box, kind: Format = Format.png,
-    progress: Progress = Silent(),
+    run: Run, layers: Sequence[str], *, shown: Shown = Shown.box, preset: str = "", kind: Format = Format.png,
+    paper: Paper = Paper.a4, progress: Progress = Silent(),
 ) -> list[Path]:  # fmt: skip
     """Writes `RUN/sheets/LAYER/overview.png` of each layer, and `overview-2.png`, … of a large one; returns the files.
 
-    `layers` are names or globs (empty: all). Units without a visualization show their best crop, and of it what is
-    `shown`.
-    Raises `UserError` for unknown layers, for a kind of file that cannot be made here and where nothing can be written.
+    `layers` are names or globs (empty: all). Units without a visualization by `preset` (empty: in the units table) show
+    their best crop, and of it what is `shown`.
+    Raises `UserError` for unknown layers, a preset that drew nothing, for a kind of file that cannot be made here and
+    where nothing can be written.
     """
     _check(kind)
     chosen, known = choose_layers(run, layers), what_is_shown(run, shown)
-    written = []
+    drawn, written = Drawn(run, chosen, preset), []
     with progress.stage("overviews", len(chosen), "layers") as advance:
         for layer in chosen:
-            cells, what = visualizations(run, layer, known), "what each unit prefers; crop: not drawn, its strongest"
+            by = f" (preset {preset})" if preset else ""
+            cells = visualizations(run, layer, known, drawn)
+            what = f"what each unit prefers{by}; crop: not drawn, its strongest"
             if cells is None:
                 cells, what = best_crops(run, layer, known), _HARDEST[known]
             units = int(run.layers.set_index("layer").loc[layer, "units"])
@@ -116,7 +126,7 @@ def write_overviews(
             pages = overview_pages(layer, units, cells, legend, about(run, layer, known))
             for page, drawing in enumerate(pages, start=1):
                 name = "overview" if page == 1 else f"overview-{page}"
-                written.append(_write(drawing, run, layer, name, kind))
+                written.append(_write(drawing, run, layer, name, kind, paper))
             advance(1, layer)
     return written
 
@@ -130,6 +140,7 @@ def write_grids(
     shown: Shown = Shown.box,
     method: str = "",
     kind: Format = Format.png,
+    paper: Paper = Paper.a4,
     progress: Progress = Silent(),
 ) -> list[Path]:
     """Writes `RUN/sheets/LAYER/views.png`, and `views-2.png`, …: views of units beside patches; returns the files.
@@ -157,7 +168,8 @@ def write_grids(
 
             pages = grid_pages(layer, len(chosen[layer]), each(), its, about(run, layer, known), known)
             for page, drawing in enumerate(pages, start=1):
-                written.append(_write(drawing, run, layer, "views" if page == 1 else f"views-{page}", kind))
+                name = "views" if page == 1 else f"views-{page}"
+                written.append(_write(drawing, run, layer, name, kind, paper))
     return written
 
 
@@ -167,10 +179,9 @@ def _check(kind: Format) -> None:
 
 
 def _sheet(
-    run: Run, layer: str, unit: int, wholes: Wholes, shown: Shown | None, method: str, look: Look, sharp: bool,
-    maps: bool,
-) -> Drawing:  # fmt: skip
-    row = run.units(layer, unit).iloc[0].to_dict()
+    run: Run, row: dict[str, Any], wholes: Wholes, shown: Shown | None, method: str, look: Look, sharp: bool, maps: bool
+) -> Drawing:
+    layer, unit = row["layer"], int(row["unit"])
     exemplars = with_crops(run, exemplars_with_views(run, layer, unit, method), shown, look.crops, sharp)
     exemplars = with_maps(run, layer, unit, exemplars) if maps else exemplars
     firing = [exemplar["image_id"] for exemplar in exemplars[: look.large] if exemplar["activation"] > 0]
@@ -178,11 +189,12 @@ def _sheet(
     return unit_sheet(row, exemplars, whole, about(run, layer, shown), shown, method, look)
 
 
-def _write(drawing: Drawing, run: Run, layer: str, name: str, kind: Format) -> Path:
+def _write(drawing: Drawing, run: Run, layer: str, name: str, kind: Format, paper: Paper) -> Path:
     path = run.path / "sheets" / safe_name(layer) / f"{name}.{kind}"
     with written_aside(path) as aside:
         if kind is Format.png:
             pixels(drawing).save(aside, "PNG", compress_type=_RLE)
         else:
-            write_vector(drawing, aside, kind)
+            what = f"unit {name}" if name.isdigit() else name.replace("-", " ")
+            write_vector(drawing, aside, kind, f"{run.path.name}, {layer}, {what}", paper)
     return path

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from pipeline.storage.files import table_file
 from pipeline.storage.parquet import completed, image_column, parquet_file, read_rows, write_table
 from pipeline.storage.seals import is_whole
+from pipeline.words import PRESETS
 from schemas.units import UNITS
 from schemas.visualizations import VISUALIZATIONS
 
@@ -30,7 +31,7 @@ DRAWN = pa.schema(
     ]
 )
 """What a drawing under way keeps of a picture."""
-_SHOWN = {
+SHOWN = {
     "visualization": "visualization", "visualization_activation": "activation", "visualization_ratio": "ratio",
     "visualization_rank": "rank", "visualization_preset": "preset", "visualization_seed": "seed",
     "visualization_attempts": "attempts",
@@ -57,10 +58,10 @@ class LayerPictures:
         """Whether the units table shows the best pictures of `units`, all of which are drawn."""
         columns = [f"visualization_{mark}" for mark in _MARKS]
         with parquet_file(self.units_path) as file:
-            if not set(_SHOWN) <= set(file.schema_arrow.names):
+            if not set(SHOWN) <= set(file.schema_arrow.names):
                 return False  # a version before
             there = _by_unit(file.read(["unit", *columns]), columns)
-        here = _by_unit(self._best(units, _MARKS), _MARKS)
+        here = _by_unit(self.best(units, _MARKS), _MARKS)
         return all(there[unit] == here[unit] for unit in units)
 
     def add(self, drawn: pa.Table, recipe: str) -> None:
@@ -92,10 +93,10 @@ class LayerPictures:
         table = completed(read_rows(self.units_path), UNITS)
         marks = [f"visualization_{mark}" for mark in _MARKS]
         before = _by_unit(table.select(["unit", *marks]), marks)
-        best = {row["unit"]: row for row in self._best(units, [*_SHOWN.values()]).to_pylist()}
+        best = {row["unit"]: row for row in self.best(units, [*SHOWN.values()]).to_pylist()}
         anew = {unit for unit, row in best.items() if before[unit] != tuple(str(row[mark]) for mark in _MARKS)}
         columns = {name: table[name] for name in UNITS.names}
-        for name, source in _SHOWN.items():
+        for name, source in SHOWN.items():
             values = table[name].to_pylist()
             for unit, row in best.items():
                 values[unit] = row[source]
@@ -119,7 +120,7 @@ class LayerPictures:
             first=int((rank == 0).sum()),
         )
 
-    def _best(self, units: Collection[int], columns: Sequence[str]) -> pa.Table:
+    def best(self, units: Collection[int], columns: Sequence[str]) -> pa.Table:
         """Unit and `columns` of the best picture of each of `units`: by rank, then ratio, then activation.
 
         Of equal ones the first by the name of its preset, then by its facet. Pictures are read of the best alone.
@@ -152,6 +153,15 @@ class LayerPictures:
             there = [name for name in columns or VISUALIZATIONS.names if name in file.schema_arrow.names]
         rows = read_rows(path, there)
         return rows if columns is None else completed(rows, VISUALIZATIONS).select(columns)
+
+
+def presets_of(run: Path, layers: Iterable[str]) -> list[str]:
+    """The presets by which any of some layers has pictures."""
+    names = list(layers)
+    return [
+        preset for preset in PRESETS
+        if any(is_whole(table_file(run, "visualizations", f"{layer}-{preset}")) for layer in names)
+    ]  # fmt: skip
 
 
 def counts(run: Path, layers: Iterable[str], preset: str) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The geometry of the atlas's charts: numbers to positions in a drawing of fixed size."""
+"""The geometry of charts, on sheets and in the atlas: numbers to positions in a drawing of fixed size."""
 
 from __future__ import annotations
 
@@ -62,10 +62,23 @@ def distribution(
     powers = [10**power for power in range(0, int(math.log10(in_bars.max())) + 1)] if in_bars.max() >= 1 else []
     return Distribution(
         bars, tuple(place(value) for value in activations if least <= value <= most),
-        tuple((place(value), value) for value in _round_values(least, most)),
+        tuple((place(value), value) for value in round_values(least, most)),
         tuple((round(HEIGHT - math.log1p(power) * scale, 2), power) for power in powers if power > 1),
         int(tall.sum()), tuple(place(value) for share, value in said(quantiles) if share in SPREAD),
     )  # fmt: skip
+
+
+def marked(activations: Sequence[float]) -> Distribution | None:
+    """Exemplars alone, on an axis from zero to the highest of their `activations`; None where that is not above zero.
+
+    They are finite.
+    """
+    most = max(activations)
+    if most <= 0:
+        return None
+    ticks = tuple((round(value / most * WIDTH, 2), value) for value in round_values(0.0, most))
+    marks = tuple(round(value / most * WIDTH, 2) for value in activations if value >= 0)
+    return Distribution((), marks, ticks, (), 0)
 
 
 def said(quantiles: Sequence[float]) -> list[tuple[float, float]]:
@@ -80,7 +93,8 @@ def _ascending(places: np.ndarray, below: np.ndarray) -> tuple[np.ndarray, np.nd
     return places[last], below[last]
 
 
-def _round_values(least: float, most: float, about: int = 6) -> list[float]:
+def round_values(least: float, most: float, about: int = 6) -> list[float]:
+    """Round numbers from `least` to `most`, evenly apart, for ticks of an axis; `least` is below `most`."""
     rough = (most - least) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * by for by in (1, 2, 2.5, 5, 10) if power * by >= rough)
