@@ -14,7 +14,6 @@ COARSER = 3  # bits less in what is far from one
 _AN_OCTAVE = 1 << (23 - SHIFT)
 _A_COARSE_OCTAVE = _AN_OCTAVE >> COARSER
 _LEAST, _FINE_FROM, _FINE_TO, _END = -126, -12, 13, 128  # exponents: normal numbers, those in fine buckets
-FINE_END = 2.0**_FINE_TO
 FINE_KEY = (127 + _FINE_FROM) << (23 - SHIFT)  # what is left of the bits of 2**-12
 FINE = _AN_OCTAVE * (_FINE_TO - _FINE_FROM)
 RAISED = FINE - (FINE >> COARSER)  # by which coarse buckets beyond the fine ones are further out than bits say

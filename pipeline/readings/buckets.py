@@ -7,10 +7,13 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from pipeline.readings.bucket_edges import BELOW, BUCKETS, COARSER, FINE_END, FINE_KEY, MIDDLE, RAISED, SHIFT
+from pipeline.readings.bucket_edges import BELOW, BUCKETS, COARSER, FINE, FINE_KEY, MIDDLE, RAISED, SHIFT
 
 _CACHED = 1 << 18  # values whose buckets are found while they are in a CPU's caches
 _KEYS = 1 << (32 - SHIFT)
+_FINE_END_BITS = (FINE_KEY + FINE) << SHIFT  # those of 2**13
+_ZERO_KEY = FINE_KEY - (FINE_KEY >> COARSER)
+_TINY = (1 << (23 - SHIFT - COARSER)) - 1  # coarse buckets that denormal numbers would have beside that of zero
 _MANY = 1 << 26  # values whose buckets a device holds at once
 
 
@@ -49,37 +52,44 @@ def count_positions(maps: Tensor, left_out: Tensor) -> Tensor:
 
 
 def _counted(maps: Tensor) -> Tensor:
-    """On an eager CPU: some images at a time, so that it is done within the caches, but not so few that the counts of
-    all buckets cost more than the counting.
+    """On an eager CPU: some values at a time, so that it is done within the caches, but not so few that the counts of
+    all buckets cost more than the counting. Counted are those buckets only that lie between the extremes.
     """
-    images, units = maps.shape[:2]
-    each = max(1, maps[:1].numel())
-    step = max(1, max(_CACHED, 2 * units * BUCKETS) // each)
+    units = maps.shape[1]
     counts = torch.zeros((units, BUCKETS), dtype=torch.int32)
-    for begin in range(0, images, step):
-        values = maps[begin : begin + step].float()
-        last = values.permute(0, 2, 3, 1)  # as they mostly lie in memory
-        values, units_last = (last, True) if last.is_contiguous() else (values.contiguous(), False)
-        least, most = values.aminmax()  # NaN if any is
-        complete = not bool(least.isnan())
-        low, high = bucket(torch.stack([least, most])).tolist() if complete else (0, BUCKETS - 1)
+    last = maps.permute(0, 2, 3, 1)  # as they mostly lie in memory
+    values, of_units = (last.flatten(0, 2), (units,)) if last.is_contiguous() else (maps.flatten(2), (units, 1))
+    step = max(1, max(_CACHED, 2 * units * BUCKETS) // max(1, values[:1].numel()))
+    for part in values.split(step) if values.numel() else ():
+        part = part.float().contiguous()
+        bits, complete = part.view(torch.int32), True
+        fewest, most = (int(bound) for bound in bits.aminmax())
+        if above_zero := fewest >= 0 and most < _FINE_END_BITS:
+            places, start, low = _above_zero(bits), _ZERO_KEY, MIDDLE - _TINY
+            high = int(bucket(torch.tensor(most, dtype=torch.int32).view(torch.float32)))
+        else:
+            ends = torch.stack(part.aminmax())  # NaN if any is
+            complete = not bool(ends.isnan().any())
+            low, high = bucket(ends).tolist() if complete else (0, BUCKETS - 1)
+            places, start = bucket(part), low
         width = high - low + 1
-        places = _above_zero(values) if bool(least >= 0) and bool(most < FINE_END) else bucket(values)
-        first = torch.arange(-low, units * width - low, width, dtype=torch.int32)
-        places += first if units_last else first[:, None, None]
+        places += torch.arange(-start, units * width - start, width, dtype=torch.int32).view(of_units)
         if not complete:
-            places = places[~values.isnan()]
-        counted = torch.bincount(places.view(-1), minlength=units * width)
-        counts[:, low : high + 1] += counted.view(units, width)
+            places = places[~part.isnan()]
+        found = torch.bincount(places.view(-1), minlength=units * width).view(units, width)
+        if above_zero:
+            counts[:, MIDDLE] += found[:, :_TINY].sum(1)
+            low, found = MIDDLE, found[:, _TINY:]
+        counts[:, low : high + 1] += found
     return counts
 
 
-def _above_zero(values: Tensor) -> Tensor:
-    """The buckets of float32 from zero to `FINE_END` (as behind most activation functions): less work."""
-    bits = values.view(torch.int32)
-    coarse = (bits >> (SHIFT + COARSER)) + (MIDDLE + BELOW - (FINE_KEY >> COARSER))
-    fine = (bits >> SHIFT).add_(MIDDLE + BELOW - FINE_KEY)
-    return torch.maximum(fine, coarse, out=fine).clamp_(min=MIDDLE)
+def _above_zero(bits: Tensor) -> Tensor:
+    """Of the bits of float32 from zero to 2**13 (as behind most activation functions) the bucket in half the steps, but
+    by another number: zero has `_ZERO_KEY`, and what else is in the middle bucket up to `_TINY` more.
+    """
+    coarse = (bits >> (SHIFT + COARSER)).add_(_ZERO_KEY)
+    return torch.maximum(coarse, bits >> SHIFT, out=coarse)
 
 
 def _scattered(maps: Tensor, left_out: Tensor) -> Tensor:

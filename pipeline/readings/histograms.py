@@ -74,9 +74,8 @@ class Histograms:
     def state(self) -> dict[str, Tensor]:
         """The buckets that are not empty: `rows`, how many each unit has, their `buckets` and `counts`, in order."""
         if self._state is None:
-            there = self.counts > 0
-            unit, bucket_of = there.nonzero(as_tuple=True)
-            rows = there.sum(1, dtype=torch.int32)
+            unit, bucket_of = self.counts.nonzero(as_tuple=True)
+            rows = torch.bincount(unit, minlength=self.units).to(torch.int32)
             return {"rows": rows, "buckets": bucket_of.to(torch.int16), "counts": self.counts[unit, bucket_of]}
         return dict(self._state)
 
@@ -131,6 +130,7 @@ def ranked(counts: np.ndarray, probabilities: tuple[float, ...]) -> tuple[np.nda
     """The bucket `[U, P]` that holds the image at each share of a unit's images, and the number of images `[U]`."""
     images = counts.sum(1, dtype=np.int64)
     ranks = np.ceil(images[:, None] * np.array(probabilities)).clip(1, np.maximum(images, 1)[:, None])
-    below = (row.cumsum(dtype=np.int64) for row in counts)  # one at a time, of perhaps very many units
+    parts = (counts[begin : begin + _UNITS_TOGETHER] for begin in range(0, len(counts), _UNITS_TOGETHER))
+    below = (row for part in parts for row in part.cumsum(1, dtype=np.int64))
     places = [np.searchsorted(row, wanted) for row, wanted in zip(below, ranks, strict=True)]
     return np.minimum(np.array(places).reshape(len(counts), len(probabilities)), BUCKETS - 1), images
