@@ -1,4 +1,4 @@
-"""A run as the version before wrote it: a crop in every exemplar's row, no pictures."""
+"""Runs as versions before wrote them: a crop in every exemplar's row, no pictures; histograms of fewer buckets."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.exemplars.pictures import box_of, encode
+from pipeline.readings.bucket_edges import middles
 from pipeline.run import open_run
 from pipeline.storage.parquet import image_column, write_table
 from schemas.exemplars import EXEMPLARS
+from schemas.units import UNITS
 
 
 def as_before(run: Path, to: Path) -> Path:
@@ -30,4 +33,20 @@ def as_before(run: Path, to: Path) -> Path:
     record = json.loads((to / "run.json").read_bytes())
     del record["pictures"]
     (to / "run.json").write_text(json.dumps(record))
+    return to
+
+
+def with_fewer_buckets(run: Path, to: Path) -> Path:
+    """A copy of a run in the folder `to` whose histograms have 1,601 buckets: 25 octaves on either side of zero."""
+    shutil.copytree(run, to)
+    half = (2.0 ** np.arange(-12, 13)[:, None] * (1 + np.arange(32) / 32)).ravel()
+    at = middles()
+    bucket = 800 + np.sign(at).astype(int) * np.searchsorted(half, np.abs(at), side="right")
+    for path in sorted((to / "units").glob("*.parquet")):
+        rows = pq.read_table(path)
+        for column in ("activation_histogram", "position_histogram"):
+            its = [its and np.bincount(bucket, its, 1601).astype(int).tolist() for its in rows[column].to_pylist()]
+            place, field = UNITS.get_field_index(column), UNITS.field(column)
+            rows = rows.set_column(place, field, pa.array(its, field.type))
+        write_table(path, UNITS, [pa.table(rows.columns, schema=UNITS)])
     return to

@@ -28,7 +28,7 @@ from pipeline.readings.tap_kernel import sweep  # noqa: E402
 from pipeline.readings.unit_kernels import add_statistics, count, keep_best  # noqa: E402
 
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
-VALUES = st.sampled_from([-torch.inf, -3.5, -0.0, 0.0, 1.0, 2.0, 2.5, 300.0, 1e-5, torch.inf])
+VALUES = st.sampled_from([-torch.inf, -3.5, -0.0, 0.0, 1.0, 2.0, 2.5, 300.0, 1e-5, 1e-41, -1e-30, 1e30, torch.inf])
 
 
 @st.composite
@@ -102,6 +102,14 @@ def test_statistics_and_histograms_of_a_kernel_are_those_of_a_cpu():
         counts = torch.zeros(70, BUCKETS, dtype=kind)
         count(counts, values)
         assert torch.equal(counts, count_positions(values[:, :, None, None], torch.zeros(50)).to(kind))
+
+
+def test_a_kernel_counts_every_float_into_the_bucket_that_a_cpu_finds():
+    upper = torch.arange(1 << 16, dtype=torch.int32) << 16
+    values = torch.cat([upper, upper | 0xFFFF]).view(torch.float32).reshape(256, 512)
+    counts = torch.zeros(512, BUCKETS, dtype=torch.int32)
+    count(counts, values)
+    assert torch.equal(counts, count_positions(values[:, :, None, None], torch.zeros(256)))
 
 
 @pytest.mark.parametrize(

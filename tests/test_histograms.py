@@ -8,9 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.readings.histograms import BUCKETS, PROBABILITIES, RELATIVE_ERROR, Histograms, bucket, edges, quantiles
+from pipeline.readings.bucket_edges import BUCKETS_BEFORE
+from pipeline.readings.buckets import computed_bucket, count_positions
+from pipeline.readings.histograms import BUCKETS, PROBABILITIES, Histograms, bucket, edges, quantiles
 from pipeline.readings.seen import Seen
 from pipeline.readings.taps import Readings
+from tests.making import histogram_error
 
 NUMBERS = st.floats(width=32, allow_nan=False)
 
@@ -30,14 +33,35 @@ def test_every_number_lies_between_the_edges_of_its_bucket(numbers):
     places = bucket(torch.from_numpy(values)).numpy()
     low, high = edges()[places], edges()[places + 1]
     assert ((low <= values) & (values <= high)).all()
-    inside = (places > 0) & (places < BUCKETS - 1) & (places != BUCKETS // 2)
-    assert ((high - low)[inside] <= 2 * RELATIVE_ERROR * np.abs(values[inside].astype(np.float64))).all()
+    finite = np.isfinite(values)
+    assert ((high - low)[finite] <= 2 * histogram_error(values[finite])).all()
+    assert np.isin(places[~finite], (0, BUCKETS - 1)).all() and np.isfinite(values[places == BUCKETS - 1]).sum() == 0
 
 
-def test_edges_ascend_and_mirror_each_other():
+def test_the_bucket_of_every_float_is_the_one_that_a_search_of_the_edges_finds():
+    upper = torch.arange(1 << 16, dtype=torch.int32) << 16
+    values = torch.cat([upper, upper | 0xFFFF, upper | 1]).view(torch.float32)
+    values = values[~values.isnan()]
+    half = edges()[BUCKETS // 2 + 1 : -1]
+    size = np.searchsorted(half, values.abs().double().numpy(), side="right")
+    wanted = BUCKETS // 2 + np.where(values.numpy() < 0, -size, size)
+    assert (bucket(values).numpy() == wanted).all() and (computed_bucket(values).numpy() == wanted).all()
+    positive = values[values >= 0]  # counted by less work where none is large
+    for part in (values, positive, positive[positive < 2.0**13]):
+        counts = count_positions(part[None, None, None], torch.zeros(1))[0]
+        assert (counts.numpy() == np.bincount(bucket(part).numpy(), minlength=BUCKETS)).all()
+
+
+def test_edges_ascend_and_mirror_each_other_and_hold_all_of_a_float32():
     assert len(edges()) == BUCKETS + 1 and (np.diff(edges()) > 0).all()
     assert (edges() == -edges()[::-1]).all()
-    assert edges()[BUCKETS // 2] == -(2.0**-12) and edges()[-2] == 2.0**13 * (1 - 1 / 64)
+    limits = np.finfo(np.float32)
+    assert edges()[BUCKETS // 2 + 1] == limits.smallest_normal and edges()[-3] < limits.max < edges()[-2] < np.inf
+    before = edges(BUCKETS_BEFORE)
+    assert len(before) == 1602 and before[801] == 2.0**-12 and before[-2] == 2.0**13 * (1 - 1 / 64)
+    assert np.isin(before, edges()).all()
+    with pytest.raises(ValueError, match="not 7"):
+        edges(7)
 
 
 @settings(max_examples=60, deadline=None)
@@ -66,12 +90,18 @@ def test_merging_states_in_any_order_is_seeing_the_whole(sizes, seed):
     assert torch.equal(merged.counts, fed(values).counts)
 
 
-@pytest.mark.parametrize("spread", [0.01, 1.0, 300.0])
+@pytest.mark.parametrize("spread", [1e-38, 1e-9, 0.01, 1.0, 300.0, 1e9, 1e37])
 def test_quantiles_are_within_the_stated_error_of_numpys(spread):
     values = (np.random.default_rng(3).gamma(0.7, spread, (4000, 5)) - spread / 4).astype(np.float32)
     found = quantiles(fed(values, 256).counts.numpy(), values.min(0), values.max(0))
     wanted = np.quantile(values, PROBABILITIES, axis=0, method="inverted_cdf").T
-    assert (np.abs(found - wanted) <= RELATIVE_ERROR * np.abs(wanted) * (1 + 1e-6) + 2.0**-12).all()
+    assert (np.abs(found - wanted) <= histogram_error(wanted)).all()
+
+
+def test_quantiles_among_infinities_are_infinite():
+    values = np.array([[-np.inf, 1, 1e30, np.inf]], np.float32).repeat(4, 0).T
+    found = quantiles(fed(values).counts.numpy(), values.min(0), values.max(0), (0.2, 0.7, 0.9))
+    assert found[0].tolist() == [-np.inf, pytest.approx(1e30, rel=1 / 8), np.inf]
 
 
 def test_a_unit_that_never_fires_has_zeros_and_one_without_numbers_has_none():

@@ -20,12 +20,13 @@ from pipeline.errors import UserError
 from pipeline.network.layers import Traced
 from pipeline.network.models import load_network
 from pipeline.preprocessing.images import network_pixels
-from pipeline.readings.histograms import BUCKETS, PROBABILITIES, RELATIVE_ERROR
+from pipeline.readings.histograms import BUCKETS, PROBABILITIES
 from pipeline.readings.keep import Keep
 from pipeline.readings.seen import MEASURING, halves, identity
 from pipeline.run import open_run
 from pipeline.scanning.limits import say_size
 from pipeline.stages.mine import MineSettings, mine
+from tests.making import histogram_error
 
 CPU = torch.device("cpu")
 LAYERS = "block4.relu,block5.relu"
@@ -99,7 +100,7 @@ def test_the_columns_of_units_are_those_of_all_activations(run, everything, fold
         np.testing.assert_allclose(units["activation_min"], values.min(0), rtol=1e-4, atol=1e-5)
         wanted = np.quantile(values, PROBABILITIES, axis=0, method="inverted_cdf").T
         found = np.stack(units["activation_quantiles"])
-        assert (np.abs(found - wanted) <= (RELATIVE_ERROR + 1e-4) * np.abs(wanted) + 2.0**-12).all()
+        assert (np.abs(found - wanted) <= histogram_error(wanted) + 1e-4 * np.abs(wanted) + 1e-6).all()
         histograms = np.stack(units["activation_histogram"])
         assert histograms.shape == (values.shape[1], BUCKETS) and (histograms.sum(1) == IMAGES).all()
         measured = halves(identity(0, torch.arange(IMAGES))).numpy() == MEASURING
@@ -273,7 +274,7 @@ def test_every_column_of_photographs_is_that_of_all_activations(photographs, squ
         np.testing.assert_allclose(units["activation_mean"], values.mean(0), rtol=1e-3, atol=1e-2)
         wanted = np.quantile(values, PROBABILITIES, axis=0, method="inverted_cdf").T
         quantiles = np.stack(units["activation_quantiles"])
-        assert (np.abs(quantiles - wanted) <= (RELATIVE_ERROR + 1e-3) * np.abs(wanted) + 1e-2).mean() > 0.999
+        assert (np.abs(quantiles - wanted) <= histogram_error(wanted) + 1e-3 * np.abs(wanted) + 1e-2).mean() > 0.999
         table = opened.labels(layer).pivot(index="label", columns="unit", values="mean")
         np.testing.assert_allclose(table, pd.DataFrame(values).groupby(labels).mean(), rtol=1e-3, atol=1e-2)
         assert units["best_label"].isna().all()  # of hardly any label are there two photographs

@@ -24,7 +24,7 @@ from pipeline.network.subject import Subject
 from pipeline.preprocessing.images import Preprocessing
 from pipeline.preprocessing.normalize import Normalize
 from pipeline.progress import Silent
-from pipeline.readings.bucket_edges import BUCKETS, MIDDLE, PROBABILITIES, RELATIVE_ERROR, edges
+from pipeline.readings.bucket_edges import BUCKETS, MIDDLE, PROBABILITIES, edges
 from pipeline.readings.buckets import _scattered, count_positions
 from pipeline.readings.keep import Keep
 from pipeline.readings.positions import Positions, draws
@@ -38,7 +38,7 @@ from pipeline.scanning.limits import check_fits
 from pipeline.scanning.scan import ScanSettings
 from pipeline.stages.mine import MineSettings, mine
 from pipeline.work import ScanWork
-from tests.making import image_tar
+from tests.making import histogram_error, image_tar
 
 CPU = torch.device("cpu")
 SIDE = 18
@@ -349,8 +349,8 @@ def test_the_columns_of_a_run_are_those_of_the_maps_of_all_its_images(tars, tmp_
         assert np.abs(np.cumsum(histograms, 1) - np.cumsum(wanted, 1)).max() <= 0.001 * len(values) + 1
         quantiles = np.quantile(values, PROBABILITIES, axis=0, method="inverted_cdf").T
         error = np.abs(np.stack(units["position_quantiles"]) - quantiles)
-        assert (error <= (RELATIVE_ERROR + 1e-4) * np.abs(quantiles) + 2.0**-12).all()
-        np.testing.assert_allclose(units["position_firing_rate"], (values >= 2.0**-12).mean(0), atol=1e-3)
+        assert (error <= histogram_error(quantiles) + 1e-4 * np.abs(quantiles) + 1e-6).all()
+        np.testing.assert_allclose(units["position_firing_rate"], (values > 0).mean(0), atol=1e-3)
         if name == "last":
             assert (histograms == np.stack(units["activation_histogram"])).all()
     assert json.loads((run / "run.json").read_bytes())["positions"] == positions

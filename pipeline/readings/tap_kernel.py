@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pipeline.readings.buckets import BUCKETS, MIDDLE, SHIFT, ZERO
+from pipeline.readings.bucket_edges import BUCKETS, MIDDLE
 from pipeline.readings.unit_kernels import bucket_size
 
 _PROGRAMS = 1024
@@ -32,7 +32,7 @@ def _sweep(  # type: ignore[no-untyped-def]
     images, units, places, part, width, stride_b, stride_u, stride_y, stride_x,
     ONE_STRIDE: tl.constexpr, BOTH: tl.constexpr, SAMPLED: tl.constexpr, COUNTED: tl.constexpr,
     BLOCK_U: tl.constexpr, BLOCK_P: tl.constexpr,
-    BUCKETS: tl.constexpr, MIDDLE: tl.constexpr, SHIFT: tl.constexpr, ZERO: tl.constexpr,
+    BUCKETS: tl.constexpr, MIDDLE: tl.constexpr,
 ):  # fmt: skip
     """Some units of one image's map, of its places those of one part."""
     image, which = tl.program_id(1), tl.program_id(2)
@@ -63,7 +63,7 @@ def _sweep(  # type: ignore[no-untyped-def]
             low = tl.where(turned > least, place[:, None], low)
             least = tl.maximum(least, turned, propagate_nan=tl.PropagateNan.ALL)
         if COUNTED:
-            size, sign = bucket_size(value, SHIFT, ZERO, MIDDLE)
+            size, sign = bucket_size(value)
             number = inside & (value == value) & (place < counted_to)[:, None]
             zeros += (number & (size == 0)).to(tl.int32)  # most are: counted here, they do not wait for each other
             to = counts + unit[None, :].to(tl.int64) * BUCKETS + ((size ^ sign) - sign + MIDDLE)
@@ -136,7 +136,7 @@ def sweep(
         beside[0] if sampled else unused, beside[0] if counted else unused,
         images, units, places, part, width, stride_b, stride_u, stride_y, stride_x,
         ONE_STRIDE=height == 1 or stride_y == width * stride_x, BOTH=both, SAMPLED=sampled, COUNTED=counted,
-        BLOCK_U=block_u, BLOCK_P=block_p, BUCKETS=BUCKETS, MIDDLE=MIDDLE, SHIFT=SHIFT, ZERO=ZERO, num_warps=warps,
+        BLOCK_U=block_u, BLOCK_P=block_p, BUCKETS=BUCKETS, MIDDLE=MIDDLE, num_warps=warps,
     )  # fmt: skip
     joined = join(found[0], found[1])
     if both:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pipeline.network.devices import runs_triton
-from pipeline.readings.buckets import BUCKETS
+from pipeline.readings.bucket_edges import BUCKETS
 
 
 def reads_once(maps: Tensor) -> bool:

@@ -11,18 +11,22 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pipeline.readings.buckets import BUCKETS, MIDDLE, SHIFT, ZERO
+from pipeline.readings.bucket_edges import BELOW, BUCKETS, COARSER, FINE_KEY, MIDDLE, RAISED, SHIFT
 
 _EMPTY = tl.constexpr(torch.iinfo(torch.int64).min)
 _NEVER = tl.constexpr(torch.iinfo(torch.int64).max)
+_SHIFT, _COARSER, _FINE_KEY = tl.constexpr(SHIFT), tl.constexpr(COARSER), tl.constexpr(FINE_KEY)
+_RAISED, _BELOW, _MIDDLE = tl.constexpr(RAISED), tl.constexpr(BELOW), tl.constexpr(MIDDLE)
 
 
 @triton.jit
-def bucket_size(value, SHIFT: tl.constexpr, ZERO: tl.constexpr, MIDDLE: tl.constexpr):  # type: ignore[no-untyped-def]
+def bucket_size(value):  # type: ignore[no-untyped-def]
     """How far from the middle the bucket of a float32 is, and its sign: 0, or -1 for all ones."""
     bits = value.to(tl.int32, bitcast=True)
-    size = tl.minimum(tl.maximum((bits & 0x7FFFFFFF) >> SHIFT, ZERO), ZERO + MIDDLE) - ZERO
-    return size, bits >> 31
+    fine = ((bits & 0x7FFFFFFF) >> _SHIFT) - _FINE_KEY
+    coarse = fine >> _COARSER
+    size = tl.minimum(tl.maximum(fine, coarse), coarse + _RAISED) + _BELOW
+    return tl.minimum(tl.maximum(size, 0), _MIDDLE), bits >> 31
 
 
 @triton.jit
@@ -134,14 +138,14 @@ def add_statistics(of: dict[str, Tensor], maximum: Tensor) -> None:
 @triton.jit
 def _count(  # type: ignore[no-untyped-def]
     values, counts, images, units, BLOCK_N: tl.constexpr, BLOCK_U: tl.constexpr,
-    BUCKETS: tl.constexpr, MIDDLE: tl.constexpr, SHIFT: tl.constexpr, ZERO: tl.constexpr,
+    BUCKETS: tl.constexpr, MIDDLE: tl.constexpr,
 ):  # fmt: skip
     """The bucket of every value of some units."""
     unit = tl.program_id(0) * BLOCK_U + tl.arange(0, BLOCK_U)
     image = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     inside = (image < images)[:, None] & (unit < units)[None, :]
     value = tl.load(values + image[:, None].to(tl.int64) * units + unit[None, :], mask=inside, other=float("nan"))
-    size, sign = bucket_size(value, SHIFT, ZERO, MIDDLE)
+    size, sign = bucket_size(value)
     to = counts + unit[None, :].to(tl.int64) * BUCKETS + ((size ^ sign) - sign + MIDDLE)
     tl.atomic_add(to, 1, mask=value == value, sem="relaxed")
 
@@ -151,5 +155,5 @@ def count(counts: Tensor, values: Tensor) -> None:
     images, units = values.shape
     _count[triton.cdiv(units, 64), triton.cdiv(images, 32)](
         values, counts, images, units, BLOCK_N=32, BLOCK_U=64,
-        BUCKETS=BUCKETS, MIDDLE=MIDDLE, SHIFT=SHIFT, ZERO=ZERO, num_warps=4,
+        BUCKETS=BUCKETS, MIDDLE=MIDDLE, num_warps=4,
     )  # fmt: skip

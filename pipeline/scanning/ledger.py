@@ -20,7 +20,7 @@ from pipeline.storage.files import is_local, local_copy, remove_files, write_byt
 from pipeline.storage.fingerprint import canonical, fingerprint
 from pipeline.storage.tensors import read_tensors, write_tensors
 
-STATE_VERSION = 4
+STATE_VERSION = 5
 _TABLES = ("members", "shards", "skipped", "names")
 
 

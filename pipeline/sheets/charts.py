@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.readings.bucket_edges import PROBABILITIES, edges
+from pipeline.readings.bucket_edges import BUCKETS, BUCKETS_BEFORE, PROBABILITIES, edges
 
 WIDTH, HEIGHT, BINS = 720, 150, 72
 """Of the drawing of a distribution, in its own pixels, and into how many bars it is gathered."""
@@ -40,9 +40,9 @@ def distribution(
     width.
     """
     tall = np.asarray(counts, np.float64)
-    at = edges()
-    if len(tall) != len(at) - 1 or not tall.any() or most is None or not math.isfinite(most):
+    if len(tall) not in (BUCKETS, BUCKETS_BEFORE) or not tall.any() or most is None or not math.isfinite(most):
         return None
+    at = edges(len(tall))
     there = np.flatnonzero(tall)
     least = float(at[there[0]]) if least is None else least
     if not math.isfinite(least) or least >= most:

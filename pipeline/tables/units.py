@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.network.layers import Layer
-from pipeline.readings.buckets import MIDDLE
+from pipeline.readings.bucket_edges import MIDDLE
 from pipeline.readings.histograms import quantiles
 from schemas.units import UNITS
 
