@@ -12,7 +12,6 @@ from PIL import Image
 from starlette.testclient import TestClient
 from torch import Tensor, nn
 
-from pipeline.atlas import charts
 from pipeline.atlas.server import application
 from pipeline.datasets.sources import find_dataset
 from pipeline.network.layers import Traced
@@ -21,6 +20,7 @@ from pipeline.preprocessing.images import Preprocessing, network_pixels
 from pipeline.readings.bucket_edges import PROBABILITIES
 from pipeline.readings.keep import Keep
 from pipeline.run import Run, open_run
+from pipeline.sheets import charts
 from pipeline.sheets.write import write_sheets
 from pipeline.stages.mine import MineSettings, mine
 from tests.making import histogram_error
