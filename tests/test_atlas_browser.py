@@ -20,9 +20,10 @@ import pytest
 import uvicorn
 
 from pipeline.atlas.export import export
+from pipeline.atlas.hosts import LOOPBACK, listening
 from pipeline.atlas.layer_pages import ON_ONE_PAGE, UNITS_A_PAGE
 from pipeline.atlas.links import segments
-from pipeline.atlas.server import HOST, application, listening
+from pipeline.atlas.server import application
 from pipeline.run import open_run
 from pipeline.storage.files import table_file
 from pipeline.storage.parquet import read_rows, write_table
@@ -86,7 +87,7 @@ def opened(browser: Any) -> Iterator[Any]:
 
 
 def _own(url: str) -> bool:
-    return url.startswith((f"http://{HOST}:", "file://", "data:"))
+    return url.startswith((f"http://{LOOPBACK}:", "file://", "data:"))
 
 
 def kept(page: Any, name: str) -> None:
@@ -316,7 +317,7 @@ def served(run: Path) -> Iterator[str]:
         thread.start()
         while not server.started:
             time.sleep(0.01)
-        yield f"http://{HOST}:{there.getsockname()[1]}"
+        yield f"http://{LOOPBACK}:{there.getsockname()[1]}"
         server.should_exit = True
         thread.join(10)
 
