@@ -111,11 +111,12 @@ def alike(exemplars: Sequence[Exemplar]) -> list[list[Exemplar]]:
 
 
 def image_page(atlas: Atlas, topping: Topping, image_id: int, page: int = 1) -> str | None:
-    """An image and the units that it tops; None for one that no exemplar names, or a page beyond the last."""
+    """An image and the units that it tops, if any; None for one beyond the dataset, or a page beyond the last."""
     queries = atlas.queries
     image = queries.images.get(image_id)
     if image is None:
-        return None
+        unkept = queries.images.unkept(image_id) if page == 1 else None
+        return _render(atlas, "unkept.html", image=unkept) if unkept else None
     found = topping.of(image_id)
     pages = pages_of(topping, image_id)
     if not 1 <= page <= pages:

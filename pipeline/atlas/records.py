@@ -210,6 +210,21 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class Unkept:
+    """An image of the dataset that no exemplar names: the sample at `position` of the `members` of its shard, from 0.
+
+    `key` and `error` are known of one that was skipped.
+    """
+
+    image_id: int
+    shard: str
+    position: int
+    members: int
+    key: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """What a search found, each list cut at the most that a page shows; `near` are names like it, if nothing was."""
 
