@@ -200,6 +200,24 @@ def test_the_keyboard_leads_from_unit_to_unit_up_and_to_the_search(base, opened)
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
 
 
+def test_arrows_go_through_the_units_as_they_were_sorted_and_narrowed_at_once(base, opened):
+    page = opened()
+    page.goto(f"{base}/layer/{ADDRESSES[PLAIN]}")
+    page.get_by_label("Sort by").select_option("activation_max")
+    page.get_by_label("Only").fill("0-8")
+    order = shown_units(page)
+    assert len(order) == 9 and order != sorted(order)
+    page.locator(f"#units .tile[data-unit='{order[0]}'] a").click()
+    page.wait_for_url(re.compile(rf"/{order[0]}\?"))
+    for unit in order[1:]:
+        page.keyboard.press("ArrowRight")
+        page.wait_for_url(re.compile(rf"/{unit}\?"))
+    kept(page, "unit-of-a-list")
+    page.keyboard.press("ArrowUp")
+    page.wait_for_url(re.compile(rf"/layer/{ADDRESSES[PLAIN]}\?"))
+    assert shown_units(page) == order
+
+
 def test_a_click_shows_the_whole_image_with_the_box_in_its_place(base, opened):
     page = opened()
     page.goto(f"{base}/layer/{ADDRESSES[PLAIN]}/2")
@@ -426,10 +444,19 @@ def test_exported_pages_open_from_a_folder_and_can_be_searched(root, tmp_path, o
     page.wait_for_url("**/layer/block.relu.html")
     page.get_by_label("Sort by").select_option("activation_max")
     assert shown_units(page) == sorted(range(WIDTH), key=lambda unit: (-activation_of(unit, 0), unit))
-    page.locator("#units .tile[data-unit='2'] a").click()
-    page.wait_for_url("**/2.html")
+    order = [unit for unit in shown_units(page) if unit < 9]
+    page.get_by_label("Only").fill("0-8")
+    page.locator(f"#units .tile[data-unit='{order[1]}'] a").click()
+    page.wait_for_url(re.compile(rf"/{order[1]}\.html\?"))
+    page.locator("link[rel=next][href*=sort]").wait_for(state="attached")
     page.keyboard.press("ArrowRight")
-    page.wait_for_url("**/3.html")
+    page.wait_for_url(re.compile(rf"/{order[2]}\.html\?"))
+    page.locator("link[rel=prev][href*=sort]").wait_for(state="attached")
+    for unit in order[1::-1]:
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_url(re.compile(rf"/{unit}\.html\?"))
+        page.locator("link[rel=next][href*=sort]").wait_for(state="attached")
+    assert page.locator("link[rel=prev]").count() == 0
     assert page.locator(".exemplar img").count() == TOPK
     until(page, "[...document.querySelectorAll('img:not([loading])')].every(found => found.naturalWidth)")
     page.locator(".exemplar a.frame").nth(0).click()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, MutableMapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pipeline.atlas import pages
 from pipeline.atlas.hosts import LOOPBACK, OWN, PORT, Called, address, is_loopback, listening, names
 from pipeline.atlas.images import Topping, topping
-from pipeline.atlas.links import Choice, Paths, Picture, segments
+from pipeline.atlas.links import Came, Choice, Paths, Picture, segments
 from pipeline.atlas.matches import Matches
 from pipeline.atlas.pictures import Wholes, absence, kind_of, stored_picture
 from pipeline.atlas.queries import Queries
@@ -182,12 +183,15 @@ def _layer(opened: Opened, request: Request) -> str:
 
 
 def _layer_page(opened: Opened, request: Request) -> str | None:
-    words = _asked(request, "sort") or "unit", bool(_asked(request, "reverse")), _asked(request, "label")
-    return pages.layer_page(opened.atlas, _layer(opened, request), Choice(*words, _page(request)))
+    return pages.layer_page(opened.atlas, _layer(opened, request), replace(_chosen(request), page=_page(request)))
 
 
 def _unit_page(opened: Opened, request: Request) -> str | None:
-    return pages.unit_page(opened.atlas, _layer(opened, request), request.path_params["unit"])
+    image = _asked(request, "image")
+    came = Came(
+        _chosen(request), _asked(request, "q"), _asked(request, "under"), int(image) if _is_number(image) else None
+    )
+    return pages.unit_page(opened.atlas, _layer(opened, request), request.path_params["unit"], opened.topping, came)
 
 
 def _image_page(opened: Opened, request: Request) -> str | None:
@@ -197,7 +201,15 @@ def _image_page(opened: Opened, request: Request) -> str | None:
 def _page(request: Request) -> int:
     """The page that is asked for; 0 for what is no number."""
     page = _asked(request, "page") or "1"
-    return int(page) if page.isascii() and page.isdigit() and len(page) < 10 else 0
+    return int(page) if _is_number(page) else 0
+
+
+def _chosen(request: Request) -> Choice:
+    return Choice(_asked(request, "sort") or "unit", bool(_asked(request, "reverse")), _asked(request, "label"))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 19
 
 
 def _asked(request: Request, name: str) -> str:
