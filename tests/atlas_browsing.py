@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -64,3 +65,10 @@ def marks_of(image: int) -> set[str]:
         for layer in (WILD, PLAIN) for unit in range(WIDTH) for rank in range(TOPK)
         if number_of(unit, rank) == image and unit not in (4, 9)
     }  # fmt: skip
+
+
+def luminance(colour: Sequence[int]) -> float:
+    """The relative luminance of red, green and blue from 0 to 255, as WCAG 2 has it."""
+    shares = [part / 255 for part in colour]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in shares)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

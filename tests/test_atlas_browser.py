@@ -29,6 +29,7 @@ from pipeline.storage.files import table_file
 from pipeline.storage.parquet import read_rows, write_table
 from schemas.layers import LAYERS
 from schemas.units import UNITS
+from tests.atlas_browsing import luminance
 from tests.atlas_tables import NAMES, PLAIN, SCRIPT, SIZE, TOPK, WIDTH, activation_of, label_of, number_of, write_run
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
@@ -280,7 +281,7 @@ def test_both_colour_schemes_are_readable(base, opened):
     for scheme in ("light", "dark"):
         page = opened(color_scheme=scheme)
         page.goto(f"{base}/layer/{ADDRESSES[PLAIN]}/2")
-        paper = luminance(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        paper = luminance(parts_of(page.evaluate("getComputedStyle(document.body).backgroundColor")))
         assert (paper > 0.5) == (scheme == "light")
         for selector in (
             "h1",
@@ -292,17 +293,27 @@ def test_both_colour_schemes_are_readable(base, opened):
             "[data-viewer] [data-key]",
             ".caps",
         ):
-            ink = luminance(page.locator(selector).first.evaluate("found => getComputedStyle(found).color"))
+            ink = luminance(parts_of(page.locator(selector).first.evaluate("found => getComputedStyle(found).color")))
             light, dark = max(ink, paper), min(ink, paper)
             assert (light + 0.05) / (dark + 0.05) >= 4.5, (scheme, selector)
         kept(page, f"unit-{scheme}")
 
 
-def luminance(colour: str) -> float:
-    """The relative luminance of `rgb(r, g, b)`, as WCAG 2 has it."""
-    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+def parts_of(colour: str) -> list[int]:
+    """Red, green and blue of `rgb(r, g, b)`."""
+    return [int(part) for part in re.findall(r"\d+", colour)[:3]]
+
+
+def test_a_strip_of_units_fills_its_row_to_the_right_and_no_more(base, opened):
+    page = opened(viewport={"width": 1000, "height": 900})
+    page.goto(base)
+    for strip in page.locator(".strip:has(img)").all():
+        row = strip.bounding_box()
+        boxes = [box for tile in strip.locator("img").all() if (box := tile.bounding_box())]
+        first = [box for box in boxes if abs(box["y"] - row["y"]) < 2]
+        assert len(first) > 3 and abs(first[-1]["x"] + first[-1]["width"] - row["x"] - row["width"]) < 2
+        assert abs(row["height"] - first[0]["height"]) < 2
+    kept(page, "strips")
 
 
 def test_every_picture_has_a_text_every_page_one_heading_and_its_landmarks(base, opened):

@@ -15,6 +15,7 @@ from pipeline.atlas.queries import Queries
 from pipeline.atlas.records import Exemplar
 from pipeline.atlas.rendering import HERE, STATIC, environment
 from pipeline.atlas.search import search
+from pipeline.atlas.short_names import shortened
 from pipeline.atlas.ways import steps
 from pipeline.checked_record import total_seconds
 from pipeline.naming import verdict
@@ -91,13 +92,15 @@ def unit_page(
         page.counts, page.unit.minimum, page.unit.maximum, [each.activation for each in page.top], page.quantiles
     )
     shown = firing[0] if firing else None
+    matches = atlas.matches.of(layer, unit)
     return _render(
         atlas, "unit.html", layer=queries.layers[layer], page=page, unit=page.unit, firing=firing,
         silent=page.top[len(firing) :], end=queries.end, chart=chart, size=charts,
         quantiles=charts.said(page.quantiles), alike=alike(firing),
         steps=steps(queries, layer, unit, came, topping), sorts=layer_pages.SORTS,
         shown=shown, there=bool(shown and atlas.wholes.there(shown.image_id)),
-        viewed=[each for each in firing if each.views], matches=atlas.matches.of(layer, unit),
+        viewed=[each for each in firing if each.views], matches=matches,
+        others=shortened({*queries.layers, *(each.layer for each in matches)}),
         seen=queries.run.record.get("counts", {}).get("seen"),
         labelled=queries.images.labelled,
     )  # fmt: skip
@@ -162,7 +165,8 @@ def _render(atlas: Atlas, template: str, **words: Any) -> str:
     record = atlas.queries.run.record
     name = f"{record.get('model', 'network')} on {record.get('dataset', 'dataset')}"
     return environment().get_template(template).render(
-        links=atlas.links, as_came=Came, run_name=name, exported=atlas.exported, boxes=atlas.queries.true_boxes, **words
+        links=atlas.links, as_came=Came, crisp=atlas.queries.crisp,
+        short=atlas.queries.short, run_name=name, exported=atlas.exported, boxes=atlas.queries.true_boxes, **words
     )  # fmt: skip
 
 

@@ -158,7 +158,8 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A unit of another run that is alike, see `Neighbour`; its picture where that run is at hand, drawn or a crop."""
+    """A unit of another run that is alike, see `Neighbour`; its picture where that run is at hand, drawn or a crop, and
+    whether its pixels are to be seen."""
 
     run: str
     layer: str
@@ -169,6 +170,7 @@ class Match:
     label: str | None = None
     beyond: bool | None = None
     chance: float | None = None
+    crisp: bool = False
 
 
 @dataclass(frozen=True, slots=True)

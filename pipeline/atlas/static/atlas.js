@@ -44,7 +44,8 @@
   function stage(frame) {
     const [width, height] = numbers(frame.dataset.size);
     const span = made("span", { class: `stage${Math.max(width, height) < 320 ? " little" : ""}${frame.dataset.heat ? " heated" : ""}` });
-    span.append(made("img", { src: frame.dataset.whole, alt: `the whole image ${frame.dataset.key}`, width, height }));
+    const kind = Math.max(width, height) <= 64 ? { class: "pixels" } : {};
+    span.append(made("img", { src: frame.dataset.whole, alt: `the whole image ${frame.dataset.key}`, width, height, ...kind }));
     const space = "http://www.w3.org/2000/svg";
     const drawing = made("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" }, space);
     if (frame.dataset.heat) {
@@ -55,7 +56,9 @@
     }
     for (const name of ["focus", "box"]) {
       const [left, top, right, bottom] = numbers(frame.dataset[name]);
-      if (right !== undefined) drawing.append(made("rect", { class: name, x: left, y: top, width: Math.max(right - left, 1), height: Math.max(bottom - top, 1) }, space));
+      if (right === undefined) continue;
+      const place = { x: left, y: top, width: Math.max(right - left, 1), height: Math.max(bottom - top, 1) };
+      for (const kind of ["edge", name]) drawing.append(made("rect", { class: kind, ...place }, space)); // light in dark
     }
     span.append(drawing);
     return span;
