@@ -52,6 +52,10 @@ class Page(HTMLParser):
             found[name] for _, found in self.tags for name in ("href", "src", "data-whole", "action") if name in found
         }
 
+    def places(self) -> set[str]:
+        """Its addresses without what they carry."""
+        return {address.split("?")[0] for address in self.addresses()}
+
 
 def unit_path(layer: str, unit: int) -> str:
     """The address of a unit's page."""

@@ -86,7 +86,7 @@ def test_no_exported_file_does_either(doubtful, tmp_path):
 def test_a_search_finds_labels_however_they_are_written_and_the_kinds_above_them(doubtful):
     client = browsing(doubtful)
     for words in ("Boston_bull", "boston bull", "terrier", "DOG", "hunting_dog"):
-        assert unit_path(PLAIN, 0) in Page(client, f"/search?q={words}").addresses(), words
+        assert unit_path(PLAIN, 0) in Page(client, f"/search?q={words}").places(), words
     page = Page(client, "/search?q=bosten bul")
     assert "Did you mean" in page.text and "/search?q=Boston+bull" in page.addresses()
     assert "Did you mean" not in Page(client, "/search?q=qqqqq").text
