@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -53,8 +54,8 @@ class Page(HTMLParser):
         }
 
     def places(self) -> set[str]:
-        """Its addresses without what they carry."""
-        return {address.split("?")[0] for address in self.addresses()}
+        """Its addresses without marks, those of units without the list that they carry."""
+        return {re.sub(r"^(/layer/[^/]+/\d+)\?.*", r"\1", each.split("#")[0]) for each in self.addresses()}
 
 
 def unit_path(layer: str, unit: int) -> str:

@@ -70,7 +70,7 @@ def test_no_page_of_the_atlas_names_a_label_without_evidence(doubtful):
             assert answer.status_code == 200 and "hound" not in answer.text, path
             named += "Boston bull" in answer.text
             assert "Boston_bull" not in answer.text
-            waiting += Page(client, path).addresses()
+            waiting += Page(client, path).places()
     assert len([path for path in seen if path.startswith("/layer/")]) >= len(NAMES) * WIDTH and named > WIDTH
     for column in ("label_purity", "best_label_correlation", "best_label_auc", "best_node_correlation"):
         page = client.get(f"/layer/{LAYERS[PLAIN]}?sort={column}&label=hound").text
