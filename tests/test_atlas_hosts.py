@@ -50,7 +50,9 @@ def asked(run: Path, *words: str) -> tuple[int, str, str]:
 
 
 def answers(run: Path, host: str, allowed: tuple[str, ...], names_: tuple[str, ...]) -> list[int]:
-    app = application(run, names=names(host, allowed), open=not hosts.is_loopback(host))
+    with listening(0, host) as there:
+        alone = hosts.is_alone(there)
+    app = application(run, names=names(host, allowed, alone), open=not alone)
     client = TestClient(app, base_url="http://127.0.0.1:8420")
     return [client.get("/static/atlas.css", headers={"Host": name}).status_code for name in names_]
 
@@ -97,6 +99,14 @@ def test_listening_on_ipv6_writes_its_address_in_brackets():
         pytest.skip("needs IPv6")
     with there:
         assert address("::1", there) == f"http://[::1]:{there.getsockname()[1]}"
+
+
+def test_a_name_of_this_machine_that_leads_to_loopback_is_loopback(run, monkeypatch):
+    real = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *words, **more: real(LOOPBACK, *words, **more))
+    code, answer, said = asked(run, "--port", "0", "--host", "debian")
+    assert code == 0 and answer.startswith("http://debian:") and "Everyone" not in said
+    assert answers(run, "debian", (), ("debian:8420", "localhost", MACHINE, "10.0.0.5")) == [200, 200, 400, 400]
 
 
 OTHERS = (

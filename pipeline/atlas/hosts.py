@@ -54,15 +54,16 @@ def name_of(host: str) -> str:
     return found[2].removesuffix(".") if _NAME.fullmatch(found[2]) else ""
 
 
-def names(host: str, allowed: Sequence[str]) -> frozenset[str]:
+def names(host: str, allowed: Sequence[str], alone: bool) -> frozenset[str]:
     """By which names an atlas at `host` may be called: the machine's own, and each of `allowed`, commas between them.
 
-    Raises `UserError` for what is no name.
+    One that this machine has for others is among them unless it listens to itself `alone`. Raises `UserError` for what
+    is no name.
     """
-    found = set(OWN)
-    if not is_loopback(host):
+    found = {*OWN, host.lower()}
+    if not alone:
         machine = socket.gethostname().lower()
-        found |= {machine, machine.split(".")[0], host.lower()}
+        found |= {machine, machine.split(".")[0]}
     for said in (each.strip() for words in allowed for each in words.split(",")):
         name = name_of(said)
         if said and not name:
@@ -72,9 +73,9 @@ def names(host: str, allowed: Sequence[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    return host == "localhost" or (_number(host) and ipaddress.ip_address(host).is_loopback)
+def is_alone(there: socket.socket) -> bool:
+    """Whether only this machine reaches what listens there."""
+    return ipaddress.ip_address(there.getsockname()[0]).is_loopback
 
 
 def listening(port: int | None = None, host: str = LOOPBACK) -> socket.socket:

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipeline.atlas import pages
-from pipeline.atlas.hosts import LOOPBACK, OWN, PORT, Called, address, is_loopback, listening, names
+from pipeline.atlas.hosts import LOOPBACK, OWN, PORT, Called, address, is_alone, listening, names
 from pipeline.atlas.images import Topping, topping
 from pipeline.atlas.links import Came, Choice, Paths, Picture, segments
 from pipeline.atlas.matches import Matches
@@ -250,12 +250,13 @@ def serve(
 
     Raises `UserError` as `application`, `listening` and `names` do.
     """
-    app = application(path, trust, names(host, allowed), open=not is_loopback(host))
     with listening(port, host) as there:
+        alone = is_alone(there)
+        app = application(path, trust, names(host, allowed, alone), open=not alone)
         at = there.getsockname()[1]
         if port is None and at != PORT:
             note(f"Port {PORT} is taken, so it is {at}.")
-        if not is_loopback(host):
+        if not alone:
             note(f"Everyone who can reach port {at} of this machine can look at the run.")
         say(address(host, there))
         config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
