@@ -34,7 +34,9 @@ SIMILARITY ?= builtin
 SOURCE ?=
 IMAGE ?=
 OUT ?=
-PORT ?= 8420
+PORT ?=
+HOST :=# from the command line alone: shells and compilers keep a HOST of their own in the environment
+ALLOW_HOST ?=
 EXTRA ?=
 ARGS ?=
 
@@ -114,8 +116,9 @@ sheets: $(NEEDED) ## contact sheets of RUN: LAYERS=… UNITS=3,7,10-20 FORMAT=pn
 	@$(JOBS) sheets --run '$(RUN)' --layers '$(LAYERS)' --units '$(UNITS)' --format '$(FORMAT)' \
 	  $(if $(filter file,$(origin PRESET)),,--preset '$(PRESET)') $(ARGS)
 
-atlas: $(NEEDED) ## browse RUN on this machine: PORT=8420, or the next free one
-	@$(JOBS) atlas --run '$(RUN)' --port '$(PORT)' $(ARGS)
+atlas: $(NEEDED) ## browse RUN on this machine: PORT=…, HOST=0.0.0.0 for others too, ALLOW_HOST=names that a proxy gives it
+	@$(JOBS) atlas --run '$(RUN)' $(if $(PORT),--port '$(PORT)') $(if $(HOST),--host '$(HOST)') \
+	  $(if $(ALLOW_HOST),--allow-host '$(ALLOW_HOST)') $(ARGS)
 
 atlas-export: $(NEEDED) ## write the atlas of RUN as plain files into the folder OUT: LAYERS=…
 	@$(JOBS) atlas-export --run '$(RUN)' --out '$(OUT)' --layers '$(LAYERS)' $(ARGS)

@@ -23,7 +23,8 @@ import pyarrow as pa
 import uvicorn
 
 from benchmarks.scale import EXEMPLARS_EACH, LAYERS, UNITS, exemplar_tables
-from pipeline.atlas.server import HOST, application, listening
+from pipeline.atlas.hosts import LOOPBACK, listening
+from pipeline.atlas.server import application
 from pipeline.cores import usable_cores
 from pipeline.storage.files import table_file
 from pipeline.storage.parquet import ROWS_A_PART, image_column, write_rows, write_table
@@ -133,7 +134,7 @@ def served(run: Path) -> Iterator[int]:
 def seconds(port: int, path: str) -> float:
     """How long until the whole page is there."""
     start = time.perf_counter()
-    connection = http.client.HTTPConnection(HOST, port, timeout=60)
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=60)
     connection.request("GET", path)
     answer = connection.getresponse()
     answer.read()

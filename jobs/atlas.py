@@ -10,6 +10,7 @@ from pipeline.atlas.extra import atlas_extra
 def atlas(options: Atlas) -> None:
     """Carries out `atlas`."""
     with atlas_extra():
+        from pipeline.atlas.hosts import LOOPBACK
         from pipeline.atlas.server import serve
     display = Display(options.quiet or options.as_json)
 
@@ -21,6 +22,9 @@ def atlas(options: Atlas) -> None:
         display.say("Open it in a browser; Ctrl-C ends.")
 
     try:
-        serve(options.run, options.port, say, options.trust)
+        serve(
+            options.run, options.port, say, options.trust,
+            host=options.host or LOOPBACK, allowed=options.allow_host or (), note=display.say,
+        )  # fmt: skip
     except KeyboardInterrupt:
         display.say("Ended.")

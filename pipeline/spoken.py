@@ -12,7 +12,7 @@ BY_MAKE = "ACTMINE_BY_MAKE"
 """The variable of the environment by which the Makefile says that it called."""
 MAKE_WORDS = frozenset(
     "dataset model weights layers topk direction bands keep_maxima positions pictures run device engine precision "
-    "compile preset method other units format generator similarity source image out port".split()
+    "compile preset method other units format generator similarity source image out port host allow_host".split()
 )
 """Options that are words of the Makefile; the others go into its ARGS."""
 LEFT_OPEN = "…"

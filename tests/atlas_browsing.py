@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -51,6 +53,10 @@ class Page(HTMLParser):
             found[name] for _, found in self.tags for name in ("href", "src", "data-whole", "action") if name in found
         }
 
+    def places(self) -> set[str]:
+        """Its addresses without marks, those of units without the list that they carry."""
+        return {re.sub(r"^(/layer/[^/]+/\d+)\?.*", r"\1", each.split("#")[0]) for each in self.addresses()}
+
 
 def unit_path(layer: str, unit: int) -> str:
     """The address of a unit's page."""
@@ -64,3 +70,10 @@ def marks_of(image: int) -> set[str]:
         for layer in (WILD, PLAIN) for unit in range(WIDTH) for rank in range(TOPK)
         if number_of(unit, rank) == image and unit not in (4, 9)
     }  # fmt: skip
+
+
+def luminance(colour: Sequence[int]) -> float:
+    """The relative luminance of red, green and blue from 0 to 255, as WCAG 2 has it."""
+    shares = [part / 255 for part in colour]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in shares)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -13,9 +13,13 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from pipeline.atlas.images import Images
 from pipeline.storage.files import table_file
 from pipeline.storage.parquet import read_rows, write_table
+from pipeline.storage.reading import Reading
 from schemas.exemplars import EXEMPLARS
+from schemas.images import IMAGES
+from schemas.shards import SHARDS
 from tests.atlas_browsing import LAYERS, Page, browsing, marks_of, unit_path
 from tests.atlas_tables import (
     ATTACK,
@@ -50,17 +54,16 @@ def client(root: Path) -> TestClient:
 def test_every_page_that_a_page_leads_to_is_there_and_none_is_of_another_host(client):
     seen, waiting = set(), ["/", "/search?q=a"]
     while waiting:
-        path = waiting.pop()
-        address = path.split("#")[0]
+        address = waiting.pop()
         if address in seen:
             continue
         seen.add(address)
         answer = client.get(address)
         assert answer.status_code == 200, address
         if answer.headers["content-type"].startswith("text/html"):
-            found = Page(client, address).addresses()
-            assert all(each.startswith(("/", "#")) and not each.startswith("//") for each in found)
-            waiting += [each for each in found if each.startswith("/")]
+            page = Page(client, address)
+            assert all(each.startswith(("/", "#")) and not each.startswith("//") for each in page.addresses())
+            waiting += [each for each in page.places() if each.startswith("/")]
     assert len([path for path in seen if re.fullmatch(r"/layer/[^/]+/\d+", path)]) == len(NAMES) * WIDTH
     assert len([path for path in seen if path.startswith("/image/")]) == len(KEYS)
 
@@ -161,9 +164,9 @@ def test_an_image_that_tops_very_many_units_has_several_pages(client, monkeypatc
 
 def test_search_finds_labels_units_layers_and_images(client):
     assert "tabby cat" in Page(client, "/search?q=TABBY").text
-    found = Page(client, "/search?q=block 7").addresses()
+    found = Page(client, "/search?q=block 7").places()
     assert unit_path(PLAIN, 7) in found and unit_path(WILD, 7) not in found
-    assert {unit_path(layer, 7) for layer in NAMES} <= Page(client, "/search?q=unit 7").addresses()
+    assert {unit_path(layer, 7) for layer in NAMES} <= Page(client, "/search?q=unit 7").places()
     assert f"/layer/{LAYERS[PLAIN]}" in Page(client, "/search?q=BLOCK").addresses()
     assert "/image/2" in Page(client, "/search?q=猫").addresses()
     assert "Nothing is called so" in Page(client, "/search?q=zzzz").text
@@ -217,6 +220,43 @@ def test_a_run_of_the_lowest_alone_shows_these(tmp_path):
     page = Page(client, unit_path(PLAIN, 4))
     assert "most negative" in page.text and len(page.all("a", "class", "frame")) == TOPK
     assert len(Page(client, "/image/0").all("li", "class", "tile")) == len(NAMES) * WIDTH * TOPK // len(KEYS)
+
+
+def test_an_image_that_tops_no_unit_has_a_page_that_says_so(tmp_path):
+    run = write_run(tmp_path)
+    kept = [row for row in read_rows(run / "images.parquet").to_pylist() if row["image_id"] not in (2, 3)]
+    write_table(run / "images.parquet", IMAGES, [pa.Table.from_pylist(kept, IMAGES)])
+    for layer in NAMES:
+        path = table_file(run, "exemplars", layer)
+        rows = [row for row in read_rows(path).to_pylist() if row["image_id"] not in (2, 3)]
+        rows = [row | ({"activation": 0.0} if row["image_id"] == 5 else {}) for row in rows]
+        write_table(path, EXEMPLARS, [pa.Table.from_pylist(rows, EXEMPLARS)])
+    client = browsing(run)
+    for image in (2, 3):
+        page = Page(client, f"/image/{image}")
+        assert "among the exemplars of none" in page.text and f"Image {image}" in page.text
+        assert str(tmp_path / "photos") in page.text and not page.all("img")
+    skipped = Page(client, "/image/6")
+    assert ATTACK in skipped.text and SCRIPT in skipped.text and not skipped.all("img")
+    assert "tops no unit that fires" in Page(client, "/image/5").text
+    for path in ("/image/7", "/image/2?page=2", "/whole/2"):
+        assert client.get(path).status_code == 404
+
+
+def test_the_place_of_an_image_without_exemplars_is_counted_through_all_shards_before(tmp_path):
+    run = write_run(tmp_path)
+    sizes = (7, 3, 0, 5)
+    shards = [
+        {"shard": n, "url": f"shard {n}", "members": size, "seen": size, "skipped": 0} for n, size in enumerate(sizes)
+    ]
+    write_table(run / "shards.parquet", SHARDS, [pa.Table.from_pylist(shards, SHARDS)])
+    places = [(n, position) for n, size in enumerate(sizes) for position in range(size)]
+    images = Images(run, Reading())
+    for number, (shard, position) in enumerate(places):
+        found = images.unkept(number)
+        assert (found is None) == (number < len(KEYS))
+        assert found is None or (found.shard, found.position) == (f"shard {shard}", position)
+    assert images.unkept(len(places)) is None
 
 
 def test_a_dataset_that_has_gone_leaves_the_crops_and_a_line_that_says_so(tmp_path):

@@ -20,14 +20,16 @@ import pytest
 import uvicorn
 
 from pipeline.atlas.export import export
+from pipeline.atlas.hosts import LOOPBACK, listening
 from pipeline.atlas.layer_pages import ON_ONE_PAGE, UNITS_A_PAGE
 from pipeline.atlas.links import segments
-from pipeline.atlas.server import HOST, application, listening
+from pipeline.atlas.server import application
 from pipeline.run import open_run
 from pipeline.storage.files import table_file
 from pipeline.storage.parquet import read_rows, write_table
 from schemas.layers import LAYERS
 from schemas.units import UNITS
+from tests.atlas_browsing import luminance
 from tests.atlas_tables import NAMES, PLAIN, SCRIPT, SIZE, TOPK, WIDTH, activation_of, label_of, number_of, write_run
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
@@ -86,7 +88,7 @@ def opened(browser: Any) -> Iterator[Any]:
 
 
 def _own(url: str) -> bool:
-    return url.startswith((f"http://{HOST}:", "file://", "data:"))
+    return url.startswith((f"http://{LOOPBACK}:", "file://", "data:"))
 
 
 def kept(page: Any, name: str) -> None:
@@ -199,6 +201,24 @@ def test_the_keyboard_leads_from_unit_to_unit_up_and_to_the_search(base, opened)
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
 
 
+def test_arrows_go_through_the_units_as_they_were_sorted_and_narrowed_at_once(base, opened):
+    page = opened()
+    page.goto(f"{base}/layer/{ADDRESSES[PLAIN]}")
+    page.get_by_label("Sort by").select_option("activation_max")
+    page.get_by_label("Only").fill("0-8")
+    order = shown_units(page)
+    assert len(order) == 9 and order != sorted(order)
+    page.locator(f"#units .tile[data-unit='{order[0]}'] a").click()
+    page.wait_for_url(re.compile(rf"/{order[0]}\?"))
+    for unit in order[1:]:
+        page.keyboard.press("ArrowRight")
+        page.wait_for_url(re.compile(rf"/{unit}\?"))
+    kept(page, "unit-of-a-list")
+    page.keyboard.press("ArrowUp")
+    page.wait_for_url(re.compile(rf"/layer/{ADDRESSES[PLAIN]}\?"))
+    assert shown_units(page) == order
+
+
 def test_a_click_shows_the_whole_image_with_the_box_in_its_place(base, opened):
     page = opened()
     page.goto(f"{base}/layer/{ADDRESSES[PLAIN]}/2")
@@ -261,7 +281,7 @@ def test_both_colour_schemes_are_readable(base, opened):
     for scheme in ("light", "dark"):
         page = opened(color_scheme=scheme)
         page.goto(f"{base}/layer/{ADDRESSES[PLAIN]}/2")
-        paper = luminance(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        paper = luminance(parts_of(page.evaluate("getComputedStyle(document.body).backgroundColor")))
         assert (paper > 0.5) == (scheme == "light")
         for selector in (
             "h1",
@@ -273,17 +293,27 @@ def test_both_colour_schemes_are_readable(base, opened):
             "[data-viewer] [data-key]",
             ".caps",
         ):
-            ink = luminance(page.locator(selector).first.evaluate("found => getComputedStyle(found).color"))
+            ink = luminance(parts_of(page.locator(selector).first.evaluate("found => getComputedStyle(found).color")))
             light, dark = max(ink, paper), min(ink, paper)
             assert (light + 0.05) / (dark + 0.05) >= 4.5, (scheme, selector)
         kept(page, f"unit-{scheme}")
 
 
-def luminance(colour: str) -> float:
-    """The relative luminance of `rgb(r, g, b)`, as WCAG 2 has it."""
-    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+def parts_of(colour: str) -> list[int]:
+    """Red, green and blue of `rgb(r, g, b)`."""
+    return [int(part) for part in re.findall(r"\d+", colour)[:3]]
+
+
+def test_a_strip_of_units_fills_its_row_to_the_right_and_no_more(base, opened):
+    page = opened(viewport={"width": 1000, "height": 900})
+    page.goto(base)
+    for strip in page.locator(".strip:has(img)").all():
+        row = strip.bounding_box()
+        boxes = [box for tile in strip.locator("img").all() if (box := tile.bounding_box())]
+        first = [box for box in boxes if abs(box["y"] - row["y"]) < 2]
+        assert len(first) > 3 and abs(first[-1]["x"] + first[-1]["width"] - row["x"] - row["width"]) < 2
+        assert abs(row["height"] - first[0]["height"]) < 2
+    kept(page, "strips")
 
 
 def test_every_picture_has_a_text_every_page_one_heading_and_its_landmarks(base, opened):
@@ -316,7 +346,7 @@ def served(run: Path) -> Iterator[str]:
         thread.start()
         while not server.started:
             time.sleep(0.01)
-        yield f"http://{HOST}:{there.getsockname()[1]}"
+        yield f"http://{LOOPBACK}:{there.getsockname()[1]}"
         server.should_exit = True
         thread.join(10)
 
@@ -425,10 +455,19 @@ def test_exported_pages_open_from_a_folder_and_can_be_searched(root, tmp_path, o
     page.wait_for_url("**/layer/block.relu.html")
     page.get_by_label("Sort by").select_option("activation_max")
     assert shown_units(page) == sorted(range(WIDTH), key=lambda unit: (-activation_of(unit, 0), unit))
-    page.locator("#units .tile[data-unit='2'] a").click()
-    page.wait_for_url("**/2.html")
+    order = [unit for unit in shown_units(page) if unit < 9]
+    page.get_by_label("Only").fill("0-8")
+    page.locator(f"#units .tile[data-unit='{order[1]}'] a").click()
+    page.wait_for_url(re.compile(rf"/{order[1]}\.html\?"))
+    page.locator("link[rel=next][href*=sort]").wait_for(state="attached")
     page.keyboard.press("ArrowRight")
-    page.wait_for_url("**/3.html")
+    page.wait_for_url(re.compile(rf"/{order[2]}\.html\?"))
+    page.locator("link[rel=prev][href*=sort]").wait_for(state="attached")
+    for unit in order[1::-1]:
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_url(re.compile(rf"/{unit}\.html\?"))
+        page.locator("link[rel=next][href*=sort]").wait_for(state="attached")
+    assert page.locator("link[rel=prev]").count() == 0
     assert page.locator(".exemplar img").count() == TOPK
     until(page, "[...document.querySelectorAll('img:not([loading])')].every(found => found.naturalWidth)")
     page.locator(".exemplar a.frame").nth(0).click()

@@ -70,7 +70,7 @@ def test_no_page_of_the_atlas_names_a_label_without_evidence(doubtful):
             assert answer.status_code == 200 and "hound" not in answer.text, path
             named += "Boston bull" in answer.text
             assert "Boston_bull" not in answer.text
-            waiting += Page(client, path).addresses()
+            waiting += Page(client, path).places()
     assert len([path for path in seen if path.startswith("/layer/")]) >= len(NAMES) * WIDTH and named > WIDTH
     for column in ("label_purity", "best_label_correlation", "best_label_auc", "best_node_correlation"):
         page = client.get(f"/layer/{LAYERS[PLAIN]}?sort={column}&label=hound").text
@@ -86,7 +86,7 @@ def test_no_exported_file_does_either(doubtful, tmp_path):
 def test_a_search_finds_labels_however_they_are_written_and_the_kinds_above_them(doubtful):
     client = browsing(doubtful)
     for words in ("Boston_bull", "boston bull", "terrier", "DOG", "hunting_dog"):
-        assert unit_path(PLAIN, 0) in Page(client, f"/search?q={words}").addresses(), words
+        assert unit_path(PLAIN, 0) in Page(client, f"/search?q={words}").places(), words
     page = Page(client, "/search?q=bosten bul")
     assert "Did you mean" in page.text and "/search?q=Boston+bull" in page.addresses()
     assert "Did you mean" not in Page(client, "/search?q=qqqqq").text

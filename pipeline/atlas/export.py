@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.atlas import pages
+from pipeline.atlas.catalogue import Catalogue
 from pipeline.atlas.images import topping
-from pipeline.atlas.layer_pages import choices
-from pipeline.atlas.links import BY_NUMBER, Choice, Picture, segment, segments
+from pipeline.atlas.layer_pages import choices, sorts_of
+from pipeline.atlas.links import BY_NUMBER, FROM_ANYWHERE, Came, Choice, Picture, asked_of, segment, segments
 from pipeline.atlas.matches import Matches
 from pipeline.atlas.pictures import Wholes, absence, kind_of, stored_picture
 from pipeline.atlas.queries import Queries
@@ -44,9 +46,15 @@ class Files:
         """A layer's page; none for a layer that is not exported."""
         return self._to(layer_file(self.layers[layer], choice)) if layer in self.layers else ""
 
-    def unit(self, layer: str, unit: int) -> str:
-        """A unit's page; none where its layer is not exported."""
-        return self._to(f"layer/{self.layers[layer]}/{unit}.html") if layer in self.layers else ""
+    def unit(self, layer: str, unit: int, came: Came = FROM_ANYWHERE) -> str:
+        """A unit's page; none where its layer is not exported. Only a layer's own order is carried on."""
+        if layer not in self.layers:
+            return ""
+        return self._to(f"layer/{self.layers[layer]}/{unit}.html") + asked_of(Came(came.choice))
+
+    def orders(self, layer: str) -> str:
+        """A file by which a unit's page finds its place in its layer's order."""
+        return self._to(f"layer/{self.layers[layer]}/orders.js")
 
     def image(self, image_id: int, page: int = 1, mark: str = "") -> str:
         """An image's page, which will have to be written."""
@@ -152,6 +160,7 @@ def _write(files: Files, progress: Progress) -> None:
     files.page("index.html", lambda: pages.run_page(atlas))
     files.page("search.html", lambda: pages.search_page(atlas, ""))
     total = sum(layer.units for layer in queries.layers.values())
+    who = topping(queries.run.path, queries.reading, list(queries.layers), queries.end)
     with progress.stage("Writing pages of units", total, "units") as advance:
         for layer, address in files.layers.items():
             for choice in choices(queries.units(layer)):
@@ -162,10 +171,11 @@ def _write(files: Files, progress: Progress) -> None:
             for unit in queries.units(layer).unit.tolist():
                 files.page(
                     f"layer/{address}/{unit}.html",
-                    lambda layer=layer, unit=unit: pages.unit_page(atlas, layer, unit),  # type: ignore[misc]
+                    lambda layer=layer, unit=unit: pages.unit_page(atlas, layer, unit, lambda: who),  # type: ignore[misc]
                 )
                 advance(1)
-    who = topping(queries.run.path, queries.reading, list(queries.layers), queries.end)
+            orders = json.dumps(_orders(queries.units(layer)), ensure_ascii=True)
+            files.write(f"layer/{address}/orders.js", f"window.atlasOrders = {orders};\n")
     with progress.stage("Writing pages of images", len(files.images), "images") as advance:
         for image_id in list(files.images):
             for page in range(1, pages.pages_of(who, image_id) + 1):
@@ -175,6 +185,15 @@ def _write(files: Files, progress: Progress) -> None:
                 )
             advance(1)
     files.write("static/search.js", f"window.atlasIndex = {json.dumps(_index(files), ensure_ascii=True)};\n")
+
+
+def _orders(units: Catalogue) -> dict[str, list[Any]]:
+    """By what a layer's units are sorted and narrowed, a list each, in the order of their numbers."""
+    found: dict[str, list[Any]] = {"unit": units.unit.tolist(), "label": [unit.said for unit in units.all]}
+    for name in sorts_of(units):
+        if name != "unit":
+            found[name] = [None if value != value else value for value in units.values(name).tolist()]
+    return found
 
 
 def _index(files: Files) -> dict[str, object]:

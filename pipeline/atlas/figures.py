@@ -1,6 +1,14 @@
-"""How the atlas writes shares."""
+"""How the atlas writes shares, and which pictures it shows pixel by pixel."""
 
 from __future__ import annotations
+
+PIXELS_SHOW = 64
+"""Pictures of no more pixels a side are enlarged pixel by pixel: smoothed, they would be a blur."""
+
+
+def small(box: tuple[int, int, int, int]) -> bool:
+    """Whether a picture of a box (left, top, right, bottom; pixels) is enlarged pixel by pixel."""
+    return max(box[2] - box[0], box[3] - box[1]) <= PIXELS_SHOW
 
 
 def percent(share: float | None) -> str:

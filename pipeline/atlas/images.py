@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.atlas.records import Image
+from pipeline.atlas.records import Image, Unkept
 from pipeline.errors import UserError
 from pipeline.naming import in_words
 from pipeline.readings.keep import TOP
@@ -30,7 +30,7 @@ class Images:
         columns = ("image_id", "key", "shard", "path", "width", "height", "label", "label_name")
         rows, shards = (
             _whole(reading, run / f"{name}.parquet", wanted)
-            for name, wanted in (("images", columns), ("shards", ("shard", "url")))
+            for name, wanted in (("images", columns), ("shards", ("shard", "url", "members")))
         )
         self._rows = rows.combine_chunks()
         ids = self._rows["image_id"].to_numpy().astype(np.int64)
@@ -38,6 +38,9 @@ class Images:
         self._ids = ids[self._order]
         self._sizes = np.stack([self._rows[side].to_numpy() for side in ("width", "height")], 1)
         self._shards = {row["shard"]: row["url"] for row in shards.to_pylist()}
+        self._members = dict(zip(shards["shard"].to_pylist(), shards["members"].to_pylist(), strict=True))
+        self._skipped = run / "skipped.parquet"
+        self._reading = reading
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -51,6 +54,21 @@ class Images:
         """An image by its number; None where no exemplar names it."""
         place = self._place(image_id)
         return None if place is None else self._image(place)
+
+    def unkept(self, image_id: int) -> Unkept | None:
+        """What is known of an image that no exemplar names; None for one beyond the dataset, or that one names."""
+        if self._place(image_id) is not None:
+            return None
+        first = 0
+        for shard, members in self._members.items():
+            if first <= image_id < first + members:
+                found = Unkept(image_id, self._shards[shard], image_id - first, members)
+                rows = self._reading.rows(self._skipped, ("shard", "position", "key", "error"))
+                lost = [] if rows is None else rows.to_pylist()
+                its = (row for row in lost if (row["shard"], row["position"]) == (shard, found.position))
+                return next((replace(found, key=row["key"], error=row["error"]) for row in its), found)
+            first += members
+        return None
 
     def size(self, image_id: int) -> tuple[int, int] | None:
         """Width and height of the original (pixels)."""

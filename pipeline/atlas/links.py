@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Protocol
 from urllib.parse import urlencode
 
@@ -37,6 +37,21 @@ BY_NUMBER = Choice()
 """All units in the order of their numbers."""
 
 
+@dataclass(frozen=True, slots=True)
+class Came:
+    """The list from which one came to a unit: the units of its layer as they were chosen; or what a search for `text`
+    found, `under` a label or, where that is empty, by number; or the units that an `image` tops."""
+
+    choice: Choice = BY_NUMBER
+    text: str = ""
+    under: str = ""
+    image: int | None = None
+
+
+FROM_ANYWHERE = Came()
+"""Nothing is known of how one came: a unit stands among those of its layer by number."""
+
+
 class Links(Protocol):
     """What templates ask for addresses. Where a page is not to be had, the answer is an empty string."""
 
@@ -46,8 +61,11 @@ class Links(Protocol):
     def layer(self, layer: str, choice: Choice = BY_NUMBER) -> str:
         """A layer's page, its units as they are chosen."""
 
-    def unit(self, layer: str, unit: int) -> str:
-        """A unit's page."""
+    def unit(self, layer: str, unit: int, came: Came = FROM_ANYWHERE) -> str:
+        """A unit's page, from which it goes on as in the list that one came from."""
+
+    def orders(self, layer: str) -> str:
+        """A file by which an exported unit's page finds its place in a list; none on the server, which knows it."""
 
     def image(self, image_id: int, page: int = 1, mark: str = "") -> str:
         """An image's page, where `mark` (`layer_mark`) has one unit's box stand out."""
@@ -101,6 +119,29 @@ def mark(layer: str, unit: int, rank: int) -> str:
     return f"{segment(layer)}--{unit}--{rank}"
 
 
+def asked(choice: Choice) -> str:
+    """A choice as the query of an address."""
+    words = {
+        "sort": choice.sort if choice.sort != "unit" else "", "reverse": "1" if choice.reverse else "",
+        "label": choice.label, "page": choice.page if choice.page > 1 else "",
+    }  # fmt: skip
+    return _query(words)
+
+
+def asked_of(came: Came) -> str:
+    """The list that one came from as the query of an address."""
+    if came.image is not None:
+        return _query({"image": str(came.image)})
+    if came.text:
+        return _query({"q": came.text, "under": came.under})
+    return asked(replace(came.choice, page=1))
+
+
+def _query(words: Mapping[str, str | int]) -> str:
+    said = urlencode({name: value for name, value in words.items() if value})
+    return f"?{said}" if said else ""
+
+
 class Paths:
     """Addresses on the server. `version` tells pictures of one state of the run from those of another."""
 
@@ -115,16 +156,15 @@ class Paths:
         """A layer's page, its units as they are chosen."""
         if layer not in self._layers:
             return ""
-        asked = {
-            "sort": choice.sort if choice.sort != "unit" else "", "reverse": "1" if choice.reverse else "",
-            "label": choice.label, "page": choice.page if choice.page > 1 else "",
-        }  # fmt: skip
-        words = urlencode({name: value for name, value in asked.items() if value})
-        return f"/layer/{self._layers[layer]}" + (f"?{words}" if words else "")
+        return f"/layer/{self._layers[layer]}{asked(choice)}"
 
-    def unit(self, layer: str, unit: int) -> str:
-        """A unit's page."""
-        return f"{self.layer(layer)}/{unit}" if layer in self._layers else ""
+    def unit(self, layer: str, unit: int, came: Came = FROM_ANYWHERE) -> str:
+        """A unit's page, from which it goes on as in the list that one came from."""
+        return f"{self.layer(layer)}/{unit}{asked_of(came)}" if layer in self._layers else ""
+
+    def orders(self, layer: str) -> str:
+        """None: the server knows a unit's place in a list."""
+        return ""
 
     def image(self, image_id: int, page: int = 1, mark: str = "") -> str:
         """An image's page."""
@@ -132,7 +172,7 @@ class Paths:
 
     def search(self, text: str = "") -> str:
         """The search page."""
-        return "/search" + (f"?{urlencode({'q': text})}" if text else "")
+        return "/search" + _query({"q": text})
 
     def picture(self, picture: Picture) -> str:
         """A picture out of a table."""

@@ -37,7 +37,7 @@ class Matches:
                 found.append(Match(
                     name, row["other_layer"], row["other_unit"], row["similarity"],
                     picture if its and its.picture else None, bool(its and its.drawn), its.label if its else None,
-                    *beyond_chance(row),
+                    *beyond_chance(row), crisp=self._crisp(name, its),
                 ))  # fmt: skip
         return tuple(found)
 
@@ -67,6 +67,10 @@ class Matches:
             return other.tile(row["other_layer"], row["other_unit"]) if other and there else None
         except UserError:
             return None  # its tables are damaged, and it is not this run that is looked at
+
+    def _crisp(self, name: str, its: Unit | None) -> bool:
+        other = self._other(name)
+        return bool(other and its and other.crisp(its))
 
     def _other(self, name: str) -> Queries | None:
         with self._lock:

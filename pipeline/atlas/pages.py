@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.atlas import layer_pages
 from pipeline.atlas.images import Topping
-from pipeline.atlas.links import Choice, Links
+from pipeline.atlas.links import FROM_ANYWHERE, Came, Choice, Links
 from pipeline.atlas.matches import Matches
 from pipeline.atlas.pictures import Wholes
 from pipeline.atlas.queries import Queries
 from pipeline.atlas.records import Exemplar
 from pipeline.atlas.rendering import HERE, STATIC, environment
 from pipeline.atlas.search import search
+from pipeline.atlas.short_names import shortened
+from pipeline.atlas.ways import steps
 from pipeline.checked_record import total_seconds
 from pipeline.naming import verdict
 from pipeline.readings.keep import TOP
@@ -78,26 +80,29 @@ def layer_page(atlas: Atlas, layer: str, choice: Choice) -> str | None:
     )  # fmt: skip
 
 
-def unit_page(atlas: Atlas, layer: str, unit: int) -> str | None:
-    """A unit; None where there is none of that number."""
+def unit_page(
+    atlas: Atlas, layer: str, unit: int, topping: Callable[[], Topping], came: Came = FROM_ANYWHERE
+) -> str | None:
+    """A unit, and the next ones in the list that one `came` from; None where there is none of that number."""
     queries = atlas.queries
     page = queries.page(layer, unit)
     if page is None:
         return None
-    count = queries.layers[layer].units
     firing = tuple(each for each in page.top if each.activation > 0 or each.band != TOP)
     chart = charts.distribution(
         page.counts, page.unit.minimum, page.unit.maximum, [each.activation for each in page.top], page.quantiles
     )
     shown = firing[0] if firing else None
+    matches = atlas.matches.of(layer, unit)
     return _render(
         atlas, "unit.html", layer=queries.layers[layer], page=page, unit=page.unit, firing=firing,
         silent=page.top[len(firing) :], end=queries.end, chart=chart, size=charts,
         quantiles=charts.said(page.quantiles), alike=alike(firing),
-        before=unit - 1 if unit else None, after=unit + 1 if unit + 1 < count else None,
+        steps=steps(queries, layer, unit, came, topping), sorts=layer_pages.SORTS,
         shown=shown, there=bool(shown and atlas.wholes.there(shown.image_id)),
-        viewed=[each for each in firing if each.views], matches=atlas.matches.of(layer, unit),
-        up=layer_pages.page_with(unit, count), seen=queries.run.record.get("counts", {}).get("seen"),
+        viewed=[each for each in firing if each.views], matches=matches,
+        others=shortened({*queries.layers, *(each.layer for each in matches)}),
+        seen=queries.run.record.get("counts", {}).get("seen"),
         labelled=queries.images.labelled,
     )  # fmt: skip
 
@@ -112,11 +117,12 @@ def alike(exemplars: Sequence[Exemplar]) -> list[list[Exemplar]]:
 
 
 def image_page(atlas: Atlas, topping: Topping, image_id: int, page: int = 1) -> str | None:
-    """An image and the units that it tops; None for one that no exemplar names, or a page beyond the last."""
+    """An image and the units that it tops, if any; None for one beyond the dataset, or a page beyond the last."""
     queries = atlas.queries
     image = queries.images.get(image_id)
     if image is None:
-        return None
+        unkept = queries.images.unkept(image_id) if page == 1 else None
+        return _render(atlas, "unkept.html", image=unkept) if unkept else None
     found = topping.of(image_id)
     pages = pages_of(topping, image_id)
     if not 1 <= page <= pages:
@@ -160,7 +166,8 @@ def _render(atlas: Atlas, template: str, **words: Any) -> str:
     record = atlas.queries.run.record
     name = f"{record.get('model', 'network')} on {record.get('dataset', 'dataset')}"
     return environment().get_template(template).render(
-        links=atlas.links, run_name=name, exported=atlas.exported, boxes=atlas.queries.true_boxes, **words
+        links=atlas.links, as_came=Came, crisp=atlas.queries.crisp,
+        short=atlas.queries.short, run_name=name, exported=atlas.exported, boxes=atlas.queries.true_boxes, **words
     )  # fmt: skip
 
 

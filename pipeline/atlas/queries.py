@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.atlas.catalogue import COLUMNS, OF_TILES, Catalogue, unit_of
+from pipeline.atlas.figures import PIXELS_SHOW, small
 from pipeline.atlas.images import Images, named
 from pipeline.atlas.links import Picture
 from pipeline.atlas.records import Drawing, Exemplar, Heat, Layer, Neighbour, Share, Unit, UnitPage, View
+from pipeline.atlas.short_names import shortened
 from pipeline.errors import UserError
 from pipeline.readings.keep import BOTTOM, TOP
 from pipeline.run import Run, missing
@@ -49,6 +51,7 @@ class Queries:
         self.reading = Reading()
         self._lock = threading.Lock()
         self._units: OrderedDict[str, Catalogue] = OrderedDict()
+        self._small_crops: dict[str, frozenset[int]] = {}
 
     @cached_property
     def version(self) -> str:
@@ -90,6 +93,11 @@ class Queries:
         """The images that exemplars name."""
         return Images(self.run.path, self.reading)
 
+    @cached_property
+    def short(self) -> dict[str, str]:
+        """The layers' names as they fit below a tile."""
+        return shortened(self.layers)
+
     def table(self, name: str) -> list[dict[str, Any]]:
         """All rows of one of the small tables; none where there is no such file."""
         rows = self.reading.rows(self.run.path / name, sorted(self.reading.columns(self.run.path / name)))
@@ -122,6 +130,27 @@ class Queries:
             return self.unit(layer, unit)
         place = known.place(unit)
         return None if place is None else known.records([place])[0]
+
+    def crisp(self, unit: Unit) -> bool:
+        """Whether the picture of a unit's tile is so small that its pixels are to be seen, see `small`."""
+        layer = self.layers[unit.layer]
+        if unit.drawn:
+            return not layer.whole and max(layer.field) <= PIXELS_SHOW
+        if unit.layer not in self._small_crops:
+            self._small_crops[unit.layer] = self._with_small_crops(unit.layer)
+        return unit.unit in self._small_crops[unit.layer]
+
+    def _with_small_crops(self, layer: str) -> frozenset[int]:
+        """The units of a layer whose strongest crop is small."""
+        try:
+            rows = self.reading.rows(self._file("exemplars", layer), ("unit", "rank", *BOX), keep=False)
+        except UserError:
+            return frozenset()  # the pictures themselves will say what is wrong, and other layers' are not
+        if rows is None or not self.true_boxes:
+            return frozenset()
+        first = rows.filter(pc.equal(rows["rank"], 0))
+        boxes = zip(*(first[side].to_pylist() for side in BOX), strict=True)
+        return frozenset(unit for unit, box in zip(first["unit"].to_pylist(), boxes, strict=True) if small(box))
 
     def page(self, layer: str, unit: int) -> UnitPage | None:
         """All that the run holds about a unit; None where the layer has no such number."""

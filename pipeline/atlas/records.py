@@ -158,7 +158,8 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A unit of another run that is alike, see `Neighbour`; its picture where that run is at hand, drawn or a crop."""
+    """A unit of another run that is alike, see `Neighbour`; its picture where that run is at hand, drawn or a crop, and
+    whether its pixels are to be seen."""
 
     run: str
     layer: str
@@ -169,6 +170,7 @@ class Match:
     label: str | None = None
     beyond: bool | None = None
     chance: float | None = None
+    crisp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +209,21 @@ class Image:
     size: tuple[int, int]
     path: str
     shard: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unkept:
+    """An image of the dataset that no exemplar names: the sample at `position` of the `members` of its shard, from 0.
+
+    `key` and `error` are known of one that was skipped.
+    """
+
+    image_id: int
+    shard: str
+    position: int
+    members: int
+    key: str | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

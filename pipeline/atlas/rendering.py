@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from markupsafe import Markup
 
-from pipeline.atlas.figures import percent
+from pipeline.atlas.figures import PIXELS_SHOW, percent, small
 from pipeline.atlas.layer_pages import raw, value_text
 from pipeline.atlas.links import mark
 from pipeline.atlas.records import Exemplar, Unit
@@ -37,7 +37,7 @@ def environment() -> Environment:
         duration=duration,
         count=lambda value: f"{value:,}",
     )
-    made.globals.update(mark=mark, crop_alt=crop_alt, box_of=box_of)
+    made.globals.update(mark=mark, crop_alt=crop_alt, box_of=box_of, small=small, least=PIXELS_SHOW)
     return made
 
 

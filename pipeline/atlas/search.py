@@ -35,6 +35,15 @@ def search(queries: Queries, text: str) -> Found:
     return found if found.any else replace(found, near=_near(queries, text))
 
 
+def listed(queries: Queries, text: str, under: str = "") -> list[Unit]:
+    """The units that a page of what was found lists by number, or `under` a label; none where it has no such label."""
+    text = text.strip()
+    if not under:
+        return _units(queries, text)[:MOST]
+    found = _labels(queries, text.casefold())[:MOST_LABELS] if text else []
+    return next((units for label, units in found if label == under), [])
+
+
 def _units(queries: Queries, text: str) -> list[Unit]:
     asked = re.fullmatch(r"(?:(.*?)[\s/:#]+)??(?:unit\s*)?(\d{1,9})", text, re.I)
     if not asked:

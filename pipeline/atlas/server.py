@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 import threading
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Collection, MutableMapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,21 @@ from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipeline.atlas import pages
+from pipeline.atlas.hosts import LOOPBACK, OWN, PORT, Called, address, is_alone, listening, names
 from pipeline.atlas.images import Topping, topping
-from pipeline.atlas.links import Choice, Paths, Picture, segments
+from pipeline.atlas.links import Came, Choice, Paths, Picture, segments
 from pipeline.atlas.matches import Matches
 from pipeline.atlas.pictures import Wholes, absence, kind_of, stored_picture
 from pipeline.atlas.queries import Queries
 from pipeline.errors import UserError
 from pipeline.run import open_run
 
-HOST = "127.0.0.1"
-PORTS_TRIED = 50
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'",
@@ -95,8 +93,11 @@ class Current:
             return self.last
 
 
-def application(path: str | Path, trust: bool = False) -> Starlette:
-    """The atlas of the run in the folder `path`, opened as `open_run` does. Raises `UserError` if there is none."""
+def application(path: str | Path, trust: bool = False, names: Collection[str] = OWN, open: bool = False) -> Starlette:
+    """The atlas of the run in the folder `path`, opened as `open_run` does, called as `Called` says.
+
+    Raises `UserError` if there is none.
+    """
     current = Current(path, trust)
     pages.prepare(current().atlas)
 
@@ -151,7 +152,7 @@ def application(path: str | Path, trust: bool = False) -> Starlette:
         Route("/whole/{image:number}", whole),
         Route("/static/{name}", _static),
     ]
-    middleware = [Middleware(_Guarded), Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])]
+    middleware = [Middleware(_Guarded), Middleware(Called, names=names, open=open)]
     return Starlette(
         routes=routes, middleware=middleware, exception_handlers={HTTPException: lost, UserError: unreadable}
     )
@@ -182,12 +183,15 @@ def _layer(opened: Opened, request: Request) -> str:
 
 
 def _layer_page(opened: Opened, request: Request) -> str | None:
-    words = _asked(request, "sort") or "unit", bool(_asked(request, "reverse")), _asked(request, "label")
-    return pages.layer_page(opened.atlas, _layer(opened, request), Choice(*words, _page(request)))
+    return pages.layer_page(opened.atlas, _layer(opened, request), replace(_chosen(request), page=_page(request)))
 
 
 def _unit_page(opened: Opened, request: Request) -> str | None:
-    return pages.unit_page(opened.atlas, _layer(opened, request), request.path_params["unit"])
+    image = _asked(request, "image")
+    came = Came(
+        _chosen(request), _asked(request, "q"), _asked(request, "under"), int(image) if _is_number(image) else None
+    )
+    return pages.unit_page(opened.atlas, _layer(opened, request), request.path_params["unit"], opened.topping, came)
 
 
 def _image_page(opened: Opened, request: Request) -> str | None:
@@ -197,7 +201,15 @@ def _image_page(opened: Opened, request: Request) -> str | None:
 def _page(request: Request) -> int:
     """The page that is asked for; 0 for what is no number."""
     page = _asked(request, "page") or "1"
-    return int(page) if page.isascii() and page.isdigit() and len(page) < 10 else 0
+    return int(page) if _is_number(page) else 0
+
+
+def _chosen(request: Request) -> Choice:
+    return Choice(_asked(request, "sort") or "unit", bool(_asked(request, "reverse")), _asked(request, "label"))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 19
 
 
 def _asked(request: Request, name: str) -> str:
@@ -224,28 +236,28 @@ def _pictured(opened: Opened, request: Request, data: bytes, keep: bool = True) 
     return Response(data, headers=headers, media_type=_TYPES[kind_of(data)])
 
 
-def listening(port: int) -> socket.socket:
-    """A socket on this machine's own address alone, at `port` or the next one that is free; 0 is any.
+def serve(
+    path: str | Path,
+    port: int | None,
+    say: Callable[[str], None],
+    trust: bool = False,
+    *,
+    host: str = LOOPBACK,
+    allowed: Sequence[str] = (),
+    note: Callable[[str], None] = lambda sentence: None,
+) -> None:
+    """Serves the atlas until it is stopped; `say` hears the address, `note` what else is to be known.
 
-    Raises `UserError` where none of the next is.
+    Raises `UserError` as `application`, `listening` and `names` do.
     """
-    for number in range(port, min(port + PORTS_TRIED, 65536)):
-        there = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        there.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            there.bind((HOST, number))
-            there.listen(128)
-        except OSError:
-            there.close()
-            continue
-        return there
-    raise UserError(f"No port from {port} on is free. Say another PORT.")
-
-
-def serve(path: str | Path, port: int, say: Callable[[str], None], trust: bool = False) -> None:
-    """Serves the atlas until it is stopped; `say` hears the address. Raises `UserError` as `application` does."""
-    app = application(path, trust)
-    with listening(port) as there:
-        say(f"http://{HOST}:{there.getsockname()[1]}")
+    with listening(port, host) as there:
+        alone = is_alone(there)
+        app = application(path, trust, names(host, allowed, alone), open=not alone)
+        at = there.getsockname()[1]
+        if port is None and at != PORT:
+            note(f"Port {PORT} is taken, so it is {at}.")
+        if not alone:
+            note(f"Everyone who can reach port {at} of this machine can look at the run.")
+        say(address(host, there))
         config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
         uvicorn.Server(config).run(sockets=[there])

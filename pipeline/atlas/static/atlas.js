@@ -44,7 +44,8 @@
   function stage(frame) {
     const [width, height] = numbers(frame.dataset.size);
     const span = made("span", { class: `stage${Math.max(width, height) < 320 ? " little" : ""}${frame.dataset.heat ? " heated" : ""}` });
-    span.append(made("img", { src: frame.dataset.whole, alt: `the whole image ${frame.dataset.key}`, width, height }));
+    const kind = Math.max(width, height) <= 64 ? { class: "pixels" } : {};
+    span.append(made("img", { src: frame.dataset.whole, alt: `the whole image ${frame.dataset.key}`, width, height, ...kind }));
     const space = "http://www.w3.org/2000/svg";
     const drawing = made("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" }, space);
     if (frame.dataset.heat) {
@@ -55,7 +56,9 @@
     }
     for (const name of ["focus", "box"]) {
       const [left, top, right, bottom] = numbers(frame.dataset[name]);
-      if (right !== undefined) drawing.append(made("rect", { class: name, x: left, y: top, width: Math.max(right - left, 1), height: Math.max(bottom - top, 1) }, space));
+      if (right === undefined) continue;
+      const place = { x: left, y: top, width: Math.max(right - left, 1), height: Math.max(bottom - top, 1) };
+      for (const kind of ["edge", name]) drawing.append(made("rect", { class: kind, ...place }, space)); // light in dark
     }
     span.append(drawing);
     return span;
@@ -127,6 +130,11 @@
     if (!spans.every(Boolean)) return () => false;
     return (unit) => spans.some((span) => Number(span[1]) <= unit && unit <= Number(span[2] || span[1]));
   };
+  // places in the order of the server: the unknown last, then by number; rows are [something, value, unit]
+  const inOrder = (rows, sort, reverse) => {
+    const turned = (sort === "unit") === reverse ? -1 : 1;
+    return rows.sort((a, b) => (Number.isNaN(a[1]) - Number.isNaN(b[1])) || turned * (a[1] - b[1]) || a[2] - b[2]);
+  };
   const tools = one("[data-tools]");
   const grid = one("#units");
   if (tools && tools.dataset.tools === "pages") { // a wide layer's pages are made anew
@@ -149,11 +157,9 @@
     const said = { number: digits, percent, fixed: (value) => Number.isNaN(value) ? "-" : value.toFixed(3), times: (ratio) => Number.isNaN(ratio) ? "-" : `${digits(ratio)} ×` };
     const arrange = () => {
       const { sort, label, reverse } = tools.elements;
-      const turned = (sort.value === "unit") === reverse.checked ? -1 : 1;
       const text = folded(label.value.trim());
       const number = listed(text);
-      const keyed = tiles.map((tile) => [tile, value(tile, sort.value), value(tile, "unit")]);
-      keyed.sort((a, b) => (Number.isNaN(a[1]) - Number.isNaN(b[1])) || turned * (a[1] - b[1]) || a[2] - b[2]);
+      const keyed = inOrder(tiles.map((tile) => [tile, value(tile, sort.value), value(tile, "unit")]), sort.value, reverse.checked);
       let count = 0;
       const by = sort.value === "unit" ? "activation_max" : sort.value;
       const option = one(`option[value=${by}]`, sort);
@@ -169,6 +175,7 @@
       if (sort.value !== "unit") asked.set("sort", sort.value);
       if (reverse.checked) asked.set("reverse", "1");
       if (label.value.trim()) asked.set("label", label.value.trim());
+      for (const card of all("a.card", grid)) card.setAttribute("href", card.getAttribute("href").split("?")[0] + (asked.size ? `?${asked}` : ""));
       history.replaceState(null, "", location.pathname + (asked.size ? `?${asked}` : "") + location.hash);
     };
     const asked = new URLSearchParams(location.search);
@@ -179,6 +186,35 @@
     if (asked.size) arrange();
     tools.addEventListener("input", arrange);
     tools.addEventListener("submit", (event) => { event.preventDefault(); arrange(); });
+  }
+
+  // exported units' pages go on in the order that their address carries
+  const steps = one("[data-orders]");
+  if (steps && location.search) {
+    const script = made("script", { src: steps.dataset.orders });
+    script.addEventListener("load", () => {
+      const asked = new URLSearchParams(location.search);
+      const orders = window.atlasOrders;
+      const sort = Object.hasOwn(orders, asked.get("sort") || "") && asked.get("sort") !== "label" ? asked.get("sort") : "unit";
+      const text = folded((asked.get("label") || "").trim());
+      const number = listed(text);
+      const rows = orders.unit.map((unit, at) => [at, orders[sort][at] ?? NaN, unit]);
+      const chosen = rows.filter(([at, , unit]) => !text || number(unit) || folded(orders.label[at]).includes(text));
+      const order = inOrder(chosen, sort, asked.get("reverse") === "1").map((row) => row[2]);
+      const at = order.indexOf(Number(steps.dataset.unit));
+      if (at < 0) return;
+      all("link[rel=prev], link[rel=next]").forEach((link) => link.remove());
+      steps.replaceChildren();
+      for (const [relation, unit] of [["prev", order[at - 1]], ["next", order[at + 1]]]) {
+        if (unit === undefined) continue;
+        const href = `${unit}.html?${asked}`;
+        document.head.append(made("link", { rel: relation, href }));
+        const step = made("a", { href, title: `unit ${unit}` });
+        step.textContent = relation === "prev" ? `← ${unit}` : `${unit} →`;
+        steps.append(step);
+      }
+    });
+    document.head.append(script);
   }
 
   // the search of exported pages, whose data search.js brings
