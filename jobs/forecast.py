@@ -10,11 +10,9 @@ from rich import box
 from rich.table import Table
 
 from jobs.console import Display
-from pipeline.progress import duration
+from pipeline.progress import duration, in_bytes
 from pipeline.stages.mining_plan import Planned
 from pipeline.storage.files import is_local
-
-_BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 def show_plan(planned: Sequence[Planned], folder: Path, display: Display) -> None:
@@ -35,11 +33,3 @@ def show_plan(planned: Sequence[Planned], folder: Path, display: Display) -> Non
         if nbytes > 0.8 * free:
             room = f"The disk of {folder} has {in_bytes(free)} left"
             display.say(f"{room}: free some, leave a stage out, or choose fewer LAYERS.")
-
-
-def in_bytes(count: float) -> str:
-    """A size as people say it."""
-    for unit, name in _BYTES:
-        if count >= unit:
-            return f"{count / unit:.3g} {name}"
-    return f"{count:.0f} bytes"

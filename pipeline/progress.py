@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
+_BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+
 
 class Progress(Protocol):
     """Shows stages and says things; implemented in `jobs.console`."""
@@ -40,3 +42,11 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{max(round(seconds), 1)} s"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.0f} hours"
+
+
+def in_bytes(count: float) -> str:
+    """A size as people say it."""
+    for unit, name in _BYTES:
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count:.0f} bytes"

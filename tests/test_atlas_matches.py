@@ -43,9 +43,9 @@ def test_its_picture_is_the_other_runs_own(run):
 def test_an_exported_page_holds_it_too(run, tmp_path):
     page = export(open_run(run), str(tmp_path / "site"), ["block.*"]).page
     crops = read_rows(table_file(run.parent / "other-run", "exemplars", WILD)).to_pylist()
-    file = page.parent / "picture" / LAYERS[PLAIN] / "2" / "match" / "other-run" / "0.png"
-    assert file.read_bytes() == crops[3 * TOPK]["crop"]["bytes"]
-    assert "match/other-run/0.png" in (page.parent / "layer" / LAYERS[PLAIN] / "2.html").read_text(encoding="utf-8")
+    own = crops[3 * TOPK]["crop"]["bytes"]
+    (file,) = (each for each in (page.parent / "picture").iterdir() if each.read_bytes() == own)
+    assert file.name in (page.parent / "layer" / LAYERS[PLAIN] / "2.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("trouble", ["gone", "another", "damaged", "not recorded", "its table cut"])

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from jobs.console import Display
-from jobs.forecast import in_bytes, show_plan
+from jobs.forecast import show_plan
 from pipeline.network.layers import Traced
 from pipeline.network.models import load_network
+from pipeline.progress import in_bytes
 from pipeline.readings.keep import Keep
 from pipeline.stages import mining_plan
 from pipeline.stages.mine import MineSettings

@@ -3,131 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.atlas import pages
 from pipeline.atlas.catalogue import Catalogue
-from pipeline.atlas.images import topping
+from pipeline.atlas.exported_files import Files, image_file, layer_file
+from pipeline.atlas.images import Topping, topping
 from pipeline.atlas.layer_pages import choices, sorts_of
-from pipeline.atlas.links import BY_NUMBER, FROM_ANYWHERE, Came, Choice, Picture, asked_of, segment, segments
-from pipeline.atlas.matches import Matches
-from pipeline.atlas.pictures import Wholes, absence, kind_of, stored_picture
+from pipeline.atlas.pictures import WHOLE_SIDE, Wholes
 from pipeline.atlas.queries import Queries
 from pipeline.choose import choose_layers
 from pipeline.errors import UserError, first_line
-from pipeline.progress import Progress, Silent
+from pipeline.progress import Progress, Silent, in_bytes
 from pipeline.run import Run
 from pipeline.storage.files import remove_files
 
 MARKER = "actmine-atlas.json"
 """The file that says that a folder holds an atlas of ours, which may be written over."""
 _PARTS = ("layer", "image", "picture", "whole", "static", "index.html", "search.html")
-
-
-class Files:
-    """Addresses of exported pages, relative to a page so many folders down; writes every picture that is asked for."""
-
-    def __init__(self, out: Path, queries: Queries, wholes: Wholes) -> None:
-        self.out, self.queries, self.wholes, self.matches = out, queries, wholes, Matches(queries)
-        self.layers = segments(queries.layers)
-        self.images: dict[int, None] = {}
-        self.depth = 0
-        self._written: dict[Picture | int, str] = {}
-        self._folders: set[Path] = set()
-
-    def run(self) -> str:
-        """The run's page."""
-        return self._to("index.html")
-
-    def layer(self, layer: str, choice: Choice = BY_NUMBER) -> str:
-        """A layer's page; none for a layer that is not exported."""
-        return self._to(layer_file(self.layers[layer], choice)) if layer in self.layers else ""
-
-    def unit(self, layer: str, unit: int, came: Came = FROM_ANYWHERE) -> str:
-        """A unit's page; none where its layer is not exported. Only a layer's own order is carried on."""
-        if layer not in self.layers:
-            return ""
-        return self._to(f"layer/{self.layers[layer]}/{unit}.html") + asked_of(Came(came.choice))
-
-    def orders(self, layer: str) -> str:
-        """A file by which a unit's page finds its place in its layer's order."""
-        return self._to(f"layer/{self.layers[layer]}/orders.js")
-
-    def image(self, image_id: int, page: int = 1, mark: str = "") -> str:
-        """An image's page, which will have to be written."""
-        self.images.setdefault(image_id)
-        return self._to(image_file(image_id, page)) + (f"#{mark}" if mark else "")
-
-    def search(self, text: str = "") -> str:
-        """The search page."""
-        return self._to("search.html")
-
-    def picture(self, picture: Picture) -> str:
-        """A picture, written if it was not before."""
-        if picture not in self._written:
-            data = stored_picture(self.queries, picture, self.matches) or absence((1, 1))
-            name = "/".join((self.layers[picture.layer], str(picture.unit), picture.kind, *map(segment, picture.marks)))
-            self._written[picture] = self.write(f"picture/{name}.{kind_of(data)}", data)
-        return self._to(self._written[picture])
-
-    def whole(self, image_id: int) -> str:
-        """An image reduced for the page, written if it was not before."""
-        if image_id not in self._written:
-            data = self.wholes.of(image_id) or absence(self.queries.images.size(image_id) or (1, 1))
-            self._written[image_id] = self.write(f"whole/{image_id}.{kind_of(data)}", data)
-        return self._to(self._written[image_id])
-
-    def static(self, name: str) -> str:
-        """A file of the atlas itself."""
-        return self._to(f"static/{name}")
-
-    def write(self, name: str, data: bytes | str) -> str:
-        """Writes a file below the folder; its name."""
-        path = self.out / name
-        if path.parent not in self._folders:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.parent.resolve().is_relative_to(self.out.resolve()):
-                raise OSError(f"{path.parent} is a link that leads out of it")
-            self._folders.add(path.parent)
-        path.unlink(missing_ok=True)  # were it a link, what it leads to would be written over
-        with path.open("xb") as file:
-            file.write(data.encode("utf-8", "replace") if isinstance(data, str) else data)
-        return name
-
-    def page(self, name: str, make: Callable[[], str | None]) -> None:
-        """Writes a page, whose addresses are relative to where it is."""
-        self.depth = name.count("/")
-        made = make()
-        if made is not None:
-            self.write(name, made)
-
-    def _to(self, name: str) -> str:
-        return "../" * self.depth + name
-
-
-def layer_file(address: str, choice: Choice) -> str:
-    """The file of a layer's page, as its units are chosen there; of labels there is none."""
-    if choice == BY_NUMBER:
-        return f"layer/{address}.html"
-    return f"layer/{address}/by-{choice.sort}{'-reversed' if choice.reverse else ''}-{choice.page}.html"
-
-
-def image_file(image_id: int, page: int) -> str:
-    """The file of an image's page."""
-    return f"image/{image_id}{f'-{page}' if page > 1 else ''}.html"
+_A_PAGE, _AN_EXEMPLAR, _A_TILE, _A_DRAWING, _A_PIXEL = 9000, 1700, 700, 40_000, 0.25
+"""About how many bytes a page takes, each exemplar on those of its unit and its image, a unit on that of its layer, a
+drawing, and a pixel of a whole image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written: the page to open, and how many layers, units and images have pages."""
+    """What was written: the page to open; how many layers, units and images have pages; files, and bytes in them."""
 
     page: Path
     layers: int
     units: int
     images: int
+    files: int
+    nbytes: int
 
 
 def export(run: Run, out: str, layers: Sequence[str], progress: Progress | None = None) -> Exported:
@@ -140,19 +52,63 @@ def export(run: Run, out: str, layers: Sequence[str], progress: Progress | None 
     run.only_summed = True
     queries = Queries(run, choose_layers(run, layers))
     files = Files(folder, queries, Wholes(queries))
+    who = topping(queries.run.path, queries.reading, list(queries.layers), queries.end)
+    progress = progress or Silent()
     try:
+        planned(queries, who, folder, progress)
         folder.mkdir(parents=True, exist_ok=True)
         files.write(MARKER, json.dumps({"run": queries.version, "layers": list(queries.layers)}) + "\n")
         remove_files(folder / part for part in _PARTS)
-        _write(files, progress or Silent())
+        _write(files, who, progress)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror or first_line(error)}). Free the disk, make it "
                         "writable, or choose another OUT.") from error  # fmt: skip
     units = sum(layer.units for layer in queries.layers.values())
-    return Exported(folder / "index.html", len(queries.layers), units, len(files.images))
+    return Exported(folder / "index.html", len(queries.layers), units, len(files.images), files.count, files.nbytes)
 
 
-def _write(files: Files, progress: Progress) -> None:
+def planned(queries: Queries, who: Topping, folder: Path, progress: Progress) -> tuple[int, int]:
+    """Says how many files an export will have and about how many bytes, both of which are the answer.
+
+    Raises `UserError` where the disk has less room, what an export before takes there counted as free.
+    """
+    names = list(queries.layers)
+    pages_of_layers = sum(1 for name in names for _ in choices(queries.units(name)))
+    of_units = [queries.units(name) for name in names]
+    units, drawn = sum(map(len, of_units)), sum(int(each.drawn.sum()) for each in of_units)
+    images = who.images.tolist()
+    count = (
+        7
+        + len(names)
+        + pages_of_layers
+        + units
+        + drawn
+        + len(images)
+        + sum(pages.pages_of(who, each) for each in images)
+    )
+    whole = sum(_reduced(queries.images.size(each) or (0, 0)) for each in images)
+    nbytes = round(
+        _A_PAGE * (count - drawn - len(images)) + _AN_EXEMPLAR * len(who.rank) + _A_TILE * units * pages_of_layers
+        / max(len(names), 1) + _A_DRAWING * drawn + _A_PIXEL * whole
+    )  # fmt: skip
+    progress.say(f"Planned: about {count:,} files of together {in_bytes(nbytes)}")
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    before = sum(path.lstat().st_size for part in _PARTS for path in (folder / part, *(folder / part).rglob("*"))
+                 if path.is_file() and not path.is_symlink())  # fmt: skip
+    free = shutil.disk_usage(there).free + before
+    if nbytes > free:
+        raise UserError(f"{folder} has room for {in_bytes(free)}, and the pages need about {in_bytes(nbytes)}: "
+                        "free some, choose fewer LAYERS, or another OUT.")  # fmt: skip
+    return count, nbytes
+
+
+def _reduced(size: tuple[int, int]) -> int:
+    """The pixels of a whole image as pages show it."""
+    scale = min(1.0, WHOLE_SIDE / max(*size, 1))
+    return round(size[0] * scale * size[1] * scale)
+
+
+def _write(files: Files, who: Topping, progress: Progress) -> None:
     queries = files.queries
     atlas = pages.Atlas(queries, files.wholes, files.matches, files, exported=True)
     for name in pages.STATIC:

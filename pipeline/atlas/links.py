@@ -52,6 +52,15 @@ FROM_ANYWHERE = Came()
 """Nothing is known of how one came: a unit stands among those of its layer by number."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A part of a whole image: the image's address and size, and the part's box (pixels of the original)."""
+
+    address: str
+    size: tuple[int, int]
+    box: tuple[int, int, int, int]
+
+
 class Links(Protocol):
     """What templates ask for addresses. Where a page is not to be had, the answer is an empty string."""
 
@@ -75,6 +84,9 @@ class Links(Protocol):
 
     def picture(self, picture: Picture) -> str:
         """A picture out of a table."""
+
+    def cut(self, picture: Picture) -> Cut | None:
+        """The part of a whole image that the page is to show as the picture; None: it has an address of its own."""
 
     def whole(self, image_id: int) -> str:
         """An image, reduced for the page."""
@@ -178,6 +190,9 @@ class Paths:
         """A picture out of a table."""
         what = "/".join((picture.kind, *map(segment, picture.marks)))
         return f"/picture/{self._layers[picture.layer]}/{picture.unit}/{what}?v={self._version}"
+
+    def cut(self, picture: Picture) -> None:
+        """The server cuts pictures itself."""
 
     def whole(self, image_id: int) -> str:
         """An image, reduced for the page."""

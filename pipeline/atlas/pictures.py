@@ -15,7 +15,7 @@ from pipeline.atlas.matches import Matches
 from pipeline.atlas.queries import Queries
 from pipeline.datasets.remote import is_remote
 from pipeline.exemplars.heat import ActivationMap, overlay
-from pipeline.exemplars.pictures import GONE, encode
+from pipeline.exemplars.pictures import GONE, SMALL_SIDE, Pixels, encode
 from pipeline.storage.files import table_file
 from schemas.crops import BOX
 from schemas.maps import MAPS
@@ -47,21 +47,37 @@ def stored_picture(queries: Queries, picture: Picture, matches: Matches | None =
         return stored_picture(*behind) if behind else None
     if picture.kind == "heat":
         return _heat(queries, picture)
+    row = _row(queries, picture)
+    if row and picture.kind == "crop":
+        return _crop(queries, row)
+    column = _TABLES[picture.kind][1] if row else ""
+    return row[column]["bytes"] if row and row[column] else None
+
+
+def _row(queries: Queries, picture: Picture) -> dict[str, Any]:
+    """The row of a picture in its table; empty where there is none."""
     if picture.kind not in _TABLES:
-        return None
+        return {}
     table, column, names = _TABLES[picture.kind]
     if len(picture.marks) != len(names):
-        return None
+        return {}
     file = f"{picture.layer}-{picture.marks[0]}" if table in _A_FILE_EACH else picture.layer
     columns = [*names, column, *(("image_id", *BOX) if picture.kind == "crop" else ())]
     rows = queries.reading.rows(table_file(queries.run.path, table, file), columns, picture.unit)
     if rows is None or column not in rows.column_names:
-        return None
+        return {}
     place = next(iter(_where(rows, dict(zip(names, picture.marks, strict=True)))), None)
-    row = {} if place is None else rows.slice(place, 1).to_pylist()[0]
-    if row and picture.kind == "crop":
-        return _crop(queries, row)
-    return row[column]["bytes"] if row and row[column] else None
+    return {} if place is None else rows.slice(place, 1).to_pylist()[0]
+
+
+def cut_out(queries: Queries, picture: Picture) -> tuple[int, Pixels] | None:
+    """The image and the box of a crop that the run holds no pixels of its own of; None for any other picture."""
+    row = _row(queries, picture) if picture.kind == "crop" else {}
+    try:
+        pixels = queries.run.pictures.of(row) if row else None
+    except KeyError:
+        return None
+    return None if pixels is None or not (pixels.whole or pixels.data is None) else (int(row["image_id"]), pixels)
 
 
 def _crop(queries: Queries, row: dict[str, Any]) -> bytes | None:
@@ -153,6 +169,16 @@ def encoded(image: Pillow.Image) -> bytes:
     data = io.BytesIO()
     image.convert("RGB").save(data, **options)
     return data.getvalue()
+
+
+def lighter(data: bytes) -> bytes:
+    """A picture as the run keeps its crops: an exact one above 64 pixels a side as JPEG, where that is smaller."""
+    if kind_of(data) != "png":
+        return data
+    image = Pillow.open(io.BytesIO(data))
+    if max(image.size) <= SMALL_SIDE or image.mode not in ("RGB", "L"):
+        return data
+    return min(data, encode(image), key=len)
 
 
 def absence(size: tuple[int, int]) -> bytes:
