@@ -53,7 +53,7 @@ def layers(options: Layers) -> None:
     table.add_column("made by", min_width=max(len(word) for row in rows for word in row["kind"].split()))
     for row in rows:
         size = _positions(row)
-        field = f"{row['rf_height']} x {row['rf_width']}" + (" all" if row["rf_global"] else "")
+        field = f"{row['rf_height']} × {row['rf_width']}" + (" all" if row["rf_global"] else "")
         stride = "" if row["stride_y"] is None else f"{row['stride_y']}, {row['stride_x']}"
         table.add_row(row["layer"], str(row["units"]), size, field, stride, row["kind"])
     _print(table)
@@ -77,5 +77,5 @@ def _positions(row: dict[str, Any]) -> str:
         return ""
     if row["layout"] in (*TOKEN_LAYOUTS, SEQUENCE):
         return f"{row['height']} tokens"
-    across = "windows of" if row["layout"] in (WINDOWS, WINDOW_MAPS) else "x"
+    across = "windows of" if row["layout"] in (WINDOWS, WINDOW_MAPS) else "×"
     return f"{row['height']} {across} {row['width']}"

@@ -96,7 +96,7 @@ class Queries:
     @cached_property
     def short(self) -> dict[str, str]:
         """The layers' names as they fit below a tile."""
-        return shortened(self.layers)
+        return shortened(self.run.layers["layer"].tolist())
 
     def table(self, name: str) -> list[dict[str, Any]]:
         """All rows of one of the small tables; none where there is no such file."""

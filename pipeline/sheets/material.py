@@ -55,7 +55,7 @@ def about(run: Run, layer: str, shown: Shown | None) -> list[str]:
     seen = record.get("counts", {}).get("seen")
     lines[0] += f", {seen:,} images" if seen else ""
     row = run.layers.set_index("layer").loc[layer]
-    whole = "the whole input" if row["rf_global"] else f"{row['rf_height']} x {row['rf_width']} pixels of the input"
+    whole = "the whole input" if row["rf_global"] else f"{row['rf_height']} × {row['rf_width']} pixels of the input"
     return [*lines, f"a unit sees {whole}" + ("; shown is what matters of it" if shown is Shown.focus else "")]
 
 
