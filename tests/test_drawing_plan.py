@@ -16,6 +16,7 @@ from pipeline.network.layers import Traced
 from pipeline.network.models import load_network
 from pipeline.progress import duration
 from pipeline.run import open_run
+from pipeline.sheets.drawn import Drawn
 from pipeline.sheets.material import visualizations
 from pipeline.stages import drawing_plan
 from pipeline.storage.files import table_file
@@ -76,7 +77,7 @@ def test_an_overview_shows_the_strongest_crop_of_units_that_are_not_drawn(demo_r
     write_table(
         file, UNITS, [rows.set_column(column, UNITS.field("visualization"), pa.array(kept, UNITS.field(column).type))]
     )
-    cells = list(visualizations(open_run(run), layer, Shown.box) or [])
+    cells = list(visualizations(opened := open_run(run), layer, Shown.box, Drawn(opened, [layer])) or [])
     assert [unit["unit"] for unit, _ in cells] == list(range(rows.num_rows))
     for unit, image in cells:
         drawn, fires = unit["unit"] < 3, unit["activation_max"] > 0

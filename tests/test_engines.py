@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 
-from pipeline import spoken
+from pipeline import spoken, work
 from pipeline.ascent import ascend
 from pipeline.ascent.presets import find_preset
 from pipeline.datasets.shards import Shard, read_samples
@@ -357,8 +357,9 @@ def test_batches_of_units_depend_on_the_layer_and_the_memory_alone(memory):
         batches = one.batches(number, CPU, memory)
         assert batches == other.batches(number, CPU, memory)
         assert [unit for batch in batches for unit in batch.units] == list(range(here.layers[number].units))
-        assert {batch.size for batch in batches} == {len(batches[0].units)}
-        assert batches[0].size <= ascend._MOST_TOGETHER
+        (size,) = {batch.size for batch in batches}
+        assert len(batches[0].units) == min(size * (1 if memory else work._ASCENTS), here.layers[number].units)
+        assert size <= (ascend._MOST_ON_GPU if memory else ascend._MOST_TOGETHER)
 
 
 def node(cpus: float, gpus: int = 0, alive: bool = True, name: str = "n") -> dict[str, object]:

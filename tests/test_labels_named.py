@@ -143,7 +143,7 @@ def test_a_sheet_names_a_label_where_it_holds(tmp_path):
 
     assert "2 Boston bull" in said(SURE) and "terrier" in said(SURE)
     for doubt in DOUBTS:
-        assert "Doubted" not in said(doubt) and "bull" not in said(doubt) and "no label" in said(doubt)
+        assert "Doubted" not in said(doubt) and "bull" not in said(doubt) and "label" not in said(doubt)
 
 
 def test_what_holds_of_a_row_holds_of_a_column():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 from collections.abc import Callable, Iterator
@@ -284,4 +285,5 @@ def test_the_atlas_lays_heat_over_images_and_crops_and_so_does_its_export(folder
     assert client.get("/picture/second/2/heat/99").status_code == 404
     exporting.export(run, str(tmp_path / "site"), ["second"])
     written = (tmp_path / "site" / "layer" / "second" / "2.html").read_text()
-    assert (tmp_path / "site/layer/second" / re.findall(r'class="heat" href="([^"]+)"', written)[0]).is_file()
+    kind, data = re.findall(r'class="heat" href="([^,"]+),([^"]+)"', written)[0]
+    assert kind == "data:image/png;base64" and base64.b64decode(data) == answer.content
