@@ -110,6 +110,7 @@ def _run(
     for stream in (1, 2):
         os.dup2(output, stream)
     sys.stdin.close()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests run in the background ignore it
     _observe(os.open(stages, os.O_CREAT | os.O_WRONLY | os.O_APPEND), slow)
     if struck:
         _killed_at_renames(struck, Path(stages))
