@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from PIL import Image
+
+from pipeline.run import open_run
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
@@ -76,6 +79,29 @@ def test_photographs_and_a_network_trained_on_imagenet(photographs, squeezenet_w
     assert (exemplars["left"] >= 0).all() and (exemplars["right"] <= exemplars["width"]).all()
     assert (exemplars["top"] >= 0).all() and (exemplars["bottom"] <= exemplars["height"]).all()
     assert (exemplars["left"] < exemplars["right"]).all() and (exemplars["top"] < exemplars["bottom"]).all()
+    no_page_names_a_label_without_evidence(run)
+
+
+def no_page_names_a_label_without_evidence(run: Path) -> None:
+    """Of 621 labels with an image each none can be told; kinds of them are where their q-value and margin say so."""
+    testing, server = (pytest.importorskip(name) for name in ("starlette.testclient", "pipeline.atlas.server"))
+    client = testing.TestClient(server.application(run), base_url="http://127.0.0.1")
+    named = 0
+    for layer in open_run(run).layers.layer:
+        units = pd.read_parquet(run / "units" / f"{layer}.parquet")
+        assert not (units.label_purity_q < 0.05).any() and units.best_label_q.isna().all()
+        sure = (units.best_node_q < 0.05) & (units.best_node_correlation > 0.1)
+        tiles = re.findall(r'<li class="tile[^>]*data-label="([^"]*)"', client.get(f"/layer/{layer}").text)
+        wanted = [
+            row.best_node_path.split(" < ")[0] if yes else "" for row, yes in zip(units.itertuples(), sure, strict=True)
+        ]
+        assert [tile.split(" &lt; ")[0] for tile in tiles] == wanted
+        for unit, kind in enumerate(wanted):
+            page = client.get(f"/layer/{layer}/{unit}").text
+            fires = units.activation_max[unit] > 0
+            assert ("no label" in page) == (fires and not kind) and kind in page, (layer, unit)
+        named += sure.sum()
+    assert "support no statement" in client.get("/").text and 0 < named < 2944 / 2
 
 
 def test_what_drives_a_unit_in_a_photograph_is_a_box_within_its_field(photographs, squeezenet_weights, tmp_path):
