@@ -342,9 +342,9 @@ class RunMaxima:
 
     def layer(self, name: str) -> np.ndarray:
         """The image activations of all units of a layer, float32 `[N, U]`. Raises `UserError` without such a layer."""
-        ends = self.run.layers["units"].cumsum()
-        end = int(ends.iloc[self.run.at(name)])
-        begin = end - int(self.run.layers["units"].iloc[self.run.at(name)])
+        place, units = self.run.at(name), self.run.layers["units"].to_numpy()
+        begin = int(units[:place].sum())
+        end = begin + int(units[place])
         parts = []
         for file in self.images["file"].unique():
             with local_copy(self.folder / file) as path:

@@ -14,7 +14,7 @@ from pipeline.atlas.catalogue import Catalogue
 from pipeline.atlas.exported_files import Files, image_file, layer_file
 from pipeline.atlas.images import Topping, topping
 from pipeline.atlas.layer_pages import choices, sorts_of
-from pipeline.atlas.pictures import WHOLE_SIDE, Wholes
+from pipeline.atlas.pictures import Wholes, reduced
 from pipeline.atlas.queries import Queries
 from pipeline.choose import choose_layers
 from pipeline.errors import UserError, first_line
@@ -25,6 +25,7 @@ from pipeline.storage.files import remove_files
 MARKER = "actmine-atlas.json"
 """The file that says that a folder holds an atlas of ours, which may be written over."""
 _PARTS = ("layer", "image", "picture", "whole", "static", "index.html", "search.html")
+_ALWAYS = 7  # files of every export: the run's page, the search and what it looks through, what pages need, the marker
 _A_PAGE, _AN_EXEMPLAR, _A_TILE, _A_DRAWING, _A_PIXEL = 9000, 1700, 700, 40_000, 0.25
 """About how many bytes a page takes, each exemplar on those of its unit and its image, a unit on that of its layer, a
 drawing, and a pixel of a whole image."""
@@ -77,16 +78,10 @@ def planned(queries: Queries, who: Topping, folder: Path, progress: Progress) ->
     of_units = [queries.units(name) for name in names]
     units, drawn = sum(map(len, of_units)), sum(int(each.drawn.sum()) for each in of_units)
     images = who.images.tolist()
-    count = (
-        7
-        + len(names)
-        + pages_of_layers
-        + units
-        + drawn
-        + len(images)
-        + sum(pages.pages_of(who, each) for each in images)
-    )
-    whole = sum(_reduced(queries.images.size(each) or (0, 0)) for each in images)
+    of_images = sum(pages.pages_of(who, each) for each in images)
+    count = _ALWAYS + len(names) + pages_of_layers + units + drawn + len(images) + of_images
+    sizes = filter(None, map(queries.images.size, images))
+    whole = sum(round(width * height * reduced((width, height)) ** 2) for width, height in sizes)
     nbytes = round(
         _A_PAGE * (count - drawn - len(images)) + _AN_EXEMPLAR * len(who.rank) + _A_TILE * units * pages_of_layers
         / max(len(names), 1) + _A_DRAWING * drawn + _A_PIXEL * whole
@@ -102,12 +97,6 @@ def planned(queries: Queries, who: Topping, folder: Path, progress: Progress) ->
     return count, nbytes
 
 
-def _reduced(size: tuple[int, int]) -> int:
-    """The pixels of a whole image as pages show it."""
-    scale = min(1.0, WHOLE_SIDE / max(*size, 1))
-    return round(size[0] * scale * size[1] * scale)
-
-
 def _write(files: Files, who: Topping, progress: Progress) -> None:
     queries = files.queries
     atlas = pages.Atlas(queries, files.wholes, files.matches, files, exported=True)
@@ -116,7 +105,6 @@ def _write(files: Files, who: Topping, progress: Progress) -> None:
     files.page("index.html", lambda: pages.run_page(atlas))
     files.page("search.html", lambda: pages.search_page(atlas, ""))
     total = sum(layer.units for layer in queries.layers.values())
-    who = topping(queries.run.path, queries.reading, list(queries.layers), queries.end)
     with progress.stage("Writing pages of units", total, "units") as advance:
         for layer, address in files.layers.items():
             for choice in choices(queries.units(layer)):

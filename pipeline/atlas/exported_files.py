@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.atlas.links import BY_NUMBER, FROM_ANYWHERE, Came, Choice, Cut, Picture, asked_of, segments
 from pipeline.atlas.matches import Matches
-from pipeline.atlas.pictures import WHOLE_SIDE, Wholes, absence, cut_out, kind_of, lighter, stored_picture
+from pipeline.atlas.pictures import Wholes, absence, cut_out, kind_of, lighter, reduced, stored_picture
 from pipeline.atlas.queries import Queries
 
 _SHARP = 320
@@ -127,8 +127,8 @@ def part_of(queries: Queries, wholes: Wholes, picture: Picture) -> Part | None:
         return None
     image_id, pixels = found
     left, top, right, bottom = pixels.box
-    reduced = min(1.0, WHOLE_SIDE / max(pixels.size))
-    if reduced < 1 and reduced * max(right - left, bottom - top) < _SHARP:
+    scale = reduced(pixels.size)
+    if scale < 1 and scale * max(right - left, bottom - top) < _SHARP:
         return None
     if right <= left or bottom <= top or not wholes.readable(image_id):
         return None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-PIXELS_SHOW = 64
-"""Pictures of no more pixels a side are enlarged pixel by pixel: smoothed, they would be a blur."""
+from pipeline.exemplars.pictures import SMALL_SIDE
 
 
 def small(box: tuple[int, int, int, int]) -> bool:
-    """Whether a picture of a box (left, top, right, bottom; pixels) is enlarged pixel by pixel."""
-    return max(box[2] - box[0], box[3] - box[1]) <= PIXELS_SHOW
+    """Whether a picture of a box (left, top, right, bottom; pixels) is enlarged pixel by pixel: smoothed, it would be a
+    blur."""
+    return max(box[2] - box[0], box[3] - box[1]) <= SMALL_SIDE
 
 
 def percent(share: float | None) -> str:

@@ -100,7 +100,7 @@ def listening(port: int | None = None, host: str = LOOPBACK) -> socket.socket:
             raise UserError(f"Port {number} is not for you to take. Say another PORT, above 1023.") from error
         except OSError as error:
             there.close()
-            if not _taken(error):
+            if error.errno != errno.EADDRINUSE:
                 raise UserError(f"HOST={host} cannot be listened on ({error.strerror}).") from error
             continue
         return there
@@ -114,10 +114,6 @@ def address(host: str, there: socket.socket) -> str:
     everywhere = _number(host) and ipaddress.ip_address(host).is_unspecified
     name = socket.gethostname() if everywhere else host
     return f"http://{f'[{name}]' if ':' in name else name}:{there.getsockname()[1]}"
-
-
-def _taken(error: OSError) -> bool:
-    return error.errno == errno.EADDRINUSE
 
 
 def _number(name: str) -> bool:

@@ -171,6 +171,11 @@ def encoded(image: Pillow.Image) -> bytes:
     return data.getvalue()
 
 
+def reduced(size: tuple[int, int]) -> float:
+    """By how much a whole image of a size (pixels) is reduced for pages: 1 if not at all."""
+    return min(1.0, WHOLE_SIDE / max(*size, 1))
+
+
 def lighter(data: bytes) -> bytes:
     """A picture as the run keeps its crops: an exact one above 64 pixels a side as JPEG, where that is smaller."""
     if kind_of(data) != "png":

@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.atlas.catalogue import COLUMNS, OF_TILES, Catalogue, unit_of
-from pipeline.atlas.figures import PIXELS_SHOW, small
+from pipeline.atlas.figures import small
 from pipeline.atlas.images import Images, named
 from pipeline.atlas.links import Picture
 from pipeline.atlas.records import Drawing, Exemplar, Heat, Layer, Neighbour, Share, Unit, UnitPage, View
 from pipeline.atlas.short_names import shortened
 from pipeline.errors import UserError
+from pipeline.exemplars.pictures import SMALL_SIDE
 from pipeline.readings.keep import BOTTOM, TOP
 from pipeline.run import Run, missing
 from pipeline.storage.files import is_local, table_file
@@ -135,7 +136,7 @@ class Queries:
         """Whether the picture of a unit's tile is so small that its pixels are to be seen, see `small`."""
         layer = self.layers[unit.layer]
         if unit.drawn:
-            return not layer.whole and max(layer.field) <= PIXELS_SHOW
+            return not layer.whole and max(layer.field) <= SMALL_SIDE
         if unit.layer not in self._small_crops:
             self._small_crops[unit.layer] = self._with_small_crops(unit.layer)
         return unit.unit in self._small_crops[unit.layer]

@@ -10,10 +10,11 @@ from pathlib import Path
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from markupsafe import Markup
 
-from pipeline.atlas.figures import PIXELS_SHOW, percent, small
+from pipeline.atlas.figures import percent, small
 from pipeline.atlas.layer_pages import raw, value_text
 from pipeline.atlas.links import mark
 from pipeline.atlas.records import Exemplar, Unit
+from pipeline.exemplars.pictures import SMALL_SIDE
 from pipeline.progress import duration
 from pipeline.sheets.drawing import number
 
@@ -37,7 +38,7 @@ def environment() -> Environment:
         duration=duration,
         count=lambda value: f"{value:,}",
     )
-    made.globals.update(mark=mark, crop_alt=crop_alt, box_of=box_of, small=small, least=PIXELS_SHOW)
+    made.globals.update(mark=mark, crop_alt=crop_alt, box_of=box_of, small=small, least=SMALL_SIDE)
     return made
 
 

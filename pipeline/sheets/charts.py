@@ -62,7 +62,7 @@ def distribution(
     powers = [10**power for power in range(0, int(math.log10(in_bars.max())) + 1)] if in_bars.max() >= 1 else []
     return Distribution(
         bars, tuple(place(value) for value in activations if least <= value <= most),
-        tuple((place(value), value) for value in round_values(least, most)),
+        tuple((place(value), value) for value in _round_values(least, most)),
         tuple((round(HEIGHT - math.log1p(power) * scale, 2), power) for power in powers if power > 1),
         int(tall.sum()), tuple(place(value) for share, value in said(quantiles) if share in SPREAD),
     )  # fmt: skip
@@ -76,7 +76,7 @@ def marked(activations: Sequence[float]) -> Distribution | None:
     most = max(activations)
     if most <= 0:
         return None
-    ticks = tuple((round(value / most * WIDTH, 2), value) for value in round_values(0.0, most))
+    ticks = tuple((round(value / most * WIDTH, 2), value) for value in _round_values(0.0, most))
     marks = tuple(round(value / most * WIDTH, 2) for value in activations if value >= 0)
     return Distribution((), marks, ticks, (), 0)
 
@@ -93,7 +93,7 @@ def _ascending(places: np.ndarray, below: np.ndarray) -> tuple[np.ndarray, np.nd
     return places[last], below[last]
 
 
-def round_values(least: float, most: float, about: int = 6) -> list[float]:
+def _round_values(least: float, most: float, about: int = 6) -> list[float]:
     """Round numbers from `least` to `most`, evenly apart, for ticks of an axis; `least` is below `most`."""
     rough = (most - least) / about
     power = 10.0 ** math.floor(math.log10(rough))

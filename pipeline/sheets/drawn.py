@@ -41,6 +41,6 @@ class Drawn:
 
     def _read(self, layer: str) -> dict[int, dict[str, Any]]:
         pictures = LayerPictures(self.run.path, layer, self.preset)
-        units = range(int(self.run.layers.set_index("layer").loc[layer, "units"]))
+        units = range(int(self.run.layers["units"].iloc[self.run.at(layer)]))
         rows = pictures.best(units, [*SHOWN.values()]).to_pylist()
         return {row["unit"]: {name: row[source] for name, source in SHOWN.items()} for row in rows}

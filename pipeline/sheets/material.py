@@ -54,7 +54,7 @@ def about(run: Run, layer: str, shown: Shown | None) -> list[str]:
     lines = [f"{record.get('model', 'network')} on {record.get('dataset', 'dataset')}"]
     seen = record.get("counts", {}).get("seen")
     lines[0] += f", {seen:,} images" if seen else ""
-    row = run.layers.set_index("layer").loc[layer]
+    row = run.layers.iloc[run.at(layer)]
     whole = "the whole input" if row["rf_global"] else f"{row['rf_height']} × {row['rf_width']} pixels of the input"
     return [*lines, f"a unit sees {whole}" + ("; shown is what matters of it" if shown is Shown.focus else "")]
 

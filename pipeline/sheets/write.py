@@ -121,7 +121,7 @@ def write_overviews(
             what = f"what each unit prefers{by}; crop: not drawn, its strongest"
             if cells is None:
                 cells, what = best_crops(run, layer, known), _HARDEST[known]
-            units = int(run.layers.set_index("layer").loc[layer, "units"])
+            units = int(run.layers["units"].iloc[run.at(layer)])
             legend = f"{what}; number of the unit, its maximum activation"
             pages = overview_pages(layer, units, cells, legend, about(run, layer, known))
             for page, drawing in enumerate(pages, start=1):
