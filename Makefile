@@ -1,10 +1,10 @@
-# actmine: `make help` lists the targets. Every target is also `python -m jobs COMMAND --flag`.
+# actmine: `make help` lists the targets. Every target is also `python -m actmine COMMAND --flag`.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-JOBS := ACTMINE_BY_MAKE=1 $(BIN)/python -m jobs
+JOBS := ACTMINE_BY_MAKE=1 $(BIN)/python -m actmine
 
 # words of the commands; empty means the command's own default
 DATASET ?= demo

@@ -21,13 +21,13 @@ from importlib.metadata import version
 
 import torch
 
+from actmine.pipeline.ascent.ascend import batch_size
+from actmine.pipeline.ascent.climb import Climb
+from actmine.pipeline.ascent.presets import find_preset
+from actmine.pipeline.network.layers import Layer
+from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
 from benchmarks.elsewhere import Elsewhere
 from benchmarks.subject import PREPROCESSING, layers_of, network
-from pipeline.ascent.ascend import batch_size
-from pipeline.ascent.climb import Climb
-from pipeline.ascent.presets import find_preset
-from pipeline.network.layers import Layer
-from pipeline.receptive_fields.receptive_field import receptive_fields
 
 BAR = 10
 CPU = torch.device("cpu")

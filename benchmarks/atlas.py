@@ -22,15 +22,15 @@ import numpy as np
 import pyarrow as pa
 import uvicorn
 
+from actmine.pipeline.atlas.hosts import LOOPBACK, listening
+from actmine.pipeline.atlas.server import application
+from actmine.pipeline.cores import usable_cores
+from actmine.pipeline.storage.files import table_file
+from actmine.pipeline.storage.parquet import ROWS_A_PART, image_column, write_rows, write_table
+from actmine.schemas.exemplars import EXEMPLARS
+from actmine.schemas.layers import LAYERS as LAYERS_TABLE
+from actmine.schemas.units import UNITS as UNITS_TABLE
 from benchmarks.scale import EXEMPLARS_EACH, LAYERS, UNITS, exemplar_tables
-from pipeline.atlas.hosts import LOOPBACK, listening
-from pipeline.atlas.server import application
-from pipeline.cores import usable_cores
-from pipeline.storage.files import table_file
-from pipeline.storage.parquet import ROWS_A_PART, image_column, write_rows, write_table
-from schemas.exemplars import EXEMPLARS
-from schemas.layers import LAYERS as LAYERS_TABLE
-from schemas.units import UNITS as UNITS_TABLE
 
 BAR_MS = 100
 COLD, WARM = 8, 100

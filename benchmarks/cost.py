@@ -21,8 +21,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from actmine.pipeline.cores import usable_cores
 from benchmarks.photographs import photographs
-from pipeline.cores import usable_cores
 
 COUNT, FEW = 622, 24
 MOST_MB = 60
@@ -71,7 +71,7 @@ def mined(folder: Path, *words: str) -> dict[str, Any]:
     what those that exemplars name have."""
     with TemporaryDirectory(dir=folder) as place:
         run = Path(place) / "run"
-        command = [sys.executable, "-m", "jobs", "mine", *words, *_WITHOUT, "--run", str(run), "--json"]
+        command = [sys.executable, "-m", "actmine", "mine", *words, *_WITHOUT, "--run", str(run), "--json"]
         record = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         tables = [
             path for path in run.iterdir() if path.suffix == ".parquet" or (path.is_dir() and path.name != "state")

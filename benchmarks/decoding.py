@@ -18,13 +18,13 @@ from itertools import count, islice
 from pathlib import Path
 from tempfile import gettempdir
 
+from actmine.pipeline.allocator import keep_freed_memory
+from actmine.pipeline.cores import usable_cores
+from actmine.pipeline.datasets.batches import read_batches
+from actmine.pipeline.datasets.shards import Shard
+from actmine.pipeline.preprocessing.images import Preprocessing
 from benchmarks.photographs import photographs
 from benchmarks.rounds import interleaved
-from pipeline.allocator import keep_freed_memory
-from pipeline.cores import usable_cores
-from pipeline.datasets.batches import read_batches
-from pipeline.datasets.shards import Shard
-from pipeline.preprocessing.images import Preprocessing
 
 HOW = Preprocessing.usual(256, (224, 224))
 BATCH, DISTINCT = 64, 128

@@ -13,16 +13,16 @@ from datetime import date
 
 import torch
 
-from pipeline.allocator import keep_freed_memory
-from pipeline.ascent.ascend import batch_size, draw
-from pipeline.ascent.climb import Climb
-from pipeline.ascent.presets import PRESETS, find_preset
-from pipeline.ascent.recipe import Preset
-from pipeline.cores import usable_cores
-from pipeline.network.devices import compute_exactly
-from pipeline.network.layers import Layer
-from pipeline.network.models import Network, load_network
-from pipeline.receptive_fields.receptive_field import receptive_fields
+from actmine.pipeline.allocator import keep_freed_memory
+from actmine.pipeline.ascent.ascend import batch_size, draw
+from actmine.pipeline.ascent.climb import Climb
+from actmine.pipeline.ascent.presets import PRESETS, find_preset
+from actmine.pipeline.ascent.recipe import Preset
+from actmine.pipeline.cores import usable_cores
+from actmine.pipeline.network.devices import compute_exactly
+from actmine.pipeline.network.layers import Layer
+from actmine.pipeline.network.models import Network, load_network
+from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
 
 CPU = torch.device("cpu")
 BAR, BAR_OF_TWO = 0.10, 60

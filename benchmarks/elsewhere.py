@@ -8,8 +8,8 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Self
 
-from pipeline.allocator import keep_freed_memory
-from pipeline.cores import usable_cores
+from actmine.pipeline.allocator import keep_freed_memory
+from actmine.pipeline.cores import usable_cores
 
 
 class Elsewhere:

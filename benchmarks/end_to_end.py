@@ -17,16 +17,16 @@ from tempfile import gettempdir
 
 import torch
 
+from actmine.pipeline.cores import usable_cores
+from actmine.pipeline.datasets.sources import blocks_of, find_dataset
+from actmine.pipeline.preprocessing.images import decode, network_pixels
+from actmine.pipeline.scanning.compute import Compute, Runner, default_batch_size
+from actmine.pipeline.scanning.scan import ScanSettings, scan
 from benchmarks.elsewhere import Elsewhere
 from benchmarks.mining import CPU, KEEP
 from benchmarks.photographs import photographs
 from benchmarks.rounds import interleaved
 from benchmarks.subject import PREPROCESSING, network, normalized, tapped
-from pipeline.cores import usable_cores
-from pipeline.datasets.sources import blocks_of, find_dataset
-from pipeline.preprocessing.images import decode, network_pixels
-from pipeline.scanning.compute import Compute, Runner, default_batch_size
-from pipeline.scanning.scan import ScanSettings, scan
 
 BAR = 0.90
 

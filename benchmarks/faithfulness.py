@@ -13,9 +13,9 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from pipeline.run import Run, open_run
-from pipeline.storage.files import table_file
-from pipeline.storage.parquet import read_rows
+from actmine.pipeline.run import Run, open_run
+from actmine.pipeline.storage.files import table_file
+from actmine.pipeline.storage.parquet import read_rows
 
 BARS = {"reach the dataset's maximum": 0.99, "suit their own unit best": 0.95}
 

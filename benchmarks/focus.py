@@ -19,29 +19,29 @@ from tempfile import TemporaryDirectory, gettempdir
 import numpy as np
 import torch
 
+from actmine.pipeline.allocator import keep_freed_memory
+from actmine.pipeline.datasets.sources import find_dataset
+from actmine.pipeline.engines.local import LocalEngine
+from actmine.pipeline.exemplars.crop_check import Crops, CropTask
+from actmine.pipeline.exemplars.effective_field import EffectiveField, energy_of
+from actmine.pipeline.exemplars.exemplar_parts import ExemplarTask, input_pixels
+from actmine.pipeline.exemplars.focus_box import smallest_box
+from actmine.pipeline.exemplars.shown_alone import shown_alone
+from actmine.pipeline.network.devices import compute_exactly
+from actmine.pipeline.network.layers import Layer, Traced
+from actmine.pipeline.network.models import Network, load_network
+from actmine.pipeline.network.subject import Subject
+from actmine.pipeline.network.subnetwork import subnetwork
+from actmine.pipeline.preprocessing.geometry import Box, original_box
+from actmine.pipeline.preprocessing.normalize import Normalize
+from actmine.pipeline.progress import Silent
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.run import open_run
+from actmine.pipeline.stages.check_crops import _Checking
+from actmine.pipeline.stages.focus import _Focusing
+from actmine.pipeline.stages.mine import MineSettings, mine
 from benchmarks.photographs import photographs
 from benchmarks.rounds import interleaved
-from pipeline.allocator import keep_freed_memory
-from pipeline.datasets.sources import find_dataset
-from pipeline.engines.local import LocalEngine
-from pipeline.exemplars.crop_check import Crops, CropTask
-from pipeline.exemplars.effective_field import EffectiveField, energy_of
-from pipeline.exemplars.exemplar_parts import ExemplarTask, input_pixels
-from pipeline.exemplars.focus_box import smallest_box
-from pipeline.exemplars.shown_alone import shown_alone
-from pipeline.network.devices import compute_exactly
-from pipeline.network.layers import Layer, Traced
-from pipeline.network.models import Network, load_network
-from pipeline.network.subject import Subject
-from pipeline.network.subnetwork import subnetwork
-from pipeline.preprocessing.geometry import Box, original_box
-from pipeline.preprocessing.normalize import Normalize
-from pipeline.progress import Silent
-from pipeline.readings.keep import Keep
-from pipeline.run import open_run
-from pipeline.stages.check_crops import _Checking
-from pipeline.stages.focus import _Focusing
-from pipeline.stages.mine import MineSettings, mine
 
 COUNT, BAR = 622, 3.0
 FIRST = 9

@@ -14,18 +14,18 @@ from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from actmine.pipeline import record
+from actmine.pipeline.allocator import keep_freed_memory
+from actmine.pipeline.cores import usable_cores
+from actmine.pipeline.datasets.batches import Batch
+from actmine.pipeline.datasets.sources import Block, find_dataset
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.readings.taps import TappedNetwork
+from actmine.pipeline.scanning.compute import Compute, Runner, default_batch_size
+from actmine.pipeline.scanning.ledger import Ledger
+from actmine.pipeline.scanning.scan import ScanSettings, scan
 from benchmarks.mining import CPU, KEEP
-from pipeline import record
-from pipeline.allocator import keep_freed_memory
-from pipeline.cores import usable_cores
-from pipeline.datasets.batches import Batch
-from pipeline.datasets.sources import Block, find_dataset
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.readings.taps import TappedNetwork
-from pipeline.scanning.compute import Compute, Runner, default_batch_size
-from pipeline.scanning.ledger import Ledger
-from pipeline.scanning.scan import ScanSettings, scan
 
 BAR = 0.05
 

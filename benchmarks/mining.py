@@ -18,15 +18,15 @@ from datetime import date
 
 import torch
 
+from actmine.pipeline.cores import usable_cores
+from actmine.pipeline.readings.accumulators import Feed, new_accumulators
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.seen import Seen
+from actmine.pipeline.readings.taps import Readings, unit_offsets
+from actmine.pipeline.scanning.compute import PRECISIONS, Compute, Runner, default_batch_size
 from benchmarks.elsewhere import Elsewhere
 from benchmarks.rounds import Timing, interleaved
 from benchmarks.subject import PREPROCESSING, network, normalized, pixels, tapped
-from pipeline.cores import usable_cores
-from pipeline.readings.accumulators import Feed, new_accumulators
-from pipeline.readings.keep import Keep
-from pipeline.readings.seen import Seen
-from pipeline.readings.taps import Readings, unit_offsets
-from pipeline.scanning.compute import PRECISIONS, Compute, Runner, default_batch_size
 
 KEEP = Keep()
 CPU = torch.device("cpu")

@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.cores import usable_cores
-from pipeline.readings.sketches import LENGTH
-from pipeline.relations.nearest import EXACT, FAISS, Nearest
-from pipeline.relations.neighbors import MOST, Pairs
-from pipeline.relations.unrelated import Unrelated
-from pipeline.run import open_run
-from pipeline.tables.sketch_tables import UnitSketches, UnitVariance, read_sketches, read_variance
+from actmine.pipeline.cores import usable_cores
+from actmine.pipeline.readings.sketches import LENGTH
+from actmine.pipeline.relations.nearest import EXACT, FAISS, Nearest
+from actmine.pipeline.relations.neighbors import MOST, Pairs
+from actmine.pipeline.relations.unrelated import Unrelated
+from actmine.pipeline.run import open_run
+from actmine.pipeline.tables.sketch_tables import UnitSketches, UnitVariance, read_sketches, read_variance
 
 UNITS, CAUSES, TILE = 74_496, 300, 2048
 BAR_SECONDS, BAR_RECALL = 60, 0.99

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from actmine.pipeline.allocator import keep_freed_memory
+from actmine.pipeline.cores import usable_cores
+from actmine.pipeline.readings.reductions import read_map
+from actmine.pipeline.readings.seen import Seen
+from actmine.pipeline.readings.sketches import Sketches
+from actmine.pipeline.readings.statistics import Statistics
+from actmine.pipeline.readings.taps import Readings
+from actmine.pipeline.readings.topk import pack
 from benchmarks.rounds import interleaved
-from pipeline.allocator import keep_freed_memory
-from pipeline.cores import usable_cores
-from pipeline.readings.reductions import read_map
-from pipeline.readings.seen import Seen
-from pipeline.readings.sketches import Sketches
-from pipeline.readings.statistics import Statistics
-from pipeline.readings.taps import Readings
-from pipeline.readings.topk import pack
 
 MAPS = ((64, 111), (16, 55), (64, 55), (128, 27), (192, 13), (1000, 13))
 UNITS, K, BATCH, ROUNDS = 3944, 50, 64, 15

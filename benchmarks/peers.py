@@ -25,15 +25,15 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
+from actmine.pipeline.cores import usable_cores
+from actmine.pipeline.preprocessing.images import decode, network_pixels
+from actmine.pipeline.preprocessing.normalize import Normalize
 from benchmarks.elsewhere import Elsewhere
 from benchmarks.end_to_end import scanning
 from benchmarks.mining import KEEP, mining, show
 from benchmarks.photographs import photographs
 from benchmarks.rounds import interleaved
 from benchmarks.subject import PREPROCESSING, network, normalized
-from pipeline.cores import usable_cores
-from pipeline.preprocessing.images import decode, network_pixels
-from pipeline.preprocessing.normalize import Normalize
 
 BATCH = 64
 

@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline.datasets.sources import find_dataset
-from pipeline.network.devices import pick_device
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.readings.keep import Keep
-from pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.datasets.sources import find_dataset
+from actmine.pipeline.network.devices import pick_device
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.stages.mine import MineSettings, mine
 
 OTHERS: dict[str, dict[str, object]] = {
     "batches of 64": {"batch_size": 64},

@@ -22,18 +22,18 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from pipeline.allocator import keep_freed_memory
-from pipeline.cores import usable_cores
-from pipeline.readings.keep import Keep
-from pipeline.readings.topk import TopK, pack
-from pipeline.run import Run
-from pipeline.scanning.limits import most_blocks
-from pipeline.storage.files import table_file
-from pipeline.storage.parquet import few_bytes, image_column, units_a_part, write_rows, write_table
-from schemas.exemplars import EXEMPLARS, FOCUS
-from schemas.images import IMAGES
-from schemas.pictures import PICTURES
-from schemas.shards import SHARDS
+from actmine.pipeline.allocator import keep_freed_memory
+from actmine.pipeline.cores import usable_cores
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.topk import TopK, pack
+from actmine.pipeline.run import Run
+from actmine.pipeline.scanning.limits import most_blocks
+from actmine.pipeline.storage.files import table_file
+from actmine.pipeline.storage.parquet import few_bytes, image_column, units_a_part, write_rows, write_table
+from actmine.schemas.exemplars import EXEMPLARS, FOCUS
+from actmine.schemas.images import IMAGES
+from actmine.schemas.pictures import PICTURES
+from actmine.schemas.shards import SHARDS
 
 K, MANY = 100, 1_281_167
 LAYERS, UNITS, EXEMPLARS_EACH, MEMBERS = 26, 1000, 50, 50_000

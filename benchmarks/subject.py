@@ -7,10 +7,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from pipeline.network.layers import Layer, Traced
-from pipeline.preprocessing.images import Preprocessing
-from pipeline.preprocessing.normalize import Normalize
-from pipeline.readings.taps import TappedNetwork
+from actmine.pipeline.network.layers import Layer, Traced
+from actmine.pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.preprocessing.normalize import Normalize
+from actmine.pipeline.readings.taps import TappedNetwork
 
 PREPROCESSING = Preprocessing.usual(256, (224, 224))
 

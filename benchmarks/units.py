@@ -17,18 +17,18 @@ from datetime import date
 import numpy as np
 import torch
 
+from actmine.pipeline.allocator import keep_freed_memory
+from actmine.pipeline.cores import usable_cores
+from actmine.pipeline.readings.accumulators import Feed, new_accumulators
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.positions import draws
+from actmine.pipeline.readings.seen import Seen, identity
+from actmine.pipeline.readings.taps import Readings, TappedNetwork, unit_offsets
+from actmine.pipeline.scanning.compute import Compute, Runner, default_batch_size
+from actmine.pipeline.words import SAMPLED
 from benchmarks.elsewhere import Elsewhere
 from benchmarks.rounds import interleaved
 from benchmarks.subject import PREPROCESSING, layers_of, network, pixels
-from pipeline.allocator import keep_freed_memory
-from pipeline.cores import usable_cores
-from pipeline.readings.accumulators import Feed, new_accumulators
-from pipeline.readings.keep import Keep
-from pipeline.readings.positions import draws
-from pipeline.readings.seen import Seen, identity
-from pipeline.readings.taps import Readings, TappedNetwork, unit_offsets
-from pipeline.scanning.compute import Compute, Runner, default_batch_size
-from pipeline.words import SAMPLED
 
 CPU = torch.device("cpu")
 PLAIN = ("statistics", "topk")

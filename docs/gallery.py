@@ -17,25 +17,25 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.allocator import keep_freed_memory
-from pipeline.ascent.ascend import Visualization
-from pipeline.ascent.generators import load_generator
-from pipeline.ascent.presets import PRESETS
-from pipeline.ascent.presets.gan_prior import with_generator
-from pipeline.ascent.recipe import Preset
-from pipeline.engines.local import LocalEngine
-from pipeline.errors import UserError
-from pipeline.mined_network import mined_network
-from pipeline.network.devices import compute_exactly
-from pipeline.network.layers import Traced
-from pipeline.network.subject import Subject
-from pipeline.receptive_fields.receptive_field import receptive_fields
-from pipeline.run import Run, open_run
-from pipeline.stages.ranking import COLUMNS, Ranking
-from pipeline.stages.spectrum import spectrum_of
-from pipeline.storage.files import table_file
-from pipeline.storage.parquet import read_rows
-from pipeline.work import AscentBatch, AscentWork
+from actmine.pipeline.allocator import keep_freed_memory
+from actmine.pipeline.ascent.ascend import Visualization
+from actmine.pipeline.ascent.generators import load_generator
+from actmine.pipeline.ascent.presets import PRESETS
+from actmine.pipeline.ascent.presets.gan_prior import with_generator
+from actmine.pipeline.ascent.recipe import Preset
+from actmine.pipeline.engines.local import LocalEngine
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.mined_network import mined_network
+from actmine.pipeline.network.devices import compute_exactly
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.subject import Subject
+from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
+from actmine.pipeline.run import Run, open_run
+from actmine.pipeline.stages.ranking import COLUMNS, Ranking
+from actmine.pipeline.stages.spectrum import spectrum_of
+from actmine.pipeline.storage.files import table_file
+from actmine.pipeline.storage.parquet import read_rows
+from actmine.pipeline.work import AscentBatch, AscentWork
 
 HERE = Path(__file__).parent
 PICTURES = HERE / "pictures" / "ascent"

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipeline.run import Run, open_run, picture
-from pipeline.sheets.drawing import CONTENT, GREY, INK, Drawing, blank, column, number, stacked
-from pipeline.sheets.raster import pixels
-from pipeline.sheets.write import write_sheets
+from actmine.pipeline.run import Run, open_run, picture
+from actmine.pipeline.sheets.drawing import CONTENT, GREY, INK, Drawing, blank, column, number, stacked
+from actmine.pipeline.sheets.raster import pixels
+from actmine.pipeline.sheets.write import write_sheets
 
 HERE = Path(__file__).parent / "pictures"
 STRIPS = (("block4.relu", 14), ("block5.relu", 94), ("block4.relu", 31))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from starlette.testclient import TestClient
 
-from pipeline.atlas.links import segment, segments
-from pipeline.atlas.server import application
+from actmine.pipeline.atlas.links import segment, segments
+from actmine.pipeline.atlas.server import application
 from tests.atlas_tables import (
     NAMES,
     PLAIN,

@@ -11,21 +11,21 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.readings.histograms import PROBABILITIES, edges
-from pipeline.storage.files import table_file
-from pipeline.storage.parquet import image_column, write_rows, write_table
-from schemas.exemplars import EXEMPLARS
-from schemas.facets import FACETS
-from schemas.images import IMAGES
-from schemas.labels import LABELS as LABELS_TABLE
-from schemas.layers import LAYERS
-from schemas.matches import MATCHES
-from schemas.neighbors import NEIGHBORS
-from schemas.shards import SHARDS
-from schemas.skipped import SKIPPED
-from schemas.units import UNITS
-from schemas.views import VIEWS
-from schemas.visualizations import VISUALIZATIONS
+from actmine.pipeline.readings.histograms import PROBABILITIES, edges
+from actmine.pipeline.storage.files import table_file
+from actmine.pipeline.storage.parquet import image_column, write_rows, write_table
+from actmine.schemas.exemplars import EXEMPLARS
+from actmine.schemas.facets import FACETS
+from actmine.schemas.images import IMAGES
+from actmine.schemas.labels import LABELS as LABELS_TABLE
+from actmine.schemas.layers import LAYERS
+from actmine.schemas.matches import MATCHES
+from actmine.schemas.neighbors import NEIGHBORS
+from actmine.schemas.shards import SHARDS
+from actmine.schemas.skipped import SKIPPED
+from actmine.schemas.units import UNITS
+from actmine.schemas.views import VIEWS
+from actmine.schemas.visualizations import VISUALIZATIONS
 from tests.making import encoded, picture
 
 SCRIPT = "<script>document.title='broken'</script>"

@@ -19,12 +19,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import jobs.mine
-import jobs.sheets  # noqa: F401
-import pipeline.stages.mining
-from jobs.__main__ import main
-from jobs.console import Display
-from pipeline.scanning.ledger import Ledger
+import actmine.jobs.mine
+import actmine.jobs.sheets
+import actmine.pipeline.stages.mining
+from actmine.jobs.__main__ import main
+from actmine.jobs.console import Display
+from actmine.pipeline.scanning.ledger import Ledger
 
 STAGES = (
     "Start", "Scanning", "Merging", "Keeping pictures", "Writing tables", "Finding units alike", "Checking crops",
@@ -86,7 +86,7 @@ def start(
     environment: Mapping[str, str] = MappingProxyType({}),
     struck: Path | None = None,
 ) -> Command:
-    """Starts `python -m jobs *words`; its log is kept in the folder `notes`; each write takes `slow` seconds more.
+    """Starts `python -m actmine *words`; its log is kept in the folder `notes`; each write takes `slow` seconds more.
 
     If given, the file `struck` holds the files at whose renaming it was killed, a line each with their stage: it is
     killed where it is about to rename one that is not among them.
@@ -137,7 +137,7 @@ def _killed_at_renames(struck: Path, stages: Path) -> None:
 
 def _observe(told: int, slow: float) -> None:
     """Tells the beginning of every stage to the file `told`, and sleeps before every flush and around states."""
-    stage, merge, flush, commit = Display.stage, pipeline.stages.mining.merge, os.fsync, Ledger.commit
+    stage, merge, flush, commit = Display.stage, actmine.pipeline.stages.mining.merge, os.fsync, Ledger.commit
 
     @contextmanager
     def told_stage(self: Display, name: str, *args: Any, **kwargs: Any) -> Iterator[Callable[..., None]]:
@@ -164,5 +164,5 @@ def _observe(told: int, slow: float) -> None:
 
     Ledger.commit = slow_commit  # type: ignore[method-assign]
     Display.stage = told_stage  # type: ignore[method-assign]
-    pipeline.stages.mining.merge = told_merge  # type: ignore[assignment]
+    actmine.pipeline.stages.mining.merge = told_merge  # type: ignore[assignment]
     os.fsync = slow_flush

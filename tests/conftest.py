@@ -14,13 +14,13 @@ if not Path("/dev/nvidiactl").exists():
 import pytest
 import torch
 
-from pipeline.ascent.presets import find_preset
-from pipeline.datasets.sources import Dataset, find_dataset
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.relations.neighbors import find_neighbors
-from pipeline.stages.mine import MineSettings, mine
-from pipeline.stages.visualize import visualize_run
+from actmine.pipeline.ascent.presets import find_preset
+from actmine.pipeline.datasets.sources import Dataset, find_dataset
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.relations.neighbors import find_neighbors
+from actmine.pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.stages.visualize import visualize_run
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.datasets.shards import Sample, read_samples
-from pipeline.datasets.sources import Dataset
-from pipeline.preprocessing.images import decode
+from actmine.pipeline.datasets.shards import Sample, read_samples
+from actmine.pipeline.datasets.sources import Dataset
+from actmine.pipeline.preprocessing.images import decode
 
 CODES, SIDE = 40, 24
 

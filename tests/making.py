@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.datasets.batches import Member, read_batches
-from pipeline.datasets.shard_index import index_name, write_index
-from pipeline.datasets.shards import Rejected, Sample, Shard, read_samples
-from pipeline.datasets.sources import Dataset, find_dataset
-from pipeline.errors import UserError
-from pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.datasets.batches import Member, read_batches
+from actmine.pipeline.datasets.shard_index import index_name, write_index
+from actmine.pipeline.datasets.shards import Rejected, Sample, Shard, read_samples
+from actmine.pipeline.datasets.sources import Dataset, find_dataset
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.preprocessing.images import Preprocessing
 
 SMALL = Preprocessing.usual(20, (16, 16))
 """A cheap preprocessing for tests that only count."""

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.exemplars.pictures import box_of, encode
-from pipeline.readings.bucket_edges import middles
-from pipeline.run import open_run
-from pipeline.storage.parquet import image_column, write_table
-from schemas.exemplars import EXEMPLARS
-from schemas.units import UNITS
+from actmine.pipeline.exemplars.pictures import box_of, encode
+from actmine.pipeline.readings.bucket_edges import middles
+from actmine.pipeline.run import open_run
+from actmine.pipeline.storage.parquet import image_column, write_table
+from actmine.schemas.exemplars import EXEMPLARS
+from actmine.schemas.units import UNITS
 
 
 def as_before(run: Path, to: Path) -> Path:

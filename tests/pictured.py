@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from pipeline.datasets.sources import find_dataset
-from pipeline.engines.local import LocalEngine
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.progress import Progress, Silent
-from pipeline.readings.keep import Keep
-from pipeline.run import Run, open_run
-from pipeline.stages.check_crops import check_crops
-from pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.datasets.sources import find_dataset
+from actmine.pipeline.engines.local import LocalEngine
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.progress import Progress, Silent
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.run import Run, open_run
+from actmine.pipeline.stages.check_crops import check_crops
+from actmine.pipeline.stages.mine import MineSettings, mine
 from tests.making import encoded, picture
 
 CPU = torch.device("cpu")

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.exemplars.gradients import Gradients, within
-from pipeline.network.layers import Layer, Traced
-from pipeline.network.layouts import as_map
-from pipeline.network.rectifiers import Rule
-from pipeline.preprocessing.geometry import Box
-from pipeline.preprocessing.images import Preprocessing
-from pipeline.receptive_fields.receptive_field import receptive_fields
+from actmine.pipeline.exemplars.gradients import Gradients, within
+from actmine.pipeline.network.layers import Layer, Traced
+from actmine.pipeline.network.layouts import as_map
+from actmine.pipeline.network.rectifiers import Rule
+from actmine.pipeline.preprocessing.geometry import Box
+from actmine.pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
 
 CPU = torch.device("cpu")
 _NOTICED = 1e-40

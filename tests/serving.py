@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from pipeline.datasets import range_requests, remote
+from actmine.pipeline.datasets import range_requests, remote
 
 Answer = tuple[int, dict[str, str], bytes]
 FAULTS = ("500", "503", "429", "reset", "cut", "stall")
@@ -182,7 +182,7 @@ def s3_store(patch: pytest.MonkeyPatch) -> Iterator[Store]:
     moto = pytest.importorskip("moto.server", reason="needs moto[server]")
     from s3fs import S3FileSystem
 
-    from pipeline.storage.bucket import _Files
+    from actmine.pipeline.storage.bucket import _Files
 
     def forgotten() -> None:
         """No file system is used again that other tests made, with other keys."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.storage.stage_store import StageStore
+from actmine.pipeline.storage.stage_store import StageStore
 
 
 @contextmanager

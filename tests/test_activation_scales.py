@@ -12,17 +12,17 @@ from PIL import Image
 from starlette.testclient import TestClient
 from torch import Tensor, nn
 
-from pipeline.atlas.server import application
-from pipeline.datasets.sources import find_dataset
-from pipeline.network.layers import Traced
-from pipeline.network.models import Network
-from pipeline.preprocessing.images import Preprocessing, network_pixels
-from pipeline.readings.bucket_edges import PROBABILITIES
-from pipeline.readings.keep import Keep
-from pipeline.run import Run, open_run
-from pipeline.sheets import charts
-from pipeline.sheets.write import write_sheets
-from pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.atlas.server import application
+from actmine.pipeline.datasets.sources import find_dataset
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import Network
+from actmine.pipeline.preprocessing.images import Preprocessing, network_pixels
+from actmine.pipeline.readings.bucket_edges import PROBABILITIES
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.run import Run, open_run
+from actmine.pipeline.sheets import charts
+from actmine.pipeline.sheets.write import write_sheets
+from actmine.pipeline.stages.mine import MineSettings, mine
 from tests.making import histogram_error
 from tests.older import with_fewer_buckets
 

@@ -11,7 +11,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys, torch
-from pipeline.allocator import keep_freed_memory
+from actmine.pipeline.allocator import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 network = torch.nn.Sequential(*(torch.nn.Conv2d(16, 16, 1) for _ in range(3)))

@@ -17,12 +17,12 @@ from torch import nn
 from torchvision.models import maxvit, swin_transformer, vision_transformer
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from pipeline.datasets.sources import find_dataset
-from pipeline.network.layers import Layer, Traced
-from pipeline.network.models import Network
-from pipeline.preprocessing.images import Preprocessing
-from pipeline.readings.keep import Keep
-from pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.datasets.sources import find_dataset
+from actmine.pipeline.network.layers import Layer, Traced
+from actmine.pipeline.network.models import Network
+from actmine.pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.stages.mine import MineSettings, mine
 from tests.making import encoded, picture
 
 SIDE, IMAGES, BATCH, K = 64, 64, 16, 5

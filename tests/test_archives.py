@@ -17,7 +17,7 @@ import pytest
 import torchvision
 from torchvision.datasets import imagenet
 
-from pipeline.datasets.sources import find_dataset
+from actmine.pipeline.datasets.sources import find_dataset
 from tests.making import jpeg, labels, refusal, write_tar
 
 SYNSETS = ["n01440764", "n01443537", "n01484850"]

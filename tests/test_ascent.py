@@ -12,28 +12,28 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 
-import pipeline.work
-from pipeline.ascent import ascend
-from pipeline.ascent.ascend import Visualization, check_channels, unit_seed
-from pipeline.ascent.canvas import Normalized
-from pipeline.ascent.climb import Climb
-from pipeline.ascent.cone import cone
-from pipeline.ascent.optimizers import unit_rms
-from pipeline.ascent.presets import DEFAULT, PRESETS, find_preset
-from pipeline.ascent.recipe import Look
-from pipeline.ascent.regularizers import blur, natural_colours, natural_spectrum, quick_length
-from pipeline.ascent.transforms import shift
-from pipeline.engines.local import LocalEngine
-from pipeline.errors import UserError
-from pipeline.network.layers import Layer, Traced
-from pipeline.network.models import Network, load_network
-from pipeline.network.rectifiers import leaky, leaky_relu6
-from pipeline.network.shapes import tensor_shapes
-from pipeline.network.subject import Subject
-from pipeline.network.subnetwork import subnetwork
-from pipeline.preprocessing.images import Preprocessing
-from pipeline.receptive_fields.receptive_field import receptive_fields
-from pipeline.work import AscentWork
+import actmine.pipeline.work
+from actmine.pipeline.ascent import ascend
+from actmine.pipeline.ascent.ascend import Visualization, check_channels, unit_seed
+from actmine.pipeline.ascent.canvas import Normalized
+from actmine.pipeline.ascent.climb import Climb
+from actmine.pipeline.ascent.cone import cone
+from actmine.pipeline.ascent.optimizers import unit_rms
+from actmine.pipeline.ascent.presets import DEFAULT, PRESETS, find_preset
+from actmine.pipeline.ascent.recipe import Look
+from actmine.pipeline.ascent.regularizers import blur, natural_colours, natural_spectrum, quick_length
+from actmine.pipeline.ascent.transforms import shift
+from actmine.pipeline.engines.local import LocalEngine
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Layer, Traced
+from actmine.pipeline.network.models import Network, load_network
+from actmine.pipeline.network.rectifiers import leaky, leaky_relu6
+from actmine.pipeline.network.shapes import tensor_shapes
+from actmine.pipeline.network.subject import Subject
+from actmine.pipeline.network.subnetwork import subnetwork
+from actmine.pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
+from actmine.pipeline.work import AscentWork
 
 CPU = torch.device("cpu")
 
@@ -286,7 +286,7 @@ def test_batches_come_one_by_one_in_the_order_asked(monkeypatch: pytest.MonkeyPa
     work = AscentWork(Subject(network, traced, [layer]), {"stem": field}, DEFAULT, 0)
     batches = list(LocalEngine(CPU, 1).map(work, work.batches(0, CPU, None, units), lambda tally: None))
     assert [[drawn.unit for drawn in batch] for _, batch in batches] == [units]
-    monkeypatch.setattr(pipeline.work, "_ASCENTS", 1)
+    monkeypatch.setattr(actmine.pipeline.work, "_ASCENTS", 1)
     batches = list(LocalEngine(CPU, 1).map(work, work.batches(0, CPU, None, units), lambda tally: None))
     assert [[drawn.unit for drawn in batch] for _, batch in batches] == [units[:4], units[4:]]
 

@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from pipeline.atlas.images import Images
-from pipeline.storage.files import table_file
-from pipeline.storage.parquet import read_rows, write_table
-from pipeline.storage.reading import Reading
-from schemas.exemplars import EXEMPLARS
-from schemas.images import IMAGES
-from schemas.shards import SHARDS
+from actmine.pipeline.atlas.images import Images
+from actmine.pipeline.storage.files import table_file
+from actmine.pipeline.storage.parquet import read_rows, write_table
+from actmine.pipeline.storage.reading import Reading
+from actmine.schemas.exemplars import EXEMPLARS
+from actmine.schemas.images import IMAGES
+from actmine.schemas.shards import SHARDS
 from tests.atlas_browsing import LAYERS, Page, browsing, marks_of, unit_path
 from tests.atlas_tables import (
     ATTACK,
@@ -151,7 +151,7 @@ def test_an_images_page_lists_exactly_the_units_that_it_tops(client):
 
 
 def test_an_image_that_tops_very_many_units_has_several_pages(client, monkeypatch):
-    monkeypatch.setattr("pipeline.atlas.pages.UNITS_A_PAGE", 5)
+    monkeypatch.setattr("actmine.pipeline.atlas.pages.UNITS_A_PAGE", 5)
     whole = Page(client, "/image/0").all("link", "rel", "next")
     assert whole[0]["href"] == "/image/0?page=2"
     marks: list[str] = []

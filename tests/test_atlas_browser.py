@@ -19,16 +19,16 @@ import pyarrow as pa
 import pytest
 import uvicorn
 
-from pipeline.atlas.export import export
-from pipeline.atlas.hosts import LOOPBACK, listening
-from pipeline.atlas.layer_pages import ON_ONE_PAGE, UNITS_A_PAGE
-from pipeline.atlas.links import segments
-from pipeline.atlas.server import application
-from pipeline.run import open_run
-from pipeline.storage.files import table_file
-from pipeline.storage.parquet import read_rows, write_table
-from schemas.layers import LAYERS
-from schemas.units import UNITS
+from actmine.pipeline.atlas.export import export
+from actmine.pipeline.atlas.hosts import LOOPBACK, listening
+from actmine.pipeline.atlas.layer_pages import ON_ONE_PAGE, UNITS_A_PAGE
+from actmine.pipeline.atlas.links import segments
+from actmine.pipeline.atlas.server import application
+from actmine.pipeline.run import open_run
+from actmine.pipeline.storage.files import table_file
+from actmine.pipeline.storage.parquet import read_rows, write_table
+from actmine.schemas.layers import LAYERS
+from actmine.schemas.units import UNITS
 from tests.atlas_browsing import luminance
 from tests.atlas_tables import NAMES, PLAIN, SCRIPT, SIZE, TOPK, WIDTH, activation_of, label_of, number_of, write_run
 
@@ -424,7 +424,7 @@ def test_the_pages_of_a_wide_layer_fit_a_phone(tmp_path, opened):
 
 def test_an_exported_wide_layer_is_sorted_turned_and_searched(root, tmp_path, opened, monkeypatch):
     for name in ("ON_ONE_PAGE", "UNITS_A_PAGE"):
-        monkeypatch.setattr(f"pipeline.atlas.layer_pages.{name}", 5)
+        monkeypatch.setattr(f"actmine.pipeline.atlas.layer_pages.{name}", 5)
     site = export(open_run(root / "run"), str(tmp_path / "site"), []).page.parent
     page = opened()
     page.goto((site / "layer" / f"{ADDRESSES[PLAIN]}.html").as_uri())

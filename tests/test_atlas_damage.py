@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.storage import reading
-from pipeline.storage.files import table_file
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.storage import reading
+from actmine.pipeline.storage.files import table_file
 from tests.atlas_browsing import LAYERS, browsing, unit_path
 from tests.atlas_tables import PLAIN, WILD, write_run
 

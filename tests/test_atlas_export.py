@@ -15,20 +15,20 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from jobs.__main__ import application as commands
-from pipeline.atlas.export import MARKER, export
-from pipeline.atlas.exported_files import part_of
-from pipeline.atlas.links import Picture, segments
-from pipeline.atlas.pictures import Wholes, stored_picture
-from pipeline.atlas.queries import Queries
-from pipeline.errors import UserError
-from pipeline.progress import Silent
-from pipeline.run import open_run
-from pipeline.storage.files import table_file
-from pipeline.storage.parquet import image_column, read_rows, write_rows
-from schemas.exemplars import EXEMPLARS
-from schemas.maps import MAPS
-from schemas.pictures import PICTURES
+from actmine.jobs.__main__ import application as commands
+from actmine.pipeline.atlas.export import MARKER, export
+from actmine.pipeline.atlas.exported_files import part_of
+from actmine.pipeline.atlas.links import Picture, segments
+from actmine.pipeline.atlas.pictures import Wholes, stored_picture
+from actmine.pipeline.atlas.queries import Queries
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.progress import Silent
+from actmine.pipeline.run import open_run
+from actmine.pipeline.storage.files import table_file
+from actmine.pipeline.storage.parquet import image_column, read_rows, write_rows
+from actmine.schemas.exemplars import EXEMPLARS
+from actmine.schemas.maps import MAPS
+from actmine.schemas.pictures import PICTURES
 from tests.atlas_tables import DEAD, HEBREW, KEYS, NAMES, PLAIN, SCRIPT, SIZE, TOPK, WIDTH, WILD, number_of, write_run
 from tests.making import picture
 
@@ -163,7 +163,7 @@ def test_a_disk_without_room_is_told_in_a_sentence_and_nothing_is_touched(region
 def test_an_export_after_one_that_was_stopped_leaves_the_same_files(regions, tmp_path, monkeypatch):
     site = tmp_path / "site"
     with monkeypatch.context() as stopped:
-        stopped.setattr("pipeline.atlas.pages.image_page", _stop)
+        stopped.setattr("actmine.pipeline.atlas.pages.image_page", _stop)
         with pytest.raises(KeyboardInterrupt):
             export(open_run(regions / "run", trust=True), str(site), [PLAIN])
     export(open_run(regions / "run", trust=True), str(site), ["dead"])

@@ -12,11 +12,11 @@ import uvicorn
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from jobs.__main__ import application as commands
-from pipeline.atlas import hosts
-from pipeline.atlas.hosts import LOOPBACK, address, listening, name_of, names
-from pipeline.atlas.server import application
-from pipeline.errors import UserError
+from actmine.jobs.__main__ import application as commands
+from actmine.pipeline.atlas import hosts
+from actmine.pipeline.atlas.hosts import LOOPBACK, address, listening, name_of, names
+from actmine.pipeline.atlas.server import application
+from actmine.pipeline.errors import UserError
 from tests.atlas_tables import write_run
 
 MACHINE = "node17.cluster"
@@ -64,7 +64,7 @@ def test_a_port_that_was_named_and_is_taken_ends_in_one_sentence(run, taken):
 
 
 def test_without_a_named_port_the_next_free_one_is_taken_and_said(run, taken, monkeypatch):
-    monkeypatch.setattr("pipeline.atlas.server.PORT", taken)
+    monkeypatch.setattr("actmine.pipeline.atlas.server.PORT", taken)
     code, answer, said = asked(run)
     at = int(answer.rsplit(":", 1)[1])
     assert code == 0 and at > taken

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from pipeline.atlas.rendering import HERE
-from pipeline.storage.files import table_file
-from pipeline.storage.parquet import read_rows, write_table
-from schemas.exemplars import EXEMPLARS
+from actmine.pipeline.atlas.rendering import HERE
+from actmine.pipeline.storage.files import table_file
+from actmine.pipeline.storage.parquet import read_rows, write_table
+from actmine.schemas.exemplars import EXEMPLARS
 from tests.atlas_browsing import LAYERS, Page, browsing, luminance, unit_path
 from tests.atlas_tables import NAMES, PLAIN, SIZE, WILD, number_of, write_run
 from tests.making import encoded, picture

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
-from pipeline.atlas.export import export
-from pipeline.run import open_run
-from pipeline.storage.files import table_file
-from pipeline.storage.parquet import read_rows
+from actmine.pipeline.atlas.export import export
+from actmine.pipeline.run import open_run
+from actmine.pipeline.storage.files import table_file
+from actmine.pipeline.storage.parquet import read_rows
 from tests.atlas_browsing import LAYERS, Page, browsing, unit_path
 from tests.atlas_tables import PLAIN, TOPK, WILD, write_run
 

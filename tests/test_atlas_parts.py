@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as some
 from PIL import Image
 
-from pipeline.atlas.catalogue import Catalogue
-from pipeline.atlas.figures import percent
-from pipeline.atlas.layer_pages import near
-from pipeline.atlas.links import Paths, segment, segments
-from pipeline.atlas.pictures import WHOLE_SIDE, encoded
-from pipeline.atlas.rendering import environment
-from pipeline.readings.histograms import PROBABILITIES, edges
-from pipeline.sheets import charts
-from schemas.units import UNITS
+from actmine.pipeline.atlas.catalogue import Catalogue
+from actmine.pipeline.atlas.figures import percent
+from actmine.pipeline.atlas.layer_pages import near
+from actmine.pipeline.atlas.links import Paths, segment, segments
+from actmine.pipeline.atlas.pictures import WHOLE_SIDE, encoded
+from actmine.pipeline.atlas.rendering import environment
+from actmine.pipeline.readings.histograms import PROBABILITIES, edges
+from actmine.pipeline.sheets import charts
+from actmine.schemas.units import UNITS
 from tests.atlas_tables import large
 from tests.making import picture
 

@@ -15,11 +15,11 @@ import pytest
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-import pipeline.atlas
-from jobs.__main__ import application as commands
-from pipeline.atlas.server import application
-from pipeline.errors import UserError
-from pipeline.storage.files import table_file
+import actmine.pipeline.atlas
+from actmine.jobs.__main__ import application as commands
+from actmine.pipeline.atlas.server import application
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.storage.files import table_file
 from tests.atlas_browsing import LAYERS, Page, browsing, unit_path
 from tests.atlas_tables import (
     PLAIN,
@@ -102,7 +102,7 @@ def test_a_run_that_goes_while_it_is_served_is_told_in_a_sentence(tmp_path):
 def test_a_run_on_s3_is_shown_like_one_in_a_folder(client, root, monkeypatch):
     moto = pytest.importorskip("moto.server", reason="needs moto's server")
     s3fs = pytest.importorskip("s3fs", reason="needs the extra s3")
-    from pipeline.storage.bucket import _Files
+    from actmine.pipeline.storage.bucket import _Files
 
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -155,8 +155,8 @@ def test_the_command_says_its_address_serves_it_and_ends_quietly(tmp_path, stop)
 
 def test_without_the_extra_the_command_names_it(monkeypatch):
     for module in ("server", "export", "pages", "rendering"):
-        monkeypatch.delitem(sys.modules, f"pipeline.atlas.{module}", raising=False)
-        monkeypatch.delattr(pipeline.atlas, module, raising=False)
+        monkeypatch.delitem(sys.modules, f"actmine.pipeline.atlas.{module}", raising=False)
+        monkeypatch.delattr(actmine.pipeline.atlas, module, raising=False)
     monkeypatch.setitem(sys.modules, "jinja2", None)
     for command, more in (("atlas", []), ("atlas-export", ["--out", "y"])):
         app = commands([command, "sheets"])

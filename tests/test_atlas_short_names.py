@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as some
 
-from pipeline.atlas.short_names import ROOM, shortened
+from actmine.pipeline.atlas.short_names import ROOM, shortened
 
 SQUEEZENET = ["features.1"] + [
     f"features.{fire}.{part}_activation"

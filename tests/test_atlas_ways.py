@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 from starlette.testclient import TestClient
 
-from pipeline.atlas import layer_pages
+from actmine.pipeline.atlas import layer_pages
 from tests.atlas_browsing import LAYERS, Page, browsing, unit_path
 from tests.atlas_tables import HEBREW, PLAIN, SCRIPT, WIDTH, write_run
 

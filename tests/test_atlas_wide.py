@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from pipeline.atlas import layer_pages
-from pipeline.atlas.export import export
-from pipeline.run import open_run
+from actmine.pipeline.atlas import layer_pages
+from actmine.pipeline.atlas.export import export
+from actmine.pipeline.run import open_run
 from tests.atlas_browsing import LAYERS, Page, browsing, unit_path
 from tests.atlas_tables import DEAD, NAMES, PLAIN, WIDTH, WILD, activation_of, label_of, number_of, write_run
 from tests.test_atlas_export import Addresses

@@ -17,13 +17,13 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from jobs.__main__ import application
-from pipeline.datasets.sources import find_dataset
-from pipeline.errors import UserError
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.readings.keep import Keep
-from pipeline.stages.mine import MineSettings, mine
+from actmine.jobs.__main__ import application
+from actmine.pipeline.datasets.sources import find_dataset
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.stages.mine import MineSettings, mine
 from tests.making import encoded, image_tar, jpeg, member, picture, png, write_folder, write_tar
 
 ROOT = Path(__file__).parents[1]
@@ -226,7 +226,7 @@ def test_a_disk_that_is_full_gets_one_sentence(good: Path, tmp_path: Path, monke
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipeline.storage.files.os.fsync", full)
+    monkeypatch.setattr("actmine.pipeline.storage.files.os.fsync", full)
     assert "No space left on device" in complaint(good, tmp_path / "run")
 
 
@@ -239,7 +239,7 @@ def test_a_run_of_another_dataset_is_refused(good: Path, tmp_path: Path) -> None
 
 def shell(words: list[str]) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "jobs", *words]
+    command = [sys.executable, "-m", "actmine", *words]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
 
 

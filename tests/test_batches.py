@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.datasets import decode_worker
-from pipeline.datasets.batches import Batch, ahead, read_batches
-from pipeline.datasets.shards import Sample, Shard, ShardError
-from pipeline.preprocessing.images import decode, network_pixels
+from actmine.pipeline.datasets import decode_worker
+from actmine.pipeline.datasets.batches import Batch, ahead, read_batches
+from actmine.pipeline.datasets.shards import Sample, Shard, ShardError
+from actmine.pipeline.preprocessing.images import decode, network_pixels
 from tests.making import SMALL, image_tar, jpeg, samples, write_tar
 
 

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.atlas.export import export
-from pipeline.datasets.remote import RemoteError, RemoteFile, read_range, read_whole
-from pipeline.datasets.shards import Rejected, Sample, Shard, ShardError, read_samples
-from pipeline.datasets.sources import find_dataset
-from pipeline.errors import UserError
-from pipeline.preprocessing.images import decode
-from pipeline.run import open_run
+from actmine.pipeline.atlas.export import export
+from actmine.pipeline.datasets.remote import RemoteError, RemoteFile, read_range, read_whole
+from actmine.pipeline.datasets.shards import Rejected, Sample, Shard, ShardError, read_samples
+from actmine.pipeline.datasets.sources import find_dataset
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.preprocessing.images import decode
+from actmine.pipeline.run import open_run
 from tests.atlas_tables import write_run
 from tests.making import encoded, jpeg, labels, member, refusal, write_folder, write_tar
 from tests.test_bad_input import run_mine
@@ -134,10 +134,12 @@ def test_no_index_is_so_long(tmp_path, monkeypatch):
     path = write_tar(tmp_path / "0.tar", [("a.jpg", jpeg())])
     with (tmp_path / "0.index.parquet").open("wb") as hole:
         hole.truncate(64 * MEGABYTE)
-    monkeypatch.setattr("pipeline.datasets.shard_index.MOST_BYTES", MEGABYTE)
+    monkeypatch.setattr("actmine.pipeline.datasets.shard_index.MOST_BYTES", MEGABYTE)
     with pytest.raises(ShardError, match=r"cannot be read as one \(it has more than"):
         list(read_samples(Shard(0, str(path), index=str(tmp_path / "0.index.parquet"))))
-    monkeypatch.setattr("pipeline.datasets.remote.open_stream", lambda file: io.BufferedReader(io.BytesIO(bytes(11))))
+    monkeypatch.setattr(
+        "actmine.pipeline.datasets.remote.open_stream", lambda file: io.BufferedReader(io.BytesIO(bytes(11)))
+    )
     with pytest.raises(RemoteError, match="more than 10 bytes"):
         read_whole(RemoteFile("http://x/a", "http://x/a"), 10)
 

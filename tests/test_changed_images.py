@@ -11,26 +11,26 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.atlas.pictures import Wholes
-from pipeline.atlas.queries import Queries
-from pipeline.datasets import sources
-from pipeline.datasets.shards import Place, Sample, Shard, ShardError, read_bytes, read_samples
-from pipeline.datasets.sources import find_dataset
-from pipeline.engines.local import LocalEngine
-from pipeline.errors import UserError
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.readings.keep import Keep
-from pipeline.readings.maxima import Collected
-from pipeline.readings.seen import Seen
-from pipeline.readings.taps import Readings
-from pipeline.run import open_run
-from pipeline.stages import mining
-from pipeline.stages.check_crops import check_crops
-from pipeline.stages.exemplar_facets import facet_run
-from pipeline.stages.focus import focus_run
-from pipeline.stages.mine import MineSettings, mine
-from pipeline.stages.views import view_run
+from actmine.pipeline.atlas.pictures import Wholes
+from actmine.pipeline.atlas.queries import Queries
+from actmine.pipeline.datasets import sources
+from actmine.pipeline.datasets.shards import Place, Sample, Shard, ShardError, read_bytes, read_samples
+from actmine.pipeline.datasets.sources import find_dataset
+from actmine.pipeline.engines.local import LocalEngine
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.maxima import Collected
+from actmine.pipeline.readings.seen import Seen
+from actmine.pipeline.readings.taps import Readings
+from actmine.pipeline.run import open_run
+from actmine.pipeline.stages import mining
+from actmine.pipeline.stages.check_crops import check_crops
+from actmine.pipeline.stages.exemplar_facets import facet_run
+from actmine.pipeline.stages.focus import focus_run
+from actmine.pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.stages.views import view_run
 from tests.making import encoded, picture, write_folder, write_tar
 
 CPU = torch.device("cpu")

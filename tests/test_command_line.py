@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.__main__ import COMMANDS, _told, options_of
-from pipeline import spoken, words
-from pipeline.ascent.presets import PRESETS
-from pipeline.exemplars import projection
+from actmine.jobs.__main__ import COMMANDS, _told, options_of
+from actmine.pipeline import spoken, words
+from actmine.pipeline.ascent.presets import PRESETS
+from actmine.pipeline.exemplars import projection
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "torchvision", "numpy", "pyarrow", "pandas", "PIL"}
@@ -27,7 +27,7 @@ OF_THE_WORK = {"torch", "torchvision", "triton", "ray", "timm", "captum", "sklea
 def said(*words: str, among: set[str] = HEAVY) -> subprocess.CompletedProcess[str]:
     """What the command line says; on the last line of its errors which packages `among` those named it imported."""
     code = (
-        "import sys, atexit; from jobs.__main__ import main; "
+        "import sys, atexit; from actmine.jobs.__main__ import main; "
         f"atexit.register(lambda: print(*sorted({among!r} & set(sys.modules)), file=sys.stderr)); "
         "sys.argv[1:] = sys.argv[2:]; main()"
     )
@@ -80,7 +80,7 @@ def test_a_word_that_is_none_of_those_there_are_is_named_without_the_library_tha
 def test_every_command_is_carried_out_by_a_function_of_its_record():
     for command in COMMANDS:
         name = command.replace("-", "_")
-        body = getattr(import_module(f"jobs.{name}"), name)
+        body = getattr(import_module(f"actmine.jobs.{name}"), name)
         assert [each.annotation for each in signature(body).parameters.values()] == [options_of(command).__name__]
 
 
@@ -105,8 +105,8 @@ def test_the_atlas_and_questions_to_a_run_need_no_torch(demo_run):
     pytest.importorskip("starlette", reason="needs the extra atlas")
     code = f"""
 import sys
-from pipeline.run import open_run
-from pipeline.atlas.server import application
+from actmine.pipeline.run import open_run
+from actmine.pipeline.atlas.server import application
 run = open_run({str(demo_run)!r})
 best = run.exemplars("block5.relu", 7).iloc[0]
 assert run.crop(best).size and run.picture(best.image_id).size and run.original(best.image_id).size
@@ -143,7 +143,7 @@ PIP = "-m pip install 'actmine[paper]'"
     [
         ("make", "make sheets RUN='my run' LAYERS='block5.*' ARGS='--field focus --grids'", "make setup EXTRA=paper"),
         ("actmine", f"actmine {FOCUS_SHEETS}", PIP),
-        ("python", f"-m jobs {FOCUS_SHEETS}", PIP),
+        ("python", f"-m actmine {FOCUS_SHEETS}", PIP),
     ],
 )
 def test_commands_are_said_the_way_the_program_was_called(called, how, sheets, extra):
@@ -178,7 +178,7 @@ def test_words_of_make_are_those_that_the_makefile_hands_on():
 def test_every_advised_command_exists_with_these_options():
     """Whatever `spoken.command` is asked to say in the source is a command, and its words are options of it."""
     asked = []
-    for path in [*(ROOT / "jobs").rglob("*.py"), *(ROOT / "pipeline").rglob("*.py")]:
+    for path in [*(ROOT / "actmine").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "command":
                 asked.append((ast.literal_eval(node.args[0]), {word.arg for word in node.keywords}))
@@ -192,7 +192,7 @@ def test_no_sentence_names_a_command_by_hand():
         r"make (atlas|sheets|visualize|mine|layers|shards|compare|setup)\b|make [a-z]+ RUN=|pip install"
     )
     documented = ast.Module | ast.ClassDef | ast.FunctionDef
-    for path in [*(ROOT / "jobs").rglob("*.py"), *(ROOT / "pipeline").rglob("*.py")]:
+    for path in [*(ROOT / "actmine").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]:
         nodes = [*ast.walk(ast.parse(path.read_text()))]
         docs = {ast.get_docstring(node, clean=False) for node in nodes if isinstance(node, documented)}
         told = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]

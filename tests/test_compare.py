@@ -13,19 +13,19 @@ from click.testing import Result
 from torch import nn
 from typer.testing import CliRunner
 
-from jobs.__main__ import application
-from pipeline import record
-from pipeline.datasets.sources import find_dataset
-from pipeline.errors import UserError
-from pipeline.network.layers import Traced
-from pipeline.network.models import Network
-from pipeline.progress import Silent
-from pipeline.readings.keep import Keep
-from pipeline.relations.compare import best_pairs, compare_runs
-from pipeline.relations.neighbors import find_neighbors
-from pipeline.run import Run, open_run
-from pipeline.stages.mine import MineSettings, mine
-from pipeline.words import SEARCHES
+from actmine.jobs.__main__ import application
+from actmine.pipeline import record
+from actmine.pipeline.datasets.sources import find_dataset
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import Network
+from actmine.pipeline.progress import Silent
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.relations.compare import best_pairs, compare_runs
+from actmine.pipeline.relations.neighbors import find_neighbors
+from actmine.pipeline.run import Run, open_run
+from actmine.pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.words import SEARCHES
 from tests.making import SMALL, jpeg, write_folder
 
 CPU = torch.device("cpu")
@@ -197,7 +197,7 @@ def test_a_reader_gets_the_matches_of_a_unit_or_hears_why_not(runs):
     found = open_run(plain.path).matches("shuffled", first, 3)
     assert found["rank"].tolist() == [0, 1, 2, 3, 4] and found["other_unit"][0] == ORDER.index(3)
     assert open_run(plain.path).matches(shuffled.path, first).equals(open_run(plain.path).matches("shuffled", first))
-    with pytest.raises(UserError, match=r"has no matches in elsewhere: .*-m jobs compare --run .* --other …"):
+    with pytest.raises(UserError, match=r"has no matches in elsewhere: .*-m actmine compare --run .* --other …"):
         plain.matches("elsewhere", first)
 
 

@@ -11,16 +11,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline.datasets.sources import find_dataset
-from pipeline.errors import UserError
-from pipeline.mined_network import mined_network
-from pipeline.network.computation import alike, digest, probe
-from pipeline.network.layers import Traced
-from pipeline.network.models import Network, load_network
-from pipeline.readings.keep import Keep
-from pipeline.run import open_run
-from pipeline.scanning.ledger import Ledger
-from pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.datasets.sources import find_dataset
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.mined_network import mined_network
+from actmine.pipeline.network.computation import alike, digest, probe
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import Network, load_network
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.run import open_run
+from actmine.pipeline.scanning.ledger import Ledger
+from actmine.pipeline.stages.mine import MineSettings, mine
 from tests.making import SMALL, jpeg, write_folder, write_tar
 
 SHAPE = (3, 16, 16)

@@ -13,19 +13,19 @@ import torch
 import torchvision
 from torch import nn
 
-from pipeline.datasets.sources import find_dataset
-from pipeline.errors import UserError
-from pipeline.network.layers import Traced
-from pipeline.network.models import Network, load_network
-from pipeline.preprocessing.images import Preprocessing
-from pipeline.preprocessing.normalize import Normalize
-from pipeline.progress import Silent
-from pipeline.readings.keep import Keep
-from pipeline.readings.taps import Readings, TappedNetwork
-from pipeline.scanning import compiling
-from pipeline.scanning.compiling import decide, operations
-from pipeline.scanning.compute import Compute, Runner
-from pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.datasets.sources import find_dataset
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import Network, load_network
+from actmine.pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.preprocessing.normalize import Normalize
+from actmine.pipeline.progress import Silent
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.taps import Readings, TappedNetwork
+from actmine.pipeline.scanning import compiling
+from actmine.pipeline.scanning.compiling import decide, operations
+from actmine.pipeline.scanning.compute import Compute, Runner
+from actmine.pipeline.stages.mine import MineSettings, mine
 from tests.making import picture
 
 CPU = torch.device("cpu")
@@ -191,6 +191,6 @@ def test_a_precision_that_a_device_does_not_have_is_a_sentence(monkeypatch):
     def refuse(self: nn.Module, pixels: torch.Tensor) -> None:
         raise RuntimeError("\"slow_conv2d_cpu\" not implemented for 'Half'")
 
-    monkeypatch.setattr("pipeline.scanning.compute.Whole.forward", refuse)
+    monkeypatch.setattr("actmine.pipeline.scanning.compute.Whole.forward", refuse)
     with pytest.raises(UserError, match=r"PRECISION=fp16 cannot be computed on cpu .*not implemented.*PRECISION=fp32"):
         Runner(tapped()[1], HOW, replace(Compute(CPU), precision="fp16"))

@@ -7,11 +7,11 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from jobs.__main__ import application
-from pipeline.errors import UserError
-from pipeline.record import read_record
-from pipeline.run import open_run
-from pipeline.storage.files import table_file
+from actmine.jobs.__main__ import application
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.record import read_record
+from actmine.pipeline.run import open_run
+from actmine.pipeline.storage.files import table_file
 from tests.atlas_tables import PLAIN, write_run
 from tests.making import jpeg, write_folder
 from tests.test_bad_input import run_mine

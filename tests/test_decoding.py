@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.datasets import decoding
-from pipeline.datasets.batches import Batch, read_batches
-from pipeline.datasets.decoding import decode_processes
-from pipeline.datasets.shards import Shard, ShardError
-from pipeline.errors import UserError
-from pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.datasets import decoding
+from actmine.pipeline.datasets.batches import Batch, read_batches
+from actmine.pipeline.datasets.decoding import decode_processes
+from actmine.pipeline.datasets.shards import Shard, ShardError
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.preprocessing.images import Preprocessing
 from tests.making import SMALL, encoded, image_tar, jpeg, picture, write_folder, write_tar
 from tests.test_batches import make_shards, same
 from tests.test_processes import gone
@@ -181,8 +181,9 @@ def test_a_process_that_is_killed_is_a_sentence(tmp_path: Path) -> None:
 
 def test_processes_end_when_we_are_killed(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from pipeline.datasets.batches import read_batches\n"
-        "from pipeline.datasets.shards import Shard; from pipeline.preprocessing.images import Preprocessing\n"
+        "import sys, time; from pathlib import Path; from actmine.pipeline.datasets.batches import read_batches\n"
+        "from actmine.pipeline.datasets.shards import Shard\n"
+        "from actmine.pipeline.preprocessing.images import Preprocessing\n"
         "reading = read_batches([Shard(0, sys.argv[1])], Preprocessing.usual(20, (16, 16)), 2, 1, processes=2)\n"
         "next(reading); assert 'torch' not in sys.modules\n"
         "print(Path('/proc/self/task', str(__import__('os').getpid()), 'children').read_text(), flush=True)\n"
@@ -199,7 +200,10 @@ def test_processes_end_when_we_are_killed(tmp_path: Path) -> None:
 
 
 def test_a_process_that_decodes_loads_neither_torch_nor_what_reads_tables() -> None:
-    code = "import sys, pipeline.datasets.decode_worker; print({'torch', 'torchvision', 'pyarrow'} & {*sys.modules})"
+    code = (
+        "import sys, actmine.pipeline.datasets.decode_worker\n"
+        "print({'torch', 'torchvision', 'pyarrow'} & {*sys.modules})"
+    )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
 
 

@@ -14,12 +14,12 @@ import torch
 import webdataset
 from PIL import Image
 
-from pipeline.demo import dataset
-from pipeline.demo.concepts import CONCEPTS
-from pipeline.demo.dataset import IMAGES_PER_SHARD, render_dataset, render_split
-from pipeline.demo.network import CROP, WEIGHTS_FILE, demo_network, preprocess
-from pipeline.demo.scene import render
-from pipeline.demo.train import load_demo_network
+from actmine.pipeline.demo import dataset
+from actmine.pipeline.demo.concepts import CONCEPTS
+from actmine.pipeline.demo.dataset import IMAGES_PER_SHARD, render_dataset, render_split
+from actmine.pipeline.demo.network import CROP, WEIGHTS_FILE, demo_network, preprocess
+from actmine.pipeline.demo.scene import render
+from actmine.pipeline.demo.train import load_demo_network
 
 PER_CONCEPT = 9  # 288 images: one whole shard and a short one
 

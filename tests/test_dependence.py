@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.receptive_fields.dependence import following
-from pipeline.receptive_fields.dependence_shadow import Shadow
+from actmine.pipeline.receptive_fields.dependence import following
+from actmine.pipeline.receptive_fields.dependence_shadow import Shadow
 
 HEIGHT, WIDTH = 12, 9
 

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.datasets.batches import read_batches
-from pipeline.datasets.sources import blocks_of, find_dataset
-from pipeline.errors import UserError
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.preprocessing.device_decode import DeviceDecoder
-from pipeline.preprocessing.images import Preprocessing, decode, jpeg_size, network_pixels
-from pipeline.readings.keep import Keep
-from pipeline.readings.taps import TappedNetwork
-from pipeline.scanning.compute import Compute, Runner
-from pipeline.scanning.scan import BlockState, ScanSettings, scan
-from pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.datasets.batches import read_batches
+from actmine.pipeline.datasets.sources import blocks_of, find_dataset
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.preprocessing.device_decode import DeviceDecoder
+from actmine.pipeline.preprocessing.images import Preprocessing, decode, jpeg_size, network_pixels
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.taps import TappedNetwork
+from actmine.pipeline.scanning.compute import Compute, Runner
+from actmine.pipeline.scanning.scan import BlockState, ScanSettings, scan
+from actmine.pipeline.stages.mine import MineSettings, mine
 from tests.making import encoded, jpeg, picture
 
 CPU = torch.device("cpu")

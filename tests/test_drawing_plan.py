@@ -9,20 +9,20 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.ascent.presets import find_preset
-from pipeline.choose import choose_units
-from pipeline.engines.local import LocalEngine
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.progress import duration
-from pipeline.run import open_run
-from pipeline.sheets.drawn import Drawn
-from pipeline.sheets.material import visualizations
-from pipeline.stages import drawing_plan
-from pipeline.storage.files import table_file
-from pipeline.storage.parquet import read_rows, write_table
-from pipeline.words import Shown
-from schemas.units import UNITS
+from actmine.pipeline.ascent.presets import find_preset
+from actmine.pipeline.choose import choose_units
+from actmine.pipeline.engines.local import LocalEngine
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.progress import duration
+from actmine.pipeline.run import open_run
+from actmine.pipeline.sheets.drawn import Drawn
+from actmine.pipeline.sheets.material import visualizations
+from actmine.pipeline.stages import drawing_plan
+from actmine.pipeline.storage.files import table_file
+from actmine.pipeline.storage.parquet import read_rows, write_table
+from actmine.pipeline.words import Shown
+from actmine.schemas.units import UNITS
 
 PRESET = find_preset("default")
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline.run import open_run
+from actmine.pipeline.run import open_run
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
@@ -84,7 +84,7 @@ def test_photographs_and_a_network_trained_on_imagenet(photographs, squeezenet_w
 
 def no_page_names_a_label_without_evidence(run: Path) -> None:
     """Of 621 labels with an image each none can be told; kinds of them are where their q-value and margin say so."""
-    testing, server = (pytest.importorskip(name) for name in ("starlette.testclient", "pipeline.atlas.server"))
+    testing, server = (pytest.importorskip(name) for name in ("starlette.testclient", "actmine.pipeline.atlas.server"))
     client = testing.TestClient(server.application(run), base_url="http://127.0.0.1")
     named = 0
     for layer in open_run(run).layers.layer:

@@ -18,16 +18,16 @@ import pytest
 import torch
 import yaml
 
-from pipeline import spoken, work
-from pipeline.ascent import ascend
-from pipeline.ascent.presets import find_preset
-from pipeline.datasets.shards import Shard, read_samples
-from pipeline.datasets.sources import Block
-from pipeline.engines.engine import Tally, Tell, Workplace
-from pipeline.engines.local import LocalEngine
-from pipeline.engines.ray import RayEngine
-from pipeline.engines.ray_cluster import other_versions, slots
-from pipeline.engines.schedule import (
+from actmine.pipeline import spoken, work
+from actmine.pipeline.ascent import ascend
+from actmine.pipeline.ascent.presets import find_preset
+from actmine.pipeline.datasets.shards import Shard, read_samples
+from actmine.pipeline.datasets.sources import Block
+from actmine.pipeline.engines.engine import Tally, Tell, Workplace
+from actmine.pipeline.engines.local import LocalEngine
+from actmine.pipeline.engines.ray import RayEngine
+from actmine.pipeline.engines.ray_cluster import other_versions, slots
+from actmine.pipeline.engines.schedule import (
     COLD,
     RETRIES,
     Event,
@@ -38,20 +38,20 @@ from pipeline.engines.schedule import (
     Schedule,
     Told,
 )
-from pipeline.errors import UserError
-from pipeline.exemplars.crops import KEPT, CutTask, _in_parts
-from pipeline.exemplars.winner_pass import WinnerPass, cut
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.network.subject import Subject
-from pipeline.readings.accumulators import state_bytes as bytes_of_a_block
-from pipeline.readings.keep import Keep
-from pipeline.readings.taps import TappedNetwork
-from pipeline.receptive_fields.receptive_field import receptive_fields
-from pipeline.scanning.compute import Compute, Runner
-from pipeline.scanning.limits import LEAST_BLOCKS, STATE_BYTES, most_blocks
-from pipeline.scanning.scan import ScanSettings, scan
-from pipeline.work import AscentWork, ScanWork
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.exemplars.crops import KEPT, CutTask, _in_parts
+from actmine.pipeline.exemplars.winner_pass import WinnerPass, cut
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.network.subject import Subject
+from actmine.pipeline.readings.accumulators import state_bytes as bytes_of_a_block
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.taps import TappedNetwork
+from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
+from actmine.pipeline.scanning.compute import Compute, Runner
+from actmine.pipeline.scanning.limits import LEAST_BLOCKS, STATE_BYTES, most_blocks
+from actmine.pipeline.scanning.scan import ScanSettings, scan
+from actmine.pipeline.work import AscentWork, ScanWork
 from tests.making import SMALL, image_tar
 
 CPU = torch.device("cpu")
@@ -331,7 +331,7 @@ def test_pictures_come_in_bounded_parts_that_hold_everything_once(tmp_path, monk
         tasks.append(CutTask(number, shard, sample.place, (40, 30), boxes, 9))
     whole = [kept for task in tasks for kept in cut(task, SMALL).kept]
     assert {box is None for _, box, *_ in whole} == {True, False}
-    monkeypatch.setattr("pipeline.exemplars.crops._BYTES_A_PART", 2000)
+    monkeypatch.setattr("actmine.pipeline.exemplars.crops._BYTES_A_PART", 2000)
     parts = list(_in_parts(tasks))
     assert len(parts) > 5
     found = []
@@ -406,8 +406,8 @@ def test_a_very_wide_run_gets_fewer_blocks_so_that_states_fit_on_a_disk():
 def test_without_ray_there_is_a_sentence_and_all_else_works():
     code = (
         "import sys; sys.modules['ray'] = None\n"
-        "import pipeline.stages.mine, jobs.mine\n"
-        "from pipeline.engines.ray import RayEngine\n"
+        "import actmine.pipeline.stages.mine, actmine.jobs.mine\n"
+        "from actmine.pipeline.engines.ray import RayEngine\n"
         "try: RayEngine()\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )
@@ -417,7 +417,7 @@ def test_without_ray_there_is_a_sentence_and_all_else_works():
 
 
 def test_nothing_imports_ray_before_it_is_asked_for():
-    code = "import sys, jobs.mine; print('ray' in sys.modules)"
+    code = "import sys, actmine.jobs.mine; print('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "False\n"
 
 
@@ -442,4 +442,4 @@ def test_the_files_for_clusters_can_be_handed_in_as_they_are():
     images = {part["template"]["spec"]["containers"][0]["image"] for part in (head, workers)}
     assert len(images) == 1 and head["rayStartParams"]["num-cpus"] == "0"
     for text in (spec["entrypoint"], (ROOT / "docs/cluster/slurm.sbatch").read_text()):
-        assert "-m jobs mine" in text and "--engine ray" in text
+        assert "-m actmine mine" in text and "--engine ray" in text

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pipeline.readings.labels import Labels, Whole, correlations
-from pipeline.readings.maxima import area_under_curve
-from pipeline.readings.seen import Seen, halves, identity
-from pipeline.readings.taps import Readings
-from pipeline.tables.evidence import auc_intervals, false_discovery_rates, mean_by_chance, shared_by_chance
-from pipeline.tables.told_labels import Groups, Told
+from actmine.pipeline.readings.labels import Labels, Whole, correlations
+from actmine.pipeline.readings.maxima import area_under_curve
+from actmine.pipeline.readings.seen import Seen, halves, identity
+from actmine.pipeline.readings.taps import Readings
+from actmine.pipeline.tables.evidence import auc_intervals, false_discovery_rates, mean_by_chance, shared_by_chance
+from actmine.pipeline.tables.told_labels import Groups, Told
 
 
 def kept(values: np.ndarray, labels: np.ndarray) -> Labels:

@@ -21,22 +21,22 @@ from torch.nn import functional
 from torchvision.transforms import functional as transforms
 from typer.testing import CliRunner
 
-from jobs.__main__ import application
-from pipeline.ascent.facets import find_facets
-from pipeline.datasets.sources import Dataset, find_dataset
-from pipeline.engines.engine import Workplace
-from pipeline.engines.local import LocalEngine
-from pipeline.errors import UserError
-from pipeline.network.layers import Traced
-from pipeline.network.models import Network, load_network
-from pipeline.preprocessing.images import Preprocessing
-from pipeline.readings.keep import Keep
-from pipeline.run import open_run
-from pipeline.stages.exemplar_facets import facet_run, late_layer
-from pipeline.stages.mine import MineSettings, mine
-from pipeline.storage.stage_store import StageStore
-from schemas.exemplars import EXEMPLARS
-from schemas.units import UNITS
+from actmine.jobs.__main__ import application
+from actmine.pipeline.ascent.facets import find_facets
+from actmine.pipeline.datasets.sources import Dataset, find_dataset
+from actmine.pipeline.engines.engine import Workplace
+from actmine.pipeline.engines.local import LocalEngine
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import Network, load_network
+from actmine.pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.run import open_run
+from actmine.pipeline.stages.exemplar_facets import facet_run, late_layer
+from actmine.pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.storage.stage_store import StageStore
+from actmine.schemas.exemplars import EXEMPLARS
+from actmine.schemas.units import UNITS
 from tests.making import encoded, write_folder
 
 CPU = torch.device("cpu")
@@ -193,7 +193,7 @@ def test_an_interrupted_call_goes_on_and_no_image_is_embedded_twice(run, monkeyp
                 raise KeyboardInterrupt
 
     monkeypatch.setattr(StageStore, "commit", killed)
-    monkeypatch.setattr("pipeline.stages.embedding._PART", 40)
+    monkeypatch.setattr("actmine.pipeline.stages.embedding._PART", 40)
     with pytest.raises(KeyboardInterrupt):
         faceted(run, "first,second")
     assert len(parts[0]) == 40
@@ -214,7 +214,7 @@ def test_an_interrupted_call_finds_no_facets_twice(run, monkeypatch):
                 raise KeyboardInterrupt
 
     monkeypatch.setattr(StageStore, "commit", killed)
-    monkeypatch.setattr("pipeline.stages.facet_work._PART", 3)
+    monkeypatch.setattr("actmine.pipeline.stages.facet_work._PART", 3)
     with pytest.raises(KeyboardInterrupt):
         faceted(run, "first,second")
     assert counts(run).isna().all()  # tables come last
@@ -224,10 +224,10 @@ def test_an_interrupted_call_finds_no_facets_twice(run, monkeypatch):
 
 
 def test_processes_and_workers_elsewhere_give_the_bytes_of_this_process(run, monkeypatch):
-    monkeypatch.setattr("pipeline.stages.facet_work._PART", 3)
+    monkeypatch.setattr("actmine.pipeline.stages.facet_work._PART", 3)
     copies = [Path(shutil.copytree(run, run.with_name(name))) for name in ("two", "elsewhere")]
     faceted(run, "first,second")
-    monkeypatch.setattr("pipeline.stages.facet_work._FEW", 1)
+    monkeypatch.setattr("actmine.pipeline.stages.facet_work._FEW", 1)
     faceted(copies[0], "first,second", engine=LocalEngine(CPU, 2))
     faceted(copies[1], "first,second", engine=Elsewhere())
     for path in sorted(run.rglob("*.parquet")):
@@ -269,7 +269,7 @@ def test_without_scikit_learn_it_says_what_to_install(run, monkeypatch):
 
 
 def test_the_command_says_how_many_units_have_several(run, capfd, monkeypatch):
-    monkeypatch.setattr("jobs.finished.mined_network", lambda opened, weights: network())
+    monkeypatch.setattr("actmine.jobs.finished.mined_network", lambda opened, weights: network())
     done = CliRunner().invoke(application(["facets"]), ["facets", "--run", str(run), "--layers", "second"])
     said = " ".join((capfd.readouterr().err + done.output).split())
     assert done.exit_code == 0, said

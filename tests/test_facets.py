@@ -17,26 +17,26 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pipeline.ascent.ascend import draw
-from pipeline.ascent.climb import Climb
-from pipeline.ascent.facets import find_facets
-from pipeline.ascent.own_exemplars import read_exemplars, references_of
-from pipeline.ascent.presets import find_preset
-from pipeline.ascent.recipe import Guide, Moment, Preset
-from pipeline.ascent.references import Exemplar, Placing
-from pipeline.ascent.smoothing import denoised
-from pipeline.errors import UserError
-from pipeline.exemplars.exemplar_columns import exemplar_columns
-from pipeline.network.layers import Traced
-from pipeline.network.models import Network, load_network
-from pipeline.network.subject import Subject
-from pipeline.preprocessing.images import Preprocessing, network_pixels
-from pipeline.receptive_fields.receptive_field import Field, receptive_fields
-from pipeline.run import open_run
-from pipeline.stages.spectrum import spectrum_of
-from pipeline.stages.visualize import visualize_run
-from pipeline.storage.files import table_file
-from pipeline.work import AscentWork
+from actmine.pipeline.ascent.ascend import draw
+from actmine.pipeline.ascent.climb import Climb
+from actmine.pipeline.ascent.facets import find_facets
+from actmine.pipeline.ascent.own_exemplars import read_exemplars, references_of
+from actmine.pipeline.ascent.presets import find_preset
+from actmine.pipeline.ascent.recipe import Guide, Moment, Preset
+from actmine.pipeline.ascent.references import Exemplar, Placing
+from actmine.pipeline.ascent.smoothing import denoised
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.exemplars.exemplar_columns import exemplar_columns
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import Network, load_network
+from actmine.pipeline.network.subject import Subject
+from actmine.pipeline.preprocessing.images import Preprocessing, network_pixels
+from actmine.pipeline.receptive_fields.receptive_field import Field, receptive_fields
+from actmine.pipeline.run import open_run
+from actmine.pipeline.stages.spectrum import spectrum_of
+from actmine.pipeline.stages.visualize import visualize_run
+from actmine.pipeline.storage.files import table_file
+from actmine.pipeline.work import AscentWork
 from tests.making import encoded
 
 CPU = torch.device("cpu")

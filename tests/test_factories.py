@@ -18,17 +18,17 @@ from PIL import Image
 from torchvision import transforms
 from typer.testing import CliRunner
 
-from jobs.__main__ import application
-from pipeline.ascent.canvas import Normalized
-from pipeline.errors import UserError
-from pipeline.network.layers import Traced
-from pipeline.network.models import Network, check_name, load_network
-from pipeline.network.subject import Subject
-from pipeline.network.weights import weights_hash
-from pipeline.preprocessing.images import Preprocessing, network_pixels
-from pipeline.preprocessing.wishes import Wishes
-from pipeline.run import open_run
-from pipeline.run import picture as shown
+from actmine.jobs.__main__ import application
+from actmine.pipeline.ascent.canvas import Normalized
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import Network, check_name, load_network
+from actmine.pipeline.network.subject import Subject
+from actmine.pipeline.network.weights import weights_hash
+from actmine.pipeline.preprocessing.images import Preprocessing, network_pixels
+from actmine.pipeline.preprocessing.wishes import Wishes
+from actmine.pipeline.run import open_run
+from actmine.pipeline.run import picture as shown
 from tests.making import encoded, picture, write_folder
 
 ROOT = Path(__file__).parents[1]
@@ -369,7 +369,7 @@ def test_a_subject_travels_to_another_process(own):
     (own / "subject").write_bytes(pickle.dumps(subject))
     program = """
 import pickle, sys
-from pipeline.network.weights import weights_hash
+from actmine.pipeline.network.weights import weights_hash
 subject = pickle.load(open("subject", "rb"))
 print(weights_hash(subject.network.module), [layer.name for layer in subject.layers], subject.traced.input_shape)
 """

@@ -18,18 +18,18 @@ from safetensors.torch import load_file, save_file
 from torchvision import transforms
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from jobs.options.visualize import Visualize
-from jobs.visualize import visualize
-from pipeline.ascent.presets.default import DEFAULT
-from pipeline.demo import network as demo
-from pipeline.engines.local import LocalEngine
-from pipeline.errors import UserError
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.run import open_run, picture
-from pipeline.stages.check_crops import check_crops
-from pipeline.stages.ranking import Ranking
-from pipeline.stages.visualize import visualize_run
+from actmine.jobs.options.visualize import Visualize
+from actmine.jobs.visualize import visualize
+from actmine.pipeline.ascent.presets.default import DEFAULT
+from actmine.pipeline.demo import network as demo
+from actmine.pipeline.engines.local import LocalEngine
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.run import open_run, picture
+from actmine.pipeline.stages.check_crops import check_crops
+from actmine.pipeline.stages.ranking import Ranking
+from actmine.pipeline.stages.visualize import visualize_run
 from tests.stage_parts import interrupted
 
 CPU = torch.device("cpu")
@@ -131,7 +131,7 @@ def test_a_crop_of_original_pixels_alone_drives_its_unit_exactly_as_the_image_di
 
 def test_an_interrupted_check_goes_on_and_ends_with_the_same_bytes(run, demo_run, tmp_path, monkeypatch):
     broken, whole = (copied(demo_run, tmp_path / name) for name in ("broken", "whole"))
-    monkeypatch.setattr("pipeline.exemplars.crop_check.PART", 16)
+    monkeypatch.setattr("actmine.pipeline.exemplars.crop_check.PART", 16)
     with interrupted(monkeypatch, after=2):
         check(broken, layers="stem.*,block1.*")
     assert len(list((broken / "state").glob("crop-check-*/*.arrow"))) == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torchvision
 
-from pipeline.network.layers import Traced
+from actmine.pipeline.network.layers import Traced
 from tests.networks import torchvision_network, with_random_weights
 from tests.probing import assert_boxes_are_true, places
 

@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import pipeline.storage.locks
-from pipeline.errors import Damaged, UserError
-from pipeline.storage.files import alone, local_copy, remove_files, run_folder, write_bytes, written_aside
-from pipeline.storage.tensors import read_tensors, write_tensors
+import actmine.pipeline.storage.locks
+from actmine.pipeline.errors import Damaged, UserError
+from actmine.pipeline.storage.files import alone, local_copy, remove_files, run_folder, write_bytes, written_aside
+from actmine.pipeline.storage.tensors import read_tensors, write_tensors
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -84,7 +84,7 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_
 
 
 def test_a_part_file_taken_for_a_leftover_before_it_was_locked_is_made_again(tmp_path, monkeypatch):
-    real, taken = pipeline.storage.locks._try, []
+    real, taken = actmine.pipeline.storage.locks._try, []
 
     def taken_once(file):
         if not taken:
@@ -92,7 +92,7 @@ def test_a_part_file_taken_for_a_leftover_before_it_was_locked_is_made_again(tmp
             os.unlink(file.name)
         return real(file)
 
-    monkeypatch.setattr(pipeline.storage.locks, "_try", taken_once)
+    monkeypatch.setattr(actmine.pipeline.storage.locks, "_try", taken_once)
     write_bytes(tmp_path / "file", b"whole")
     assert taken and names(tmp_path) == ["file"]
 
@@ -104,7 +104,7 @@ def test_a_file_system_without_locks_will_do(number, tmp_path, monkeypatch):
     def without(*args):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(pipeline.storage.locks.fcntl, "flock", without)
+    monkeypatch.setattr(actmine.pipeline.storage.locks.fcntl, "flock", without)
     write_bytes(tmp_path / "file", b"whole")
     with alone(tmp_path, print):
         assert (tmp_path / "file").read_bytes() == b"whole"

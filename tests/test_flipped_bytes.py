@@ -14,21 +14,21 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-import pipeline.stages.mined_run
-import pipeline.stages.mining
-from pipeline.ascent.presets import find_preset
-from pipeline.datasets.sources import find_dataset
-from pipeline.errors import UserError
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.readings.keep import Keep
-from pipeline.record import read_record
-from pipeline.relations.neighbors import find_neighbors
-from pipeline.stages.mine import MineSettings, mine
-from pipeline.stages.visualize import visualize_run
-from pipeline.storage.parquet import read_rows, write_table
-from pipeline.storage.seals import is_whole
-from pipeline.storage.stage_store import StageStore
+import actmine.pipeline.stages.mined_run
+import actmine.pipeline.stages.mining
+from actmine.pipeline.ascent.presets import find_preset
+from actmine.pipeline.datasets.sources import find_dataset
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.record import read_record
+from actmine.pipeline.relations.neighbors import find_neighbors
+from actmine.pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.stages.visualize import visualize_run
+from actmine.pipeline.storage.parquet import read_rows, write_table
+from actmine.pipeline.storage.seals import is_whole
+from actmine.pipeline.storage.stage_store import StageStore
 from tests.making import jpeg, write_folder
 from tests.test_bad_input import run_mine
 
@@ -58,17 +58,17 @@ def whole(dataset, tmp_path_factory) -> Path:
 def under_way(dataset, tmp_path_factory) -> Path:
     """The same run, killed before its tables were written."""
     run = tmp_path_factory.mktemp("under_way") / "run"
-    write = pipeline.stages.mining.Mining._write_tables
+    write = actmine.pipeline.stages.mining.Mining._write_tables
 
     def killed(*words):
         raise KeyboardInterrupt
 
-    pipeline.stages.mining.Mining._write_tables = killed
+    actmine.pipeline.stages.mining.Mining._write_tables = killed
     try:
         with pytest.raises(KeyboardInterrupt):
             run_mine(dataset, run, keep=Keep(3))
     finally:
-        pipeline.stages.mining.Mining._write_tables = write
+        actmine.pipeline.stages.mining.Mining._write_tables = write
     return run
 
 
@@ -113,7 +113,7 @@ def test_a_finished_run_is_made_whole_again(dataset, whole, tmp_path):
     for path in kinds(run):
         if path.suffix != ".json":
             flipped(path, 1)
-    lost = pipeline.stages.mined_run.lost_of(run, read_record(run))
+    lost = actmine.pipeline.stages.mined_run.lost_of(run, read_record(run))
     assert {*lost, "neighbors.parquet"} == {*tables(run)}
     command(dataset, run)
     assert tables(run) == tables(whole)
@@ -186,7 +186,7 @@ def test_pictures_that_were_drawn_stay_where_a_table_is_made_again(dataset, tmp_
     made()
     wanted = tables(run)
     (run / "layers.parquet").unlink()
-    monkeypatch.setattr("pipeline.work.draw", None)  # nothing is drawn any more
+    monkeypatch.setattr("actmine.pipeline.work.draw", None)  # nothing is drawn any more
     made()
     assert tables(run) == wanted
 

@@ -18,26 +18,26 @@ from torch import Tensor, nn
 from torchvision.transforms import functional as transforms
 from typer.testing import CliRunner
 
-import pipeline.stages.focus as focus_stage
-from jobs.__main__ import application
-from pipeline.datasets.sources import Dataset, find_dataset
-from pipeline.engines.local import LocalEngine
-from pipeline.errors import UserError
-from pipeline.exemplars.effective_field import Focus, energy_of, is_wide
-from pipeline.exemplars.gradients import Gradients, within
-from pipeline.network.layers import Traced
-from pipeline.network.models import Network
-from pipeline.network.subject import Subject
-from pipeline.preprocessing.geometry import Box, original_box
-from pipeline.preprocessing.images import Preprocessing
-from pipeline.readings.keep import Keep
-from pipeline.receptive_fields.receptive_field import receptive_fields
-from pipeline.stages.check_crops import check_crops
-from pipeline.stages.focus import focus_run
-from pipeline.stages.mine import MineSettings, mine
-from pipeline.storage.parquet import write_table
-from pipeline.work import KernelWork
-from schemas.exemplars import EXEMPLARS, FOCUS
+import actmine.pipeline.stages.focus as focus_stage
+from actmine.jobs.__main__ import application
+from actmine.pipeline.datasets.sources import Dataset, find_dataset
+from actmine.pipeline.engines.local import LocalEngine
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.exemplars.effective_field import Focus, energy_of, is_wide
+from actmine.pipeline.exemplars.gradients import Gradients, within
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import Network
+from actmine.pipeline.network.subject import Subject
+from actmine.pipeline.preprocessing.geometry import Box, original_box
+from actmine.pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
+from actmine.pipeline.stages.check_crops import check_crops
+from actmine.pipeline.stages.focus import focus_run
+from actmine.pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.storage.parquet import write_table
+from actmine.pipeline.work import KernelWork
+from actmine.schemas.exemplars import EXEMPLARS, FOCUS
 from tests.making import encoded, jpeg, picture, write_folder
 from tests.stage_parts import committing, interrupted
 
@@ -235,7 +235,7 @@ def test_a_crop_alone_drives_its_unit_as_its_image_does_by_parts_of_maps_and_by_
         rows = pd.read_parquet(place / "exemplars").query("rank < 4")
         assert len(rows) == rows.crop_activation.notna().sum() > 40
         np.testing.assert_allclose(rows.crop_activation, rows.activation, rtol=1e-4, atol=1e-5)
-        monkeypatch.setattr("pipeline.exemplars.crop_check.PartialRun", lambda *about: None)  # as on a GPU
+        monkeypatch.setattr("actmine.pipeline.exemplars.crop_check.PartialRun", lambda *about: None)  # as on a GPU
 
 
 def test_a_token_has_a_focus_too(squares, tmp_path):
@@ -298,7 +298,7 @@ def test_all_other_columns_and_their_order_stay(squares, small_run, tmp_path):
 
 
 def test_two_workers_give_the_bytes_of_one(odd, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.exemplars.exemplar_parts._EXEMPLARS_A_PART", 9)
+    monkeypatch.setattr("actmine.pipeline.exemplars.exemplar_parts._EXEMPLARS_A_PART", 9)
     subject = network(seeded(Small), TALL)
     one = mined(odd, subject, tmp_path / "one")
     two = copied(one, tmp_path / "two")
@@ -325,7 +325,7 @@ def test_what_travels_to_another_process_measures_the_same(squares, small_run):
 def test_an_interrupted_measurement_keeps_its_parts_and_ends_with_the_same_bytes(
     squares, small_run, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("pipeline.exemplars.exemplar_parts._EXEMPLARS_A_PART", 7)
+    monkeypatch.setattr("actmine.pipeline.exemplars.exemplar_parts._EXEMPLARS_A_PART", 7)
     subject = network(seeded(Small))
     whole, broken = copied(small_run, tmp_path / "whole"), copied(small_run, tmp_path / "broken")
     focused(squares, subject, whole)

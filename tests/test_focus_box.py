@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pipeline.exemplars import focus_box
-from pipeline.exemplars.focus_box import smallest_box
+from actmine.pipeline.exemplars import focus_box
+from actmine.pipeline.exemplars.focus_box import smallest_box
 
 ENERGIES = arrays.arrays(
     np.float32,

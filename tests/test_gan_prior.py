@@ -10,18 +10,18 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from jobs.__main__ import application
-from pipeline.ascent.ascend import draw
-from pipeline.ascent.climb import Climb
-from pipeline.ascent.code import Codes, Generator, Shrink
-from pipeline.ascent.generators import load_generator
-from pipeline.ascent.presets import PRESETS, find_preset
-from pipeline.ascent.presets.gan_prior import with_generator
-from pipeline.ascent.recipe import Preset
-from pipeline.errors import UserError
-from pipeline.network.layers import Traced
-from pipeline.network.models import Network, load_network
-from pipeline.receptive_fields.receptive_field import receptive_fields
+from actmine.jobs.__main__ import application
+from actmine.pipeline.ascent.ascend import draw
+from actmine.pipeline.ascent.climb import Climb
+from actmine.pipeline.ascent.code import Codes, Generator, Shrink
+from actmine.pipeline.ascent.generators import load_generator
+from actmine.pipeline.ascent.presets import PRESETS, find_preset
+from actmine.pipeline.ascent.presets.gan_prior import with_generator
+from actmine.pipeline.ascent.recipe import Preset
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import Network, load_network
+from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
 from tests.generating import CODES, train
 
 CPU = torch.device("cpu")

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 
-from pipeline.preprocessing.geometry import Box, WayBack, original_box
-from pipeline.preprocessing.images import ImageError, Preprocessing, network_pixels
-from pipeline.preprocessing.steps import RESAMPLING, Crop, Pad, Resize, Step
-from pipeline.preprocessing.transforms import follow
+from actmine.pipeline.preprocessing.geometry import Box, WayBack, original_box
+from actmine.pipeline.preprocessing.images import ImageError, Preprocessing, network_pixels
+from actmine.pipeline.preprocessing.steps import RESAMPLING, Crop, Pad, Resize, Step
+from actmine.pipeline.preprocessing.transforms import follow
 
 LENGTHS = st.integers(8, 160)
 SIZES = st.tuples(LENGTHS, LENGTHS)

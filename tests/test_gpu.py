@@ -16,29 +16,29 @@ import torch
 import torchvision
 from torch import nn
 
-from pipeline.ascent.ascend import draw
-from pipeline.ascent.climb import Climb
-from pipeline.ascent.presets import find_preset
-from pipeline.datasets.sources import find_dataset
-from pipeline.engines.local import LocalEngine
-from pipeline.errors import UserError
-from pipeline.network.devices import compute_exactly
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.preprocessing.images import Preprocessing
-from pipeline.readings.accumulators import Feed, new_accumulators
-from pipeline.readings.buckets import count_positions
-from pipeline.readings.keep import Keep
-from pipeline.readings.reductions import read_map
-from pipeline.readings.seen import Seen
-from pipeline.readings.taps import Readings, TappedNetwork
-from pipeline.readings.topk import EMPTY
-from pipeline.receptive_fields.receptive_field import receptive_fields
-from pipeline.scanning.compute import Compute, Runner
-from pipeline.stages.check_crops import check_crops
-from pipeline.stages.focus import focus_run
-from pipeline.stages.mine import MineSettings, mine
-from pipeline.words import EVERY, SAMPLED
+from actmine.pipeline.ascent.ascend import draw
+from actmine.pipeline.ascent.climb import Climb
+from actmine.pipeline.ascent.presets import find_preset
+from actmine.pipeline.datasets.sources import find_dataset
+from actmine.pipeline.engines.local import LocalEngine
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.devices import compute_exactly
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.readings.accumulators import Feed, new_accumulators
+from actmine.pipeline.readings.buckets import count_positions
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.reductions import read_map
+from actmine.pipeline.readings.seen import Seen
+from actmine.pipeline.readings.taps import Readings, TappedNetwork
+from actmine.pipeline.readings.topk import EMPTY
+from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
+from actmine.pipeline.scanning.compute import Compute, Runner
+from actmine.pipeline.stages.check_crops import check_crops
+from actmine.pipeline.stages.focus import focus_run
+from actmine.pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.words import EVERY, SAMPLED
 from tests.making import jpeg, write_folder
 
 GPU = torch.cuda.is_available()
@@ -77,7 +77,7 @@ def close(one: torch.Tensor, other: torch.Tensor, tolerance: float) -> bool:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_one_reading_of_a_map_finds_what_the_cpu_finds(shape, dtype):
-    from pipeline.readings.tap_operator import read_once
+    from actmine.pipeline.readings.tap_operator import read_once
 
     coarse = torch.randint(-3, 4, shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     fine = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
@@ -99,7 +99,7 @@ def test_one_reading_of_a_map_finds_what_the_cpu_finds(shape, dtype):
 
 
 def test_infinities_and_nan_are_read_as_elsewhere():
-    from pipeline.readings.tap_operator import read_once
+    from actmine.pipeline.readings.tap_operator import read_once
 
     maps = torch.full((1, 4, 6, 6), -torch.inf)
     maps[0, 1, 2, 1] = torch.inf
@@ -262,7 +262,7 @@ def test_a_run_agrees_with_the_cpu_and_repeats_itself(run, folder, tmp_path):
 
 
 def test_an_interrupted_run_ends_with_the_same_bytes(run, folder, tmp_path, monkeypatch):
-    from pipeline.scanning.ledger import Ledger
+    from actmine.pipeline.scanning.ledger import Ledger
 
     target, commit = tmp_path / "run", Ledger.commit
     found = find_dataset(str(folder))

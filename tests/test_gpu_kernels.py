@@ -10,22 +10,22 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.network.layers import Traced
-from pipeline.readings.buckets import BUCKETS, count_positions
-from pipeline.readings.fused_taps import _plainly, fused
-from pipeline.readings.reductions import read_layer, read_map
-from pipeline.readings.seen import Seen
-from pipeline.readings.statistics import Statistics
-from pipeline.readings.taps import Readings, TappedNetwork
-from pipeline.readings.topk import EMPTY, TopK
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.readings.buckets import BUCKETS, count_positions
+from actmine.pipeline.readings.fused_taps import _plainly, fused
+from actmine.pipeline.readings.reductions import read_layer, read_map
+from actmine.pipeline.readings.seen import Seen
+from actmine.pipeline.readings.statistics import Statistics
+from actmine.pipeline.readings.taps import Readings, TappedNetwork
+from actmine.pipeline.readings.topk import EMPTY, TopK
 
 triton = pytest.importorskip("triton", reason="needs triton, which comes with torch for NVIDIA GPUs")
 if not triton.knobs.runtime.interpret:
     pytest.skip("Triton was not begun as an interpreter, because there is a GPU", allow_module_level=True)
 
-from pipeline.readings.chain_kernel import chain  # noqa: E402
-from pipeline.readings.tap_kernel import sweep  # noqa: E402
-from pipeline.readings.unit_kernels import add_statistics, count, keep_best  # noqa: E402
+from actmine.pipeline.readings.chain_kernel import chain  # noqa: E402
+from actmine.pipeline.readings.tap_kernel import sweep  # noqa: E402
+from actmine.pipeline.readings.unit_kernels import add_statistics, count, keep_best  # noqa: E402
 
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 VALUES = st.sampled_from([-torch.inf, -3.5, -0.0, 0.0, 1.0, 2.0, 2.5, 300.0, 1e-5, 1e-41, -1e-30, 1e30, torch.inf])

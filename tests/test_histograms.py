@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.readings.bucket_edges import BUCKETS_BEFORE
-from pipeline.readings.buckets import computed_bucket, count_positions
-from pipeline.readings.histograms import BUCKETS, PROBABILITIES, Histograms, bucket, edges, quantiles
-from pipeline.readings.seen import Seen
-from pipeline.readings.taps import Readings
+from actmine.pipeline.readings.bucket_edges import BUCKETS_BEFORE
+from actmine.pipeline.readings.buckets import computed_bucket, count_positions
+from actmine.pipeline.readings.histograms import BUCKETS, PROBABILITIES, Histograms, bucket, edges, quantiles
+from actmine.pipeline.readings.seen import Seen
+from actmine.pipeline.readings.taps import Readings
 from tests.making import histogram_error
 
 NUMBERS = st.floats(width=32, allow_nan=False)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image, features
 from torchvision.models import ResNet50_Weights, SqueezeNet1_1_Weights, ViT_B_16_Weights
 
-from pipeline.preprocessing.images import MAX_PIXELS, ImageError, Preprocessing, decode, network_pixels
-from pipeline.preprocessing.normalize import Normalize
+from actmine.pipeline.preprocessing.images import MAX_PIXELS, ImageError, Preprocessing, decode, network_pixels
+from actmine.pipeline.preprocessing.normalize import Normalize
 from tests.making import encoded, jpeg, picture, png
 
 CPU = torch.device("cpu")

@@ -16,16 +16,16 @@ from torch.nn import functional
 from torchvision.models import swin_transformer, vision_transformer
 from typer.testing import CliRunner
 
-from jobs.__main__ import application
-from pipeline.errors import UserError
-from pipeline.inspect.attention import class_attention
-from pipeline.inspect.head import class_scores, kind_in_words
-from pipeline.inspect.maps import find_class, show, standing_out
-from pipeline.inspect.pictures import lit
-from pipeline.inspect.places import lie_as_the_picture
-from pipeline.network.layers import Traced
-from pipeline.network.models import Network, load_network
-from pipeline.run import open_run
+from actmine.jobs.__main__ import application
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.inspect.attention import class_attention
+from actmine.pipeline.inspect.head import class_scores, kind_in_words
+from actmine.pipeline.inspect.maps import find_class, show, standing_out
+from actmine.pipeline.inspect.pictures import lit
+from actmine.pipeline.inspect.places import lie_as_the_picture
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import Network, load_network
+from actmine.pipeline.run import open_run
 from tests.making import picture
 
 

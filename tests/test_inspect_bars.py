@@ -13,16 +13,16 @@ from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
-from jobs.__main__ import application
-from pipeline.atlas.rendering import HERE
-from pipeline.inspect.bars import bar_list
-from pipeline.inspect.maps import Shown, class_names, show, standing_out
-from pipeline.inspect.page import told
-from pipeline.inspect.pictures import layer_sheet
-from pipeline.naming import in_words
-from pipeline.network.layers import Traced
-from pipeline.network.models import Network, load_network
-from pipeline.sheets.drawing import BAR, Drawing, Rectangle, Text
+from actmine.jobs.__main__ import application
+from actmine.pipeline.atlas.rendering import HERE
+from actmine.pipeline.inspect.bars import bar_list
+from actmine.pipeline.inspect.maps import Shown, class_names, show, standing_out
+from actmine.pipeline.inspect.page import told
+from actmine.pipeline.inspect.pictures import layer_sheet
+from actmine.pipeline.naming import in_words
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import Network, load_network
+from actmine.pipeline.sheets.drawing import BAR, Drawing, Rectangle, Text
 from tests.making import picture
 
 SEEN = (10, 200, 30)

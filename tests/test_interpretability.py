@@ -21,25 +21,25 @@ from PIL import Image
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from jobs.__main__ import application
-from pipeline.ascent.presets import find_preset
-from pipeline.datasets.sources import Dataset, find_dataset
-from pipeline.engines.local import LocalEngine
-from pipeline.errors import UserError
-from pipeline.network.layers import Traced
-from pipeline.network.models import Network, load_network
-from pipeline.network.subject import Subject
-from pipeline.preprocessing.images import Preprocessing
-from pipeline.readings.keep import Keep
-from pipeline.run import open_run
-from pipeline.stages.embedding import EmbeddingWork, Features, Picture, embedding_parts
-from pipeline.stages.interpretability import EXPLANATIONS, TRIALS, by_exemplars, by_picture, spread_of, trials
-from pipeline.stages.mine import MineSettings, mine
-from pipeline.stages.score import score_run, weak_bands
-from pipeline.stages.similarity import check_similarity, comparing, cosine, embedder
-from pipeline.stages.visualize import visualize_run
-from pipeline.storage.stage_store import StageStore
-from schemas.units import INTERPRETABILITY, UNITS
+from actmine.jobs.__main__ import application
+from actmine.pipeline.ascent.presets import find_preset
+from actmine.pipeline.datasets.sources import Dataset, find_dataset
+from actmine.pipeline.engines.local import LocalEngine
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import Network, load_network
+from actmine.pipeline.network.subject import Subject
+from actmine.pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.run import open_run
+from actmine.pipeline.stages.embedding import EmbeddingWork, Features, Picture, embedding_parts
+from actmine.pipeline.stages.interpretability import EXPLANATIONS, TRIALS, by_exemplars, by_picture, spread_of, trials
+from actmine.pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.stages.score import score_run, weak_bands
+from actmine.pipeline.stages.similarity import check_similarity, comparing, cosine, embedder
+from actmine.pipeline.stages.visualize import visualize_run
+from actmine.pipeline.storage.stage_store import StageStore
+from actmine.schemas.units import INTERPRETABILITY, UNITS
 from tests.making import encoded, write_folder
 
 CPU = torch.device("cpu")
@@ -401,7 +401,7 @@ def test_dreamsim_and_lpips_are_called_as_their_authors_say(monkeypatch):
 
 
 def test_the_command_scores_prints_medians_and_refuses_in_a_sentence(run, capfd, monkeypatch):
-    monkeypatch.setattr("jobs.finished.mined_network", lambda opened, weights: network())
+    monkeypatch.setattr("actmine.jobs.finished.mined_network", lambda opened, weights: network())
     command = application(["score"])
     done = CliRunner().invoke(command, ["score", "--run", str(run), "--layers", "relu", "--similarity", COLOURS])
     assert done.exit_code == 0, done.output

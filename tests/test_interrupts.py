@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.interrupts import held_back
+from actmine.pipeline.interrupts import held_back
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ STRUCK = """
 import itertools, signal
 from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from pipeline.network.shapes import tensor_shapes
+from actmine.pipeline.network.shapes import tensor_shapes
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 network = fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Flatten()).eval())

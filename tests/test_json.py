@@ -15,11 +15,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import pipeline.atlas.server as server
-from jobs.__main__ import COMMANDS, application, options_of
-from pipeline.ascent.presets import PRESETS
-from pipeline.demo.train import Training
-from pipeline.storage.parquet import read_rows
+import actmine.pipeline.atlas.server as server
+from actmine.jobs.__main__ import COMMANDS, application, options_of
+from actmine.pipeline.ascent.presets import PRESETS
+from actmine.pipeline.demo.train import Training
+from actmine.pipeline.storage.parquet import read_rows
 from tests.making import encoded, picture, write_folder
 
 IMAGES = 12
@@ -41,7 +41,7 @@ class Place:
 
 
 def told(*words: object) -> dict[str, Any]:
-    """What `python -m jobs *words --json` says: all of it is one JSON object on one line."""
+    """What `python -m actmine *words --json` says: all of it is one JSON object on one line."""
     result = CliRunner().invoke(application([str(words[0])]), [*map(str, words), "--json"])
     assert result.exit_code == 0, (result.output, result.exception)
     assert result.stderr == "" and result.stdout.count("\n") == 1
@@ -66,7 +66,7 @@ def mining(place: Place) -> None:
 
 def drawing(place: Place) -> None:
     quick = replace(PRESETS["noise"], stages=tuple(replace(stage, steps=2) for stage in PRESETS["noise"].stages))
-    with patch("jobs.visualize.recipe_of", lambda preset, generator: quick):
+    with patch("actmine.jobs.visualize.recipe_of", lambda preset, generator: quick):
         said = told("visualize", "--run", place.run, "--units", "0", "--preset", "noise")
     assert said["preset"] == "noise" and said["pictures"] == 1
 
@@ -159,7 +159,7 @@ def test_the_training_of_the_demos_network_is_told_in_numbers(tmp_path, monkeypa
         out.write_bytes(b"weights")
         return Training(0.75, 8, 16, settings["epochs"], 1.5, {"a": 1}, {"a": 4})
 
-    monkeypatch.setattr("jobs.demo_model.train", trained)
+    monkeypatch.setattr("actmine.jobs.demo_model.train", trained)
     said = told("demo-model", "--out", tmp_path / "weights", "--epochs", "3")
     torch.set_num_threads(threads)
     assert said["out"] == str(tmp_path / "weights") and said["epochs"] == 3

@@ -15,17 +15,17 @@ from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from pipeline.datasets.sources import find_dataset
-from pipeline.errors import UserError
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.preprocessing.images import network_pixels
-from pipeline.readings.histograms import BUCKETS, PROBABILITIES
-from pipeline.readings.keep import Keep
-from pipeline.readings.seen import MEASURING, halves, identity
-from pipeline.run import open_run
-from pipeline.scanning.limits import say_size
-from pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.datasets.sources import find_dataset
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.preprocessing.images import network_pixels
+from actmine.pipeline.readings.histograms import BUCKETS, PROBABILITIES
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.seen import MEASURING, halves, identity
+from actmine.pipeline.run import open_run
+from actmine.pipeline.scanning.limits import say_size
+from actmine.pipeline.stages.mine import MineSettings, mine
 from tests.making import histogram_error
 
 CPU = torch.device("cpu")

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from torchvision.models import SqueezeNet1_1_Weights
 
-from pipeline.errors import UserError
-from pipeline.readings.maxima import Matrix, Stored
-from pipeline.tables.label_tree import BUILT_IN, CLASSES, NOTICE, find_tree, nodes_of, read_tree
-from pipeline.tables.told_labels import Groups, Told
-from pipeline.tables.wordnet import tree_of
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.readings.maxima import Matrix, Stored
+from actmine.pipeline.tables.label_tree import BUILT_IN, CLASSES, NOTICE, find_tree, nodes_of, read_tree
+from actmine.pipeline.tables.told_labels import Groups, Told
+from actmine.pipeline.tables.wordnet import tree_of
 from tests.test_evidence import kept, measuring
 
 PARENTS = {

@@ -11,11 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.readings.labels import Labels, Whole, best_rows, correlations, means, selectivity
-from pipeline.readings.maxima import area_under_curve
-from pipeline.readings.seen import NO_LABEL, Seen, halves, identity
-from pipeline.readings.taps import Readings
-from pipeline.tables.chance import chance_purity
+from actmine.pipeline.readings.labels import Labels, Whole, best_rows, correlations, means, selectivity
+from actmine.pipeline.readings.maxima import area_under_curve
+from actmine.pipeline.readings.seen import NO_LABEL, Seen, halves, identity
+from actmine.pipeline.readings.taps import Readings
+from actmine.pipeline.tables.chance import chance_purity
 
 
 def fed(values: np.ndarray, labels: np.ndarray, batch: int = 5, most: int = 10**6, first: int = 0) -> Labels:

@@ -10,16 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import naming
-from pipeline.atlas.export import export
-from pipeline.choose import choose_units
-from pipeline.errors import UserError
-from pipeline.inspect.maps import find_class
-from pipeline.run import open_run
-from pipeline.sheets.unit_summary import summary
-from pipeline.storage.files import table_file
-from pipeline.storage.parquet import write_table
-from schemas.units import UNITS
+from actmine.pipeline import naming
+from actmine.pipeline.atlas.export import export
+from actmine.pipeline.choose import choose_units
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.inspect.maps import find_class
+from actmine.pipeline.run import open_run
+from actmine.pipeline.sheets.unit_summary import summary
+from actmine.pipeline.storage.files import table_file
+from actmine.pipeline.storage.parquet import write_table
+from actmine.schemas.units import UNITS
 from tests.atlas_browsing import LAYERS, Page, browsing, unit_path
 from tests.atlas_tables import NAMES, PLAIN, WIDTH, write_run
 

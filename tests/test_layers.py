@@ -9,11 +9,11 @@ from torch import fx, nn
 from torchvision.models.feature_extraction import get_graph_node_names
 from typer.testing import CliRunner
 
-from jobs.__main__ import application
-from pipeline.errors import UserError
-from pipeline.network.graph_trace import GraphTrace
-from pipeline.network.layers import Traced
-from pipeline.network.module_trace import ModuleTrace
+from actmine.jobs.__main__ import application
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.graph_trace import GraphTrace
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.module_trace import ModuleTrace
 
 
 def network(name: str) -> nn.Module:

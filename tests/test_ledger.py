@@ -11,18 +11,18 @@ import pyarrow as pa
 import pytest
 import torch
 
-import pipeline.scanning.merge
-from pipeline.errors import UserError
-from pipeline.readings.maxima import Maxima, Stored, opened
-from pipeline.readings.seen import Seen
-from pipeline.readings.statistics import Statistics
-from pipeline.readings.taps import Readings
-from pipeline.readings.topk import TopK
-from pipeline.scanning.ledger import Ledger
-from pipeline.scanning.merge import merge
-from pipeline.scanning.scan import MEMBERS, NAMES, BlockState
-from schemas.shards import SHARDS
-from schemas.skipped import SKIPPED
+import actmine.pipeline.scanning.merge
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.readings.maxima import Maxima, Stored, opened
+from actmine.pipeline.readings.seen import Seen
+from actmine.pipeline.readings.statistics import Statistics
+from actmine.pipeline.readings.taps import Readings
+from actmine.pipeline.readings.topk import TopK
+from actmine.pipeline.scanning.ledger import Ledger
+from actmine.pipeline.scanning.merge import merge
+from actmine.pipeline.scanning.scan import MEMBERS, NAMES, BlockState
+from actmine.schemas.shards import SHARDS
+from actmine.schemas.skipped import SKIPPED
 
 
 def a_state(block: int) -> BlockState:
@@ -115,7 +115,7 @@ def test_loading_a_state_takes_no_memory_of_our_own(tmp_path):
 
 def test_merging_forgets_images_that_win_no_more(monkeypatch):
     whole = merge(map(a_state, range(9)))
-    monkeypatch.setattr(pipeline.scanning.merge, "_MANY_IMAGES", 1)
+    monkeypatch.setattr(actmine.pipeline.scanning.merge, "_MANY_IMAGES", 1)
     assert merge(map(a_state, range(9))).images.equals(whole.images)
 
 

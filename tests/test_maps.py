@@ -19,20 +19,20 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
-from pipeline.datasets.sources import find_dataset
-from pipeline.exemplars.heat import ActivationMap, _ramp, heat, overlay
-from pipeline.exemplars.maps import KEPT, MOST_CELLS, _rows
-from pipeline.network.grids import Grid, grids
-from pipeline.network.layers import Layer, Traced
-from pipeline.network.models import Network, load_network
-from pipeline.preprocessing.images import Preprocessing, decode, network_pixels
-from pipeline.preprocessing.normalize import Normalize
-from pipeline.preprocessing.steps import Crop, Resize
-from pipeline.progress import Progress, Silent
-from pipeline.readings.keep import Keep
-from pipeline.run import Run, open_run
-from pipeline.sheets.write import write_sheets
-from pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.datasets.sources import find_dataset
+from actmine.pipeline.exemplars.heat import ActivationMap, _ramp, heat, overlay
+from actmine.pipeline.exemplars.maps import KEPT, MOST_CELLS, _rows
+from actmine.pipeline.network.grids import Grid, grids
+from actmine.pipeline.network.layers import Layer, Traced
+from actmine.pipeline.network.models import Network, load_network
+from actmine.pipeline.preprocessing.images import Preprocessing, decode, network_pixels
+from actmine.pipeline.preprocessing.normalize import Normalize
+from actmine.pipeline.preprocessing.steps import Crop, Resize
+from actmine.pipeline.progress import Progress, Silent
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.run import Run, open_run
+from actmine.pipeline.sheets.write import write_sheets
+from actmine.pipeline.stages.mine import MineSettings, mine
 from tests.making import encoded, picture, write_folder
 
 CPU = torch.device("cpu")
@@ -209,7 +209,7 @@ class Stop(Silent):
 
 
 def test_a_stop_in_the_pass_over_winners_loses_a_part_and_changes_no_byte(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.exemplars.crops._IMAGES_A_PART", 4)
+    monkeypatch.setattr("actmine.pipeline.exemplars.crops._IMAGES_A_PART", 4)
     whole = mined(folder, tmp_path / "whole", Convolutions, "first.1,second")
     with pytest.raises(KeyboardInterrupt):
         mined(folder, tmp_path / "run", Convolutions, "first.1,second", progress=Stop())
@@ -273,7 +273,10 @@ def test_a_run_shows_heat_over_whole_images_and_crops_and_sheets_have_it(folder,
 
 def test_the_atlas_lays_heat_over_images_and_crops_and_so_does_its_export(folder, tmp_path):
     testing = pytest.importorskip("starlette.testclient")
-    server, exporting = pytest.importorskip("pipeline.atlas.server"), pytest.importorskip("pipeline.atlas.export")
+    server, exporting = (
+        pytest.importorskip("actmine.pipeline.atlas.server"),
+        pytest.importorskip("actmine.pipeline.atlas.export"),
+    )
     run = mined(folder, tmp_path / "run", Convolutions, "second")
     client = testing.TestClient(server.application(run.path), base_url="http://127.0.0.1")
     page = client.get("/layer/second/2").text

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.ascent.climb import Climb
-from pipeline.ascent.matching import Matching, quantiles, relevance_of, stages
-from pipeline.ascent.presets import find_preset
-from pipeline.ascent.recipe import Guide
-from pipeline.network.layers import Layer, Traced
-from pipeline.network.models import load_network
-from pipeline.network.subnetwork import subnetwork
-from pipeline.preprocessing.images import Preprocessing
-from pipeline.receptive_fields.receptive_field import receptive_fields
+from actmine.pipeline.ascent.climb import Climb
+from actmine.pipeline.ascent.matching import Matching, quantiles, relevance_of, stages
+from actmine.pipeline.ascent.presets import find_preset
+from actmine.pipeline.ascent.recipe import Guide
+from actmine.pipeline.network.layers import Layer, Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.network.subnetwork import subnetwork
+from actmine.pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
 
 CPU = torch.device("cpu")
 

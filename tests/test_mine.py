@@ -23,16 +23,16 @@ from PIL import Image
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-import pipeline.stages.mining
-from pipeline.datasets.sources import Dataset, find_dataset
-from pipeline.errors import UserError
-from pipeline.network.layers import Traced
-from pipeline.network.models import Network, load_network
-from pipeline.preprocessing.images import Preprocessing
-from pipeline.readings.keep import Keep
-from pipeline.readings.taps import TappedNetwork
-from pipeline.run import open_run
-from pipeline.stages.mine import MineSettings, mine
+import actmine.pipeline.stages.mining
+from actmine.pipeline.datasets.sources import Dataset, find_dataset
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import Network, load_network
+from actmine.pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.taps import TappedNetwork
+from actmine.pipeline.run import open_run
+from actmine.pipeline.stages.mine import MineSettings, mine
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]
@@ -200,7 +200,9 @@ def tables_of(run: Path) -> dict[str, bytes]:
 def test_two_runs_and_any_number_of_workers_give_the_same_bytes(folder, tmp_path, monkeypatch):
     dataset, network = find_dataset(str(folder)), build("resnet18")
     for run, workers in (("first", 1), ("again", 1), ("many", 4)):
-        monkeypatch.setattr("pipeline.stages.mining.usable_cores", partial(int, workers))  # layers' tables at once
+        monkeypatch.setattr(
+            "actmine.pipeline.stages.mining.usable_cores", partial(int, workers)
+        )  # layers' tables at once
         run_mine(dataset, network, tmp_path / run, "layer2.*", workers=workers)
     first = tables_of(tmp_path / "first")
     assert len(first) > 10
@@ -302,7 +304,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(folder, tmp_path):
                     {"__key__": f"{number:03d}", "png": pictures[(shard * 30 + number) % 88].read_bytes(), "cls": 1}
                 )
     command = [
-        sys.executable, "-m", "jobs", "mine", "--dataset", str(tmp_path / "part-{0..5}.tar"), "--model", "resnet18",
+        sys.executable, "-m", "actmine", "mine", "--dataset", str(tmp_path / "part-{0..5}.tar"), "--model", "resnet18",
         "--weights", "random", "--layers", "layer1.*", "--topk", "8", "--no-visualize", "--no-sheets", "--run",
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -323,14 +325,14 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(folder, tmp_path):
 def test_an_image_that_changed_after_its_scan_is_one_sentence(folder, tmp_path, monkeypatch):
     pictures = tmp_path / "pictures"
     shutil.copytree(folder, pictures)
-    scan_only = pipeline.stages.mining.Mining._cut
+    scan_only = actmine.pipeline.stages.mining.Mining._cut
 
     def spoil_then_cut(self, merged, rows):
         for path in pictures.rglob("*.png"):
             path.write_bytes(b"x" * path.stat().st_size)
         return scan_only(self, merged, rows)
 
-    monkeypatch.setattr(pipeline.stages.mining.Mining, "_cut", spoil_then_cut)
+    monkeypatch.setattr(actmine.pipeline.stages.mining.Mining, "_cut", spoil_then_cut)
     with pytest.raises(UserError, match=r"has other bytes than when it was scanned.* dataset changed"):
         run_mine(find_dataset(str(pictures)), build("resnet18"), tmp_path / "run", "layer1.0.add")
 

@@ -15,18 +15,18 @@ import torchvision.transforms.v2 as v2
 from PIL import Image
 from torch import nn
 
-from pipeline.datasets.sources import find_dataset
-from pipeline.errors import UserError
-from pipeline.network.layers import Traced
-from pipeline.network.models import Network
-from pipeline.preprocessing.device_decode import DeviceDecoder
-from pipeline.preprocessing.images import Preprocessing
-from pipeline.preprocessing.transforms import follow
-from pipeline.readings.keep import Keep
-from pipeline.readings.taps import TappedNetwork
-from pipeline.run import open_run
-from pipeline.scanning.compute import Compute, Runner
-from pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.datasets.sources import find_dataset
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import Network
+from actmine.pipeline.preprocessing.device_decode import DeviceDecoder
+from actmine.pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.preprocessing.transforms import follow
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.taps import TappedNetwork
+from actmine.pipeline.run import open_run
+from actmine.pipeline.scanning.compute import Compute, Runner
+from actmine.pipeline.stages.mine import MineSettings, mine
 from tests.making import picture
 
 CPU = torch.device("cpu")
@@ -108,7 +108,7 @@ def test_boxes_and_crops_are_of_the_original_image(folder, tmp_path, transform, 
 @pytest.fixture
 def any_width(monkeypatch: pytest.MonkeyPatch) -> Preprocessing:
     """`half`, tried on narrow pictures."""
-    monkeypatch.setattr("pipeline.preprocessing.transforms._SAMPLES", ((60, 50), (50, 70)))
+    monkeypatch.setattr("actmine.pipeline.preprocessing.transforms._SAMPLES", ((60, 50), (50, 70)))
     return follow(half)
 
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs.console import Display
-from jobs.forecast import show_plan
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.progress import in_bytes
-from pipeline.readings.keep import Keep
-from pipeline.stages import mining_plan
-from pipeline.stages.mine import MineSettings
-from pipeline.stages.mining_plan import Overall, Planned, seconds_an_image
+from actmine.jobs.console import Display
+from actmine.jobs.forecast import show_plan
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.progress import in_bytes
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.stages import mining_plan
+from actmine.pipeline.stages.mine import MineSettings
+from actmine.pipeline.stages.mining_plan import Overall, Planned, seconds_an_image
 
 CPU = torch.device("cpu")
 
@@ -71,7 +71,7 @@ class Notes:
 
 def test_the_time_left_in_all_follows_how_long_the_first_stage_truly_takes(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("pipeline.stages.mining_plan.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("actmine.pipeline.stages.mining_plan.time.monotonic", lambda: now[0])
     stages = [
         Planned((name,), name, 100, "", seconds, 0) for name, seconds in (("scan", 10), ("cut", 20), ("draw", 30))
     ]

@@ -13,14 +13,14 @@ import torchvision
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from jobs.__main__ import application
-from pipeline.errors import UserError
-from pipeline.network.models import Network, check_name, load_network
-from pipeline.network.weights import tensors_only, weights_hash
-from pipeline.preprocessing.images import network_pixels
-from pipeline.preprocessing.normalize import Normalize
-from pipeline.preprocessing.transforms import follow
-from pipeline.preprocessing.wishes import Wishes
+from actmine.jobs.__main__ import application
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.models import Network, check_name, load_network
+from actmine.pipeline.network.weights import tensors_only, weights_hash
+from actmine.pipeline.preprocessing.images import network_pixels
+from actmine.pipeline.preprocessing.normalize import Normalize
+from actmine.pipeline.preprocessing.transforms import follow
+from actmine.pipeline.preprocessing.wishes import Wishes
 from tests.making import encoded, picture, write_folder
 
 SMALL = "squeezenet1_1"

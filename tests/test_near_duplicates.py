@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.datasets.sources import find_dataset
-from pipeline.errors import UserError
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.preprocessing.signatures import ALIKE, comparable, firsts, signature
-from pipeline.readings.keep import Keep
-from pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.datasets.sources import find_dataset
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.preprocessing.signatures import ALIKE, comparable, firsts, signature
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.stages.mine import MineSettings, mine
 from tests.making import encoded, picture
 
 CPU = torch.device("cpu")

@@ -12,23 +12,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import record
-from pipeline.datasets.batches import read_batches
-from pipeline.errors import UserError
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.readings.sketches import standard_error
-from pipeline.readings.taps import TappedNetwork
-from pipeline.relations import nearest
-from pipeline.relations.nearest import Nearest
-from pipeline.relations.neighbors import find_neighbors
-from pipeline.run import open_run
-from pipeline.storage.parquet import write_rows
-from pipeline.tables.sketch_tables import read_sketches
-from pipeline.words import EXACT, FAISS, SEARCHES
-from schemas.layers import LAYERS
-from schemas.sketches import sketches
-from schemas.units import UNITS
+from actmine.pipeline import record
+from actmine.pipeline.datasets.batches import read_batches
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.readings.sketches import standard_error
+from actmine.pipeline.readings.taps import TappedNetwork
+from actmine.pipeline.relations import nearest
+from actmine.pipeline.relations.nearest import Nearest
+from actmine.pipeline.relations.neighbors import find_neighbors
+from actmine.pipeline.run import open_run
+from actmine.pipeline.storage.parquet import write_rows
+from actmine.pipeline.tables.sketch_tables import read_sketches
+from actmine.pipeline.words import EXACT, FAISS, SEARCHES
+from actmine.schemas.layers import LAYERS
+from actmine.schemas.sketches import sketches
+from actmine.schemas.units import UNITS
 
 USUAL = {"string": "", "bool": False}
 

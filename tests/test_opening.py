@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
 
-from pipeline.errors import UserError
-from pipeline.network.batch_check import BATCH, CHANCE
-from pipeline.network.layers import Traced
-from pipeline.network.layouts import as_map
-from pipeline.network.names import Names
-from pipeline.readings.taps import TappedNetwork, unit_offsets
-from pipeline.receptive_fields.receptive_field import receptive_fields
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.batch_check import BATCH, CHANCE
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.layouts import as_map
+from actmine.pipeline.network.names import Names
+from actmine.pipeline.readings.taps import TappedNetwork, unit_offsets
+from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
 
 C, SIDE, IMAGES = 4, 8, 3
 KINDS = "plain reused renamed weight pruned keyword folded windows tokens sequence attention batch chance".split()

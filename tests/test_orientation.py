@@ -12,9 +12,9 @@ import pytest
 from PIL import Image, ImageOps
 from typer.testing import CliRunner
 
-from jobs.__main__ import application
-from pipeline.preprocessing.images import decode, image_size, jpeg_size, orientation
-from pipeline.run import open_run
+from actmine.jobs.__main__ import application
+from actmine.pipeline.preprocessing.images import decode, image_size, jpeg_size, orientation
+from actmine.pipeline.run import open_run
 from tests.making import picture, write_folder
 
 STORED = {

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.readings.keep import Keep
-from pipeline.run import open_run, picture
-from pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.run import open_run, picture
+from actmine.pipeline.stages.mine import MineSettings, mine
 
 
 def files(run: Path, table: str) -> list[str]:

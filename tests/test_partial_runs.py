@@ -11,9 +11,9 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, weight_norm
 
-from pipeline.network.layers import Layer, Traced
-from pipeline.network.partial_gradients import PartialGradients
-from pipeline.network.subnetwork import subnetwork
+from actmine.pipeline.network.layers import Layer, Traced
+from actmine.pipeline.network.partial_gradients import PartialGradients
+from actmine.pipeline.network.subnetwork import subnetwork
 from tests.test_ascent import Branches
 
 

@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.errors import UserError
-from pipeline.exemplars.crops import parse_pictures
-from pipeline.exemplars.pictures import encode, scaled
-from pipeline.run import Run
-from pipeline.run import picture as cell_picture
-from pipeline.sheets.write import write_sheets
-from pipeline.storage.parquet import BYTES_OF_ONE_IMAGE
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.exemplars.crops import parse_pictures
+from actmine.pipeline.exemplars.pictures import encode, scaled
+from actmine.pipeline.run import Run
+from actmine.pipeline.run import picture as cell_picture
+from actmine.pipeline.sheets.write import write_sheets
+from actmine.pipeline.storage.parquet import BYTES_OF_ONE_IMAGE
 from tests.pictured import BOX, SIDE, check, copied, mined, noisy_photographs, original_of, without_originals
 
 
@@ -137,8 +137,8 @@ def test_other_pictures_are_other_settings(folder, run, tmp_path):
 
 
 def test_any_number_of_workers_and_parts_gives_the_same_bytes(folder, run, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.exemplars.crops._BYTES_A_PART", 40_000)
-    monkeypatch.setattr("pipeline.exemplars.winner_pass._BYTES_A_BATCH", 9_000)
+    monkeypatch.setattr("actmine.pipeline.exemplars.crops._BYTES_A_PART", 40_000)
+    monkeypatch.setattr("actmine.pipeline.exemplars.winner_pass._BYTES_A_BATCH", 9_000)
     other = mined(folder, tmp_path / "other", workers=4)
     for name in ("pictures", "crops"):
         assert (other.path / f"{name}.parquet").read_bytes() == (run.path / f"{name}.parquet").read_bytes()

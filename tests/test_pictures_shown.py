@@ -12,15 +12,15 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from pipeline.ascent.own_exemplars import originals_gone, read_exemplars
-from pipeline.atlas.export import export
-from pipeline.atlas.links import segments
-from pipeline.atlas.server import application
-from pipeline.errors import UserError
-from pipeline.run import Run, open_run
-from pipeline.sheets.write import write_overviews, write_sheets
-from pipeline.storage.parquet import image_column, write_table
-from pipeline.words import Shown
+from actmine.pipeline.ascent.own_exemplars import originals_gone, read_exemplars
+from actmine.pipeline.atlas.export import export
+from actmine.pipeline.atlas.links import segments
+from actmine.pipeline.atlas.server import application
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.run import Run, open_run
+from actmine.pipeline.sheets.write import write_overviews, write_sheets
+from actmine.pipeline.storage.parquet import image_column, write_table
+from actmine.pipeline.words import Shown
 from tests.older import as_before
 from tests.pictured import BOX, LAYERS, check, copied, mined, noisy_photographs, original_of, without_originals
 from tests.test_sheets import Said

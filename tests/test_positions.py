@@ -14,30 +14,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pipeline.datasets.sources import Block, Dataset, find_dataset
-from pipeline.engines.engine import Workplace
-from pipeline.errors import UserError
-from pipeline.network.layers import Traced
-from pipeline.network.models import Network
-from pipeline.network.points import Read
-from pipeline.network.subject import Subject
-from pipeline.preprocessing.images import Preprocessing
-from pipeline.preprocessing.normalize import Normalize
-from pipeline.progress import Silent
-from pipeline.readings.bucket_edges import BUCKETS, MIDDLE, PROBABILITIES, edges
-from pipeline.readings.buckets import _scattered, count_positions
-from pipeline.readings.keep import Keep
-from pipeline.readings.positions import Positions, draws
-from pipeline.readings.reductions import read_layer
-from pipeline.readings.seen import Seen, identity
-from pipeline.readings.taps import Readings, TappedNetwork, unit_offsets
-from pipeline.run import open_run
-from pipeline.scanning.compute import Compute, Runner
-from pipeline.scanning.ledger import Ledger
-from pipeline.scanning.limits import check_fits
-from pipeline.scanning.scan import ScanSettings
-from pipeline.stages.mine import MineSettings, mine
-from pipeline.work import ScanWork
+from actmine.pipeline.datasets.sources import Block, Dataset, find_dataset
+from actmine.pipeline.engines.engine import Workplace
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import Network
+from actmine.pipeline.network.points import Read
+from actmine.pipeline.network.subject import Subject
+from actmine.pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.preprocessing.normalize import Normalize
+from actmine.pipeline.progress import Silent
+from actmine.pipeline.readings.bucket_edges import BUCKETS, MIDDLE, PROBABILITIES, edges
+from actmine.pipeline.readings.buckets import _scattered, count_positions
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.positions import Positions, draws
+from actmine.pipeline.readings.reductions import read_layer
+from actmine.pipeline.readings.seen import Seen, identity
+from actmine.pipeline.readings.taps import Readings, TappedNetwork, unit_offsets
+from actmine.pipeline.run import open_run
+from actmine.pipeline.scanning.compute import Compute, Runner
+from actmine.pipeline.scanning.ledger import Ledger
+from actmine.pipeline.scanning.limits import check_fits
+from actmine.pipeline.scanning.scan import ScanSettings
+from actmine.pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.work import ScanWork
 from tests.making import histogram_error, image_tar
 
 CPU = torch.device("cpu")
@@ -145,8 +145,8 @@ def test_many_images_are_counted_some_at_a_time_to_the_same(monkeypatch):
     maps = wild((40, 3, 9, 7), 2, 0.1)
     nothing = torch.zeros(40, dtype=torch.int64)
     whole = count_positions(maps, nothing)
-    monkeypatch.setattr("pipeline.readings.buckets._CACHED", 1)
-    monkeypatch.setattr("pipeline.readings.buckets._MANY", 500)
+    monkeypatch.setattr("actmine.pipeline.readings.buckets._CACHED", 1)
+    monkeypatch.setattr("actmine.pipeline.readings.buckets._MANY", 500)
     assert torch.equal(count_positions(maps, nothing), whole) and torch.equal(_scattered(maps, nothing), whole)
 
 
@@ -363,7 +363,7 @@ def opened_image(dataset: Dataset, shard: int, number: int) -> object:
 
     from PIL import Image
 
-    from pipeline.preprocessing.images import network_pixels
+    from actmine.pipeline.preprocessing.images import network_pixels
 
     with tarfile.open(dataset.shards[shard].url) as tar:
         data = tar.extractfile(f"{number:04d}.jpg")

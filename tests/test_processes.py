@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.processes import Process, Processes, end
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.processes import Process, Processes, end
 
 
 def squared(number: int) -> tuple[int, int]:
@@ -107,7 +107,7 @@ def test_several_items_wait_for_a_process_and_what_it_says_of_each_is_received_i
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="asks /proc who is there")
 def test_processes_end_when_we_are_killed():
     code = (
-        "import time; from pipeline.processes import Processes; from tests.test_processes import squared\n"
+        "import time; from actmine.pipeline.processes import Processes; from tests.test_processes import squared\n"
         "one = Processes(squared, 1); print(next(one.map([2]))[1], flush=True); time.sleep(60)"
     )
     begun = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

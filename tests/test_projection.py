@@ -16,11 +16,11 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.exemplars.projection import METHODS
-from pipeline.exemplars.view_colours import shown
-from pipeline.network.layers import Traced
-from pipeline.preprocessing.images import Preprocessing
-from pipeline.receptive_fields.receptive_field import receptive_fields
+from actmine.pipeline.exemplars.projection import METHODS
+from actmine.pipeline.exemplars.view_colours import shown
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
 from tests.networks import with_random_weights
 from tests.probing import gradients
 

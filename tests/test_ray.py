@@ -15,28 +15,28 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.ascent.presets import find_preset
-from pipeline.datasets.sources import Block, find_dataset
-from pipeline.engines.engine import Tally, Tell, Workplace
-from pipeline.engines.local import LocalEngine
-from pipeline.errors import UserError
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.readings.keep import Keep
-from pipeline.relations.neighbors import find_neighbors
-from pipeline.run import open_run
-from pipeline.scanning.scan import BlockState
-from pipeline.stages.exemplar_facets import facet_run
-from pipeline.stages.focus import focus_run
-from pipeline.stages.mine import MineSettings, mine
-from pipeline.stages.visualize import visualize_run
-from pipeline.work import ScanWork
+from actmine.pipeline.ascent.presets import find_preset
+from actmine.pipeline.datasets.sources import Block, find_dataset
+from actmine.pipeline.engines.engine import Tally, Tell, Workplace
+from actmine.pipeline.engines.local import LocalEngine
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.relations.neighbors import find_neighbors
+from actmine.pipeline.run import open_run
+from actmine.pipeline.scanning.scan import BlockState
+from actmine.pipeline.stages.exemplar_facets import facet_run
+from actmine.pipeline.stages.focus import focus_run
+from actmine.pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.stages.visualize import visualize_run
+from actmine.pipeline.work import ScanWork
 from tests.making import image_tar
 
 pytestmark = pytest.mark.slow
 ray = pytest.importorskip("ray", reason="needs ray: pip install 'actmine[ray]'")
 
-from pipeline.engines.ray import RayEngine  # noqa: E402
+from actmine.pipeline.engines.ray import RayEngine  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -194,7 +194,7 @@ def test_a_node_dies_in_mid_block_and_another_one_joins(cluster, tars, tmp_path,
                     happened.extend([under_way[0], cluster.add_node(num_cpus=1).node_id])
                 yield result
 
-    monkeypatch.setattr("pipeline.stages.mining.ScanWork", lambda *parts: SlowScan(*parts, folder=begun))
+    monkeypatch.setattr("actmine.pipeline.stages.mining.ScanWork", lambda *parts: SlowScan(*parts, folder=begun))
     with Deadly("cpu", worker_cores=1) as engine:
         found = run_mine(tars, tmp_path / "run", engine)
         machine = engine.machine()
@@ -209,8 +209,8 @@ def test_a_node_dies_in_mid_block_and_another_one_joins(cluster, tars, tmp_path,
 def test_a_driver_that_was_killed_goes_on_from_its_ledger(cluster, tars, tmp_path, wanted):
     run = tmp_path / "run"
     command = [
-        sys.executable, "-m", "jobs", "mine", "--dataset", tars, "--model", "demo", "--layers", LAYERS, "--topk", "7",
-        "--batch-size", "16", "--engine", "ray", "--device", "cpu", "--worker-cores", "1", "--no-sheets",
+        sys.executable, "-m", "actmine", "mine", "--dataset", tars, "--model", "demo", "--layers", LAYERS,
+        "--topk", "7", "--batch-size", "16", "--engine", "ray", "--device", "cpu", "--worker-cores", "1", "--no-sheets",
         "--focus", "0", "--check-crops", "0", "--label-tree", "none", "--run", str(run),
     ]  # fmt: skip
     environment = os.environ | {"RAY_ADDRESS": cluster.address}
@@ -227,7 +227,7 @@ def test_a_driver_that_was_killed_goes_on_from_its_ledger(cluster, tars, tmp_pat
 
 
 def test_a_cluster_that_is_not_there_is_one_sentence(tmp_path):
-    command = [sys.executable, "-c", "from pipeline.engines.ray import RayEngine; RayEngine()"]
+    command = [sys.executable, "-c", "from actmine.pipeline.engines.ray import RayEngine; RayEngine()"]
     environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:9"}
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert "UserError: ENGINE=ray cannot use the cluster at RAY_ADDRESS=127.0.0.1:9" in ended.stderr
@@ -292,7 +292,7 @@ def test_facets_found_on_a_cluster_have_the_bytes_of_this_process(engine, tars, 
     layers = traced.choose("block1.relu")
     mine(find_dataset(tars), network, traced, layers, tmp_path / "here", CPU, MineSettings(Keep(topk=20)))
     shutil.copytree(tmp_path / "here", tmp_path / "there")
-    monkeypatch.setattr("pipeline.stages.facet_work._PART", 4)
+    monkeypatch.setattr("actmine.pipeline.stages.facet_work._PART", 4)
     for place, crew in (("here", LocalEngine(CPU, 1)), ("there", engine)):
         facet_run(open_run(tmp_path / place), network, traced, layers, crew, units={"block1.relu": list(range(12))})
     assert tables_of(tmp_path / "there") == tables_of(tmp_path / "here")

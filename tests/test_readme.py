@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.engines.local import LocalEngine
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.relations.compare import compare_runs
-from pipeline.run import open_run
-from pipeline.stages.exemplar_facets import facet_run
+from actmine.pipeline.engines.local import LocalEngine
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.relations.compare import compare_runs
+from actmine.pipeline.run import open_run
+from actmine.pipeline.stages.exemplar_facets import facet_run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -70,22 +70,22 @@ def test_every_picture_and_page_it_names_is_there():
 
 
 def test_every_column_of_the_tables_that_it_names_exists():
-    import schemas.exemplars
-    import schemas.images
-    import schemas.labels
-    import schemas.matches
-    import schemas.neighbors
-    import schemas.units
+    import actmine.schemas.exemplars
+    import actmine.schemas.images
+    import actmine.schemas.labels
+    import actmine.schemas.matches
+    import actmine.schemas.neighbors
+    import actmine.schemas.units
 
     known = {
         name
         for table in (
-            schemas.exemplars.EXEMPLARS,
-            schemas.images.IMAGES,
-            schemas.labels.LABELS,
-            schemas.matches.MATCHES,
-            schemas.neighbors.NEIGHBORS,
-            schemas.units.UNITS,
+            actmine.schemas.exemplars.EXEMPLARS,
+            actmine.schemas.images.IMAGES,
+            actmine.schemas.labels.LABELS,
+            actmine.schemas.matches.MATCHES,
+            actmine.schemas.neighbors.NEIGHBORS,
+            actmine.schemas.units.UNITS,
         )
         for name in table.names
     }

@@ -11,10 +11,10 @@ import torchvision
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from pipeline.network.layers import Traced
-from pipeline.preprocessing.geometry import Box
-from pipeline.receptive_fields import receptive_field
-from pipeline.receptive_fields.receptive_field import Field, receptive_fields
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.preprocessing.geometry import Box
+from actmine.pipeline.receptive_fields import receptive_field
+from actmine.pipeline.receptive_fields.receptive_field import Field, receptive_fields
 
 
 def network(name: str) -> nn.Module:
@@ -88,7 +88,7 @@ def test_every_row_of_every_layer_sees_just_the_rows_a_nan_probe_finds(name):
 
 
 def _demo() -> nn.Module:
-    from pipeline.demo.network import demo_network
+    from actmine.pipeline.demo.network import demo_network
 
     return demo_network().eval()
 

@@ -13,16 +13,16 @@ import torchvision.transforms.functional as torchvision_functional
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 
-from pipeline.ascent import ascend
-from pipeline.ascent.ascend import Visualization
-from pipeline.ascent.canvas import Details, Normalized, Pixels, TrainableInput, to_bytes, zoomed
-from pipeline.ascent.climb import Climb
-from pipeline.ascent.fourier import Fourier, Phase, at_size, mean_spectrum, normalized_basis
-from pipeline.ascent.objectives import Centre, Direction, Diversity, Mean, Norm, Pair, Positions
-from pipeline.ascent.optimizers import Adam, Progress, Steady
-from pipeline.ascent.presets import PRESETS
-from pipeline.ascent.recipe import Line, Look, Moment, Preset, Ratio
-from pipeline.ascent.regularizers import (
+from actmine.pipeline.ascent import ascend
+from actmine.pipeline.ascent.ascend import Visualization
+from actmine.pipeline.ascent.canvas import Details, Normalized, Pixels, TrainableInput, to_bytes, zoomed
+from actmine.pipeline.ascent.climb import Climb
+from actmine.pipeline.ascent.fourier import Fourier, Phase, at_size, mean_spectrum, normalized_basis
+from actmine.pipeline.ascent.objectives import Centre, Direction, Diversity, Mean, Norm, Pair, Positions
+from actmine.pipeline.ascent.optimizers import Adam, Progress, Steady
+from actmine.pipeline.ascent.presets import PRESETS
+from actmine.pipeline.ascent.recipe import Line, Look, Moment, Preset, Ratio
+from actmine.pipeline.ascent.regularizers import (
     COLOUR_BASIS,
     Blur,
     ClipIdle,
@@ -32,12 +32,12 @@ from pipeline.ascent.regularizers import (
     below_percentile,
     blur,
 )
-from pipeline.ascent.transforms import Crops, Noise, NormalJitter, Pad, RandomCut, Turn, turned
-from pipeline.errors import UserError
-from pipeline.network.layers import Traced
-from pipeline.network.models import Network
-from pipeline.preprocessing.images import Preprocessing
-from pipeline.receptive_fields.receptive_field import receptive_fields
+from actmine.pipeline.ascent.transforms import Crops, Noise, NormalJitter, Pad, RandomCut, Turn, turned
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import Network
+from actmine.pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
 
 CPU = torch.device("cpu")
 OURS = [

@@ -15,10 +15,18 @@ import fsspec
 import numpy as np
 import pytest
 
-from pipeline.datasets import range_requests, remote
-from pipeline.datasets.http_requests import _retry_after
-from pipeline.datasets.range_requests import Absent, Changed, Refused, RemoteError, file_name, public
-from pipeline.datasets.remote import RemoteFile, list_below, look_beside, look_up, open_stream, read_range, remote_file
+from actmine.pipeline.datasets import range_requests, remote
+from actmine.pipeline.datasets.http_requests import _retry_after
+from actmine.pipeline.datasets.range_requests import Absent, Changed, Refused, RemoteError, file_name, public
+from actmine.pipeline.datasets.remote import (
+    RemoteFile,
+    list_below,
+    look_beside,
+    look_up,
+    open_stream,
+    read_range,
+    remote_file,
+)
 from tests.serving import FAULTS, Server, impatient, s3_store, web_server
 
 for package in ("aiohttp", "tenacity"):

@@ -13,16 +13,16 @@ import pandas as pd
 import pytest
 import torch
 
-import pipeline.stages.mining
-from pipeline.datasets.shard_writer import write_shards
-from pipeline.datasets.shards import ShardError
-from pipeline.datasets.sources import Dataset, find_dataset
-from pipeline.errors import UserError
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.readings.keep import Keep
-from pipeline.run import open_run
-from pipeline.stages.mine import MineSettings, mine
+import actmine.pipeline.stages.mining
+from actmine.pipeline.datasets.shard_writer import write_shards
+from actmine.pipeline.datasets.shards import ShardError
+from actmine.pipeline.datasets.sources import Dataset, find_dataset
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.run import open_run
+from actmine.pipeline.stages.mine import MineSettings, mine
 from tests.making import image_tar, jpeg, refusal, samples, write_folder
 from tests.serving import Server, impatient, s3_store, web_server
 
@@ -152,13 +152,13 @@ def test_a_shard_that_goes_between_scan_and_crops_is_one_sentence_and_comes_back
     fault: str, sentence: str, elsewhere: Elsewhere, on_disk: dict[str, bytes], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    stage = pipeline.stages.mining.Mining._cut
+    stage = actmine.pipeline.stages.mining.Mining._cut
 
     def gone_then_cut(self, *args):  # type: ignore[no-untyped-def]
         elsewhere.server.fault = lambda path, before: fault if path.endswith("000002.tar") else ""
         return stage(self, *args)
 
-    monkeypatch.setattr(pipeline.stages.mining.Mining, "_cut", gone_then_cut)
+    monkeypatch.setattr(actmine.pipeline.stages.mining.Mining, "_cut", gone_then_cut)
     with pytest.raises(
         ShardError, match=rf"^Shard .*birds-000002.tar cannot be read: .*{sentence}.*What was done is kept"
     ):
@@ -173,14 +173,14 @@ def test_a_shard_that_goes_between_scan_and_crops_is_one_sentence_and_comes_back
 def test_a_shard_that_changes_during_the_run_is_one_sentence(
     elsewhere: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage = pipeline.stages.mining.Mining._cut
+    stage = actmine.pipeline.stages.mining.Mining._cut
 
     def change_then_cut(self, *args):  # type: ignore[no-untyped-def]
         whole = (elsewhere.folder / "birds-000002.tar").read_bytes()
         elsewhere.replace("birds-000002.tar", whole[:-1] + b"\1")
         return stage(self, *args)
 
-    monkeypatch.setattr(pipeline.stages.mining.Mining, "_cut", change_then_cut)
+    monkeypatch.setattr(actmine.pipeline.stages.mining.Mining, "_cut", change_then_cut)
     with pytest.raises(ShardError, match=r"birds-000002.tar has changed while it was in use: its ETag was"):
         run_mine(find_dataset(elsewhere.pattern), tmp_path / "run")
 
@@ -220,7 +220,7 @@ def test_a_folder_or_glob_of_s3_is_the_same_dataset_with_one_listing(store: Else
     [
         ("s3://odd/both", "holds tars as well as images (s3://odd/both/a.jpg). Say DATASET='s3://odd/both/*.tar'"),
         ("s3://odd/images", "holds images and no tars"),
-        ("s3://odd/images", "-m jobs shards --source folder --out s3://odd/images-shards"),
+        ("s3://odd/images", "-m actmine shards --source folder --out s3://odd/images-shards"),
         ("s3://odd/deep", "say DATASET='s3://odd/deep/**/*.tar'"),
         ("s3://odd/text", "holds no tars."),
         ("s3://odd/.hidden", "holds no tars."),
@@ -282,7 +282,7 @@ def test_thousands_of_shards_are_looked_up_with_a_bar(web: Elsewhere, monkeypatc
 
     class Watching:
         def stage(self, name: str, total: int | None, unit: str, done: int = 0):  # type: ignore[no-untyped-def]
-            from pipeline.progress import Silent
+            from actmine.pipeline.progress import Silent
 
             stages.append((name, total, unit))
             return Silent().stage(name, total, unit, done)

@@ -16,21 +16,21 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from pipeline.ascent.presets import find_preset
-from pipeline.datasets.sources import Dataset, find_dataset
-from pipeline.engines.local import LocalEngine
-from pipeline.errors import UserError
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.readings.keep import Keep
-from pipeline.relations.compare import compare_runs
-from pipeline.relations.neighbors import find_neighbors
-from pipeline.run import Run, open_run, picture
-from pipeline.sheets.write import write_overviews, write_sheets
-from pipeline.stages.focus import focus_run
-from pipeline.stages.mine import MineSettings, mine
-from pipeline.stages.visualize import visualize_run
-from pipeline.storage.files import local_copy, remove_files, run_folder, write_bytes, written_aside
+from actmine.pipeline.ascent.presets import find_preset
+from actmine.pipeline.datasets.sources import Dataset, find_dataset
+from actmine.pipeline.engines.local import LocalEngine
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.relations.compare import compare_runs
+from actmine.pipeline.relations.neighbors import find_neighbors
+from actmine.pipeline.run import Run, open_run, picture
+from actmine.pipeline.sheets.write import write_overviews, write_sheets
+from actmine.pipeline.stages.focus import focus_run
+from actmine.pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.stages.visualize import visualize_run
+from actmine.pipeline.storage.files import local_copy, remove_files, run_folder, write_bytes, written_aside
 from tests.commands import start
 from tests.making import image_tar
 
@@ -73,7 +73,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def forget_connections() -> None:
     """s3fs keeps its connections by settings; an environment that has changed is none of them."""
-    from pipeline.storage.bucket import _Files
+    from actmine.pipeline.storage.bucket import _Files
 
     _Files.clear_instance_cache()
 
@@ -152,10 +152,10 @@ def test_pandas_alone_reads_the_tables(both, endpoint):
 
 
 def test_one_unit_costs_the_footer_and_its_own_row_group(both, monkeypatch):
-    from pipeline.storage.bucket import _Files
-    from pipeline.storage.parquet import write_rows
-    from schemas.exemplars import EXEMPLARS
-    from schemas.fields import IMAGE
+    from actmine.pipeline.storage.bucket import _Files
+    from actmine.pipeline.storage.parquet import write_rows
+    from actmine.schemas.exemplars import EXEMPLARS
+    from actmine.schemas.fields import IMAGE
 
     _, remote = both
     random = np.random.default_rng(0)
@@ -186,7 +186,7 @@ def test_one_unit_costs_the_footer_and_its_own_row_group(both, monkeypatch):
 
 
 def test_the_commands_take_a_run_in_a_bucket(both):
-    from jobs.__main__ import application
+    from actmine.jobs.__main__ import application
 
     words = ["sheets", "--run", "s3://bucket/a/run", "--layers", "classifier", "--units", "5", "--no-overviews"]
     result = CliRunner().invoke(application(["sheets"]), words)
@@ -329,7 +329,7 @@ def test_a_missing_extra_is_one_sentence(monkeypatch):
             raise ModuleNotFoundError("No module named 's3fs'", name="s3fs")
         return real(name, *args, **kwargs)
 
-    monkeypatch.delitem(sys.modules, "pipeline.storage.bucket", raising=False)
+    monkeypatch.delitem(sys.modules, "actmine.pipeline.storage.bucket", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UserError, match=r"A RUN on S3 needs s3fs: .*-m pip install 'actmine\[s3\]'"):
         run_folder("s3://bucket/run")

@@ -10,15 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import UserError
-from pipeline.exemplars.winners import winners
-from pipeline.readings.histograms import Histograms
-from pipeline.readings.keep import Keep, parse_bands
-from pipeline.readings.lowest import Lowest
-from pipeline.readings.samples import Sample
-from pipeline.readings.seen import Seen, identity, mixed
-from pipeline.readings.taps import Readings
-from pipeline.readings.topk import TopK, unpack
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.exemplars.winners import winners
+from actmine.pipeline.readings.histograms import Histograms
+from actmine.pipeline.readings.keep import Keep, parse_bands
+from actmine.pipeline.readings.lowest import Lowest
+from actmine.pipeline.readings.samples import Sample
+from actmine.pipeline.readings.seen import Seen, identity, mixed
+from actmine.pipeline.readings.taps import Readings
+from actmine.pipeline.readings.topk import TopK, unpack
 
 
 def readings_of(values: np.ndarray) -> Readings:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-from jobs.__main__ import application
-from pipeline.errors import UserError, without_secrets
+from actmine.jobs.__main__ import application
+from actmine.pipeline.errors import UserError, without_secrets
 
 SECRET = "geheim"
 MISTYPED = [

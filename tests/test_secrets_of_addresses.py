@@ -8,10 +8,10 @@ from contextlib import suppress
 import pytest
 from typer.testing import CliRunner
 
-from jobs.__main__ import application
-from pipeline.datasets.shards import Replaced
-from pipeline.errors import UserError, without_secrets
-from pipeline.storage.files import run_folder
+from actmine.jobs.__main__ import application
+from actmine.pipeline.datasets.shards import Replaced
+from actmine.pipeline.errors import UserError, without_secrets
+from actmine.pipeline.storage.files import run_folder
 from tests.making import refusal
 
 FORMS = (
@@ -27,7 +27,7 @@ FORMS = (
 
 @pytest.mark.parametrize("word", FORMS)
 def test_no_form_of_dataset_or_run_shows_them(word, monkeypatch):
-    monkeypatch.setattr("pipeline.datasets.remote.ATTEMPTS", 1)
+    monkeypatch.setattr("actmine.pipeline.datasets.remote.ATTEMPTS", 1)
     assert "geheim" not in without_secrets(f"DATASET={word!r} is none")
     if not word.startswith(("https://host/x.tar", "https://someone:geheim@host/x.tar", "s3://")):  # would be asked for
         assert "geheim" not in refusal(word)
@@ -42,7 +42,7 @@ def test_no_form_of_dataset_or_run_shows_them(word, monkeypatch):
 @pytest.mark.parametrize("word", FORMS[:5])
 def test_no_command_prints_them(word, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pipeline.datasets.remote.ATTEMPTS", 1)
+    monkeypatch.setattr("actmine.pipeline.datasets.remote.ATTEMPTS", 1)
     words = [["mine", "--dataset", word.replace("host", "localhost:1")], ["atlas", "--run", word],
              ["shards", "--source", word.replace("host", "localhost:1"), "--out", "out"]]  # fmt: skip
     for command in words:

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.datasets.shard_index import index_name, read_note, write_index
-from pipeline.datasets.shards import Rejected, Sample, Shard, ShardError
-from pipeline.datasets.sources import find_dataset
+from actmine.pipeline.datasets.shard_index import index_name, read_note, write_index
+from actmine.pipeline.datasets.shards import Rejected, Sample, Shard, ShardError
+from actmine.pipeline.datasets.sources import find_dataset
 from tests.making import image_tar, jpeg, samples, write_index_of, write_tar
 
 

@@ -16,18 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-import pipeline.datasets.shard_file
-from jobs.__main__ import application
-from pipeline.datasets.shard_file import shard_key
-from pipeline.datasets.shard_writer import Written, out_folder, write_shards
-from pipeline.datasets.shards import Rejected, Sample, tar_key
-from pipeline.datasets.sources import Dataset, find_dataset
-from pipeline.errors import UserError
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.readings.keep import Keep
-from pipeline.stages.mine import MineSettings, mine
-from schemas.shard_index import SHARD_INDEX, SOURCE_SKIPPED
+import actmine.pipeline.datasets.shard_file
+from actmine.jobs.__main__ import application
+from actmine.pipeline.datasets.shard_file import shard_key
+from actmine.pipeline.datasets.shard_writer import Written, out_folder, write_shards
+from actmine.pipeline.datasets.shards import Rejected, Sample, tar_key
+from actmine.pipeline.datasets.sources import Dataset, find_dataset
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.stages.mine import MineSettings, mine
+from actmine.schemas.shard_index import SHARD_INDEX, SOURCE_SKIPPED
 from tests.making import encoded, image_tar, jpeg, picture, samples, write_folder, write_tar
 from tests.serving import impatient, s3_store, web_server
 
@@ -197,7 +197,7 @@ def test_imagenets_classes_get_their_words(tmp_path: Path) -> None:
 def test_an_interrupted_writing_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = pictures(tmp_path / "pets", 40)
     write(source, tmp_path / "whole", 4)
-    add = pipeline.datasets.shard_file.ShardFile.add
+    add = actmine.pipeline.datasets.shard_file.ShardFile.add
     for stop in (3, 6, 13, 17):
         left = stop
 
@@ -208,7 +208,7 @@ def test_an_interrupted_writing_goes_on_where_it_stopped(tmp_path: Path, monkeyp
                 raise KeyboardInterrupt
             add(self, *args)
 
-        monkeypatch.setattr(pipeline.datasets.shard_file.ShardFile, "add", fail)
+        monkeypatch.setattr(actmine.pipeline.datasets.shard_file.ShardFile, "add", fail)
         with pytest.raises(KeyboardInterrupt):
             write(source, tmp_path / "out", 4, workers=2)
         assert not (tmp_path / "out" / "skipped.parquet").exists()
@@ -323,7 +323,11 @@ def test_the_command_says_what_it_did_and_how_to_go_on(tmp_path: Path) -> None:
     words = ["shards", "--source", str(pictures(tmp_path / "pets")), "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(application(["shards"]), words)
     assert result.exit_code == 0, result.output
-    for sentence in ("25 images in 1 shards", "2 samples were left out", f"-m jobs mine --dataset {tmp_path / 'out'}"):
+    for sentence in (
+        "25 images in 1 shards",
+        "2 samples were left out",
+        f"-m actmine mine --dataset {tmp_path / 'out'}",
+    ):
         assert sentence in result.stderr
     again = CliRunner().invoke(application(["shards"]), [*words, "--samples-per-shard", "3"])
     assert again.exit_code == 1 and "was begun differently" in again.stderr

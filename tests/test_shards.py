@@ -12,7 +12,7 @@ import webdataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.datasets.shards import IMAGE_EXTENSIONS, Place, Rejected, Sample, Shard, ShardError, read_bytes
+from actmine.pipeline.datasets.shards import IMAGE_EXTENSIONS, Place, Rejected, Sample, Shard, ShardError, read_bytes
 from tests.making import image_tar, jpeg, member, samples, write_folder, write_tar
 
 
@@ -270,7 +270,7 @@ def test_a_file_that_may_not_be_read_becomes_a_row(tmp_path: Path, monkeypatch: 
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("pipeline.datasets.shards.open_regular", refuse)
+    monkeypatch.setattr("actmine.pipeline.datasets.shards.open_regular", refuse)
     root = tmp_path / "in"
     root.mkdir()
     (root / "a.jpg").touch()

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from jobs.__main__ import application
-from pipeline.sheets import sheet_plan as planned
-from pipeline.sheets.sheet_plan import OF_A_LAYER, SECONDS, sheet_plan
+from actmine.jobs.__main__ import application
+from actmine.pipeline.sheets import sheet_plan as planned
+from actmine.pipeline.sheets.sheet_plan import OF_A_LAYER, SECONDS, sheet_plan
 from tests.making import jpeg, write_folder
 
 

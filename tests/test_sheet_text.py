@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from pipeline.sheets import fonts
-from pipeline.sheets.drawing import Drawing
-from pipeline.sheets.raster import pixels
+from actmine.pipeline.sheets import fonts
+from actmine.pipeline.sheets.drawing import Drawing
+from actmine.pipeline.sheets.raster import pixels
 
 
 @pytest.fixture

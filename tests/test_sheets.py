@@ -14,21 +14,21 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from jobs.__main__ import application
-from pipeline.choose import choose_units, parse_units
-from pipeline.errors import UserError
-from pipeline.progress import Silent
-from pipeline.run import Run, open_run
-from pipeline.sheets import drawing
-from pipeline.sheets.overview import page_sizes
-from pipeline.sheets.unit_sheet import Look
-from pipeline.sheets.write import write_overviews, write_sheets
-from pipeline.storage.parquet import write_table
-from schemas.exemplars import EXEMPLARS
-from schemas.images import IMAGES
-from schemas.layers import LAYERS
-from schemas.shards import SHARDS
-from schemas.units import UNITS
+from actmine.jobs.__main__ import application
+from actmine.pipeline.choose import choose_units, parse_units
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.progress import Silent
+from actmine.pipeline.run import Run, open_run
+from actmine.pipeline.sheets import drawing
+from actmine.pipeline.sheets.overview import page_sizes
+from actmine.pipeline.sheets.unit_sheet import Look
+from actmine.pipeline.sheets.write import write_overviews, write_sheets
+from actmine.pipeline.storage.parquet import write_table
+from actmine.schemas.exemplars import EXEMPLARS
+from actmine.schemas.images import IMAGES
+from actmine.schemas.layers import LAYERS
+from actmine.schemas.shards import SHARDS
+from actmine.schemas.units import UNITS
 
 CROP, PLAIN, SEEN = (20, 90, 200), (60, 160, 90), (250, 210, 40)
 OUTLINE = (232, 71, 29)

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.atlas.queries import shares
-from pipeline.atlas.records import Exemplar
-from pipeline.readings.bucket_edges import edges
-from pipeline.sheets.charts import BINS
-from pipeline.sheets.drawing import BAR, Drawing, Rectangle
-from pipeline.sheets.unit_sheet import Look
+from actmine.pipeline.atlas.queries import shares
+from actmine.pipeline.atlas.records import Exemplar
+from actmine.pipeline.readings.bucket_edges import edges
+from actmine.pipeline.sheets.charts import BINS
+from actmine.pipeline.sheets.drawing import BAR, Drawing, Rectangle
+from actmine.pipeline.sheets.unit_sheet import Look
 from tests.test_sheets import exemplar
 from tests.test_sheets_paper import sheet, words
 

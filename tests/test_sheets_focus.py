@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from jobs.__main__ import application
-from pipeline.run import open_run
-from pipeline.sheets.region import explanation, region_picture
-from pipeline.sheets.unit_sheet import Look
-from pipeline.sheets.write import write_overviews, write_sheets
-from pipeline.storage.parquet import write_table
-from pipeline.words import Shown
-from schemas.exemplars import FOCUS
+from actmine.jobs.__main__ import application
+from actmine.pipeline.run import open_run
+from actmine.pipeline.sheets.region import explanation, region_picture
+from actmine.pipeline.sheets.unit_sheet import Look
+from actmine.pipeline.sheets.write import write_overviews, write_sheets
+from actmine.pipeline.storage.parquet import write_table
+from actmine.pipeline.words import Shown
+from actmine.schemas.exemplars import FOCUS
 from tests.test_sheets import OUTLINE, exemplar, make_run, plain, shows, unit_row, where
 
 INNER, OUTER = (31, 32, 33), (201, 202, 203)

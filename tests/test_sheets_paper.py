@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from jobs.__main__ import application
-from pipeline.errors import UserError
-from pipeline.run import Run
-from pipeline.run import picture as cell_picture
-from pipeline.sheets.drawing import CONTENT, Drawing, Picture, Text, blank, stacked
-from pipeline.sheets.drawing import MARGIN as OF_SHEET
-from pipeline.sheets.paper import MARGIN, SIZES, pages_of
-from pipeline.sheets.unit_sheet import Look, unit_sheet
-from pipeline.sheets.vector import DENSITY
-from pipeline.sheets.write import write_overviews, write_sheets
-from pipeline.words import Format, Paper
+from actmine.jobs.__main__ import application
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.run import Run
+from actmine.pipeline.run import picture as cell_picture
+from actmine.pipeline.sheets.drawing import CONTENT, Drawing, Picture, Text, blank, stacked
+from actmine.pipeline.sheets.drawing import MARGIN as OF_SHEET
+from actmine.pipeline.sheets.paper import MARGIN, SIZES, pages_of
+from actmine.pipeline.sheets.unit_sheet import Look, unit_sheet
+from actmine.pipeline.sheets.vector import DENSITY
+from actmine.pipeline.sheets.write import write_overviews, write_sheets
+from actmine.pipeline.words import Format, Paper
 from tests.test_sheets import exemplar, make_run, unit_row
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from jobs.__main__ import application
-from pipeline.errors import UserError
-from pipeline.run import Run
-from pipeline.sheets.drawn import Drawn
-from pipeline.sheets.write import write_overviews, write_sheets
-from pipeline.tables.visualization_tables import DRAWN, LayerPictures
+from actmine.jobs.__main__ import application
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.run import Run
+from actmine.pipeline.sheets.drawn import Drawn
+from actmine.pipeline.sheets.write import write_overviews, write_sheets
+from actmine.pipeline.tables.visualization_tables import DRAWN, LayerPictures
 from tests.making import encoded
 from tests.test_sheets import exemplar, make_run, plain, shows, unit_row
 

@@ -11,17 +11,17 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from jobs.__main__ import application
-from pipeline.errors import UserError
-from pipeline.run import Run
-from pipeline.sheets.region import view_picture
-from pipeline.sheets.unit_sheet import Look
-from pipeline.sheets.view_grids import grid_pages
-from pipeline.sheets.write import write_grids, write_sheets
-from pipeline.storage.parquet import write_table
-from pipeline.words import Shown
-from schemas.exemplars import FOCUS
-from schemas.views import INPUT_BOX, VIEWS
+from actmine.jobs.__main__ import application
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.run import Run
+from actmine.pipeline.sheets.region import view_picture
+from actmine.pipeline.sheets.unit_sheet import Look
+from actmine.pipeline.sheets.view_grids import grid_pages
+from actmine.pipeline.sheets.write import write_grids, write_sheets
+from actmine.pipeline.storage.parquet import write_table
+from actmine.pipeline.words import Shown
+from actmine.schemas.exemplars import FOCUS
+from actmine.schemas.views import INPUT_BOX, VIEWS
 from tests.test_sheets import CROP, cell, exemplar, make_run, plain, shows, unit_row, where
 
 SEEN, OTHER = (1, 200, 90), (200, 40, 255)
@@ -148,7 +148,7 @@ def test_a_page_is_drawn_when_it_is_asked_for_of_its_own_units_alone():
 def test_layers_without_views_are_left_out_and_if_all_are_it_says_what_to_do(tmp_path):
     rows = ([unit_row()], [exemplar()])
     run = make_run(tmp_path / "run", {"a": rows, "b": rows})
-    with pytest.raises(UserError, match=r"no such views yet\. .*-m jobs views --run .* --layers a"):
+    with pytest.raises(UserError, match=r"no such views yet\. .*-m actmine views --run .* --layers a"):
         write_grids(run, ["a"])
     add_views(run, [{}], layer="b")
     assert [path.parent.name for path in write_grids(run, [])] == ["b"]

@@ -11,14 +11,14 @@ from PIL import Image
 from torchvision.transforms import v2
 from typer.testing import CliRunner
 
-from jobs.__main__ import application
-from pipeline.datasets.first_images import first_sizes
-from pipeline.datasets.sources import find_dataset
-from pipeline.preprocessing.images import Preprocessing, network_pixels
-from pipeline.preprocessing.sight import as_large_as, padding, padding_warning, sight
-from pipeline.preprocessing.steps import Grey, Pad
-from pipeline.preprocessing.transforms import follow
-from pipeline.preprocessing.wishes import Wishes, with_wishes
+from actmine.jobs.__main__ import application
+from actmine.pipeline.datasets.first_images import first_sizes
+from actmine.pipeline.datasets.sources import find_dataset
+from actmine.pipeline.preprocessing.images import Preprocessing, network_pixels
+from actmine.pipeline.preprocessing.sight import as_large_as, padding, padding_warning, sight
+from actmine.pipeline.preprocessing.steps import Grey, Pad
+from actmine.pipeline.preprocessing.transforms import follow
+from actmine.pipeline.preprocessing.wishes import Wishes, with_wishes
 from tests.making import encoded, jpeg, picture, write_folder, write_tar
 
 USUAL = Preprocessing.usual(256, (224, 224))

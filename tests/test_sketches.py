@@ -9,17 +9,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import UserError
-from pipeline.progress import Silent
-from pipeline.readings.accumulators import new_accumulators, state_bytes
-from pipeline.readings.keep import Keep
-from pipeline.readings.seen import Seen, identity
-from pipeline.readings.sketches import Sketches, centred, signs, standard_error
-from pipeline.readings.statistics import Statistics
-from pipeline.readings.taps import Readings
-from pipeline.scanning.limits import check_fits
-from pipeline.storage.files import table_file
-from pipeline.tables.sketch_tables import read_sketches, write_sketches
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.progress import Silent
+from actmine.pipeline.readings.accumulators import new_accumulators, state_bytes
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.seen import Seen, identity
+from actmine.pipeline.readings.sketches import Sketches, centred, signs, standard_error
+from actmine.pipeline.readings.statistics import Statistics
+from actmine.pipeline.readings.taps import Readings
+from actmine.pipeline.scanning.limits import check_fits
+from actmine.pipeline.storage.files import table_file
+from actmine.pipeline.tables.sketch_tables import read_sketches, write_sketches
 
 
 def readings(values: np.ndarray) -> Readings:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.datasets.shards import Rejected
-from pipeline.datasets.sources import FILES_PER_SHARD, MOST_BLOCKS, Dataset, blocks_of, find_dataset
+from actmine.pipeline.datasets.shards import Rejected
+from actmine.pipeline.datasets.sources import FILES_PER_SHARD, MOST_BLOCKS, Dataset, blocks_of, find_dataset
 from tests.making import account, image_tar, jpeg, labels, refusal, samples, write_folder, write_tar
 
 SYNSETS = ["n01440764", "n01443537", "n01484850"]

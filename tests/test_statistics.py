@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.readings.seen import Seen
-from pipeline.readings.statistics import Statistics
-from pipeline.readings.taps import Readings
+from actmine.pipeline.readings.seen import Seen
+from actmine.pipeline.readings.statistics import Statistics
+from actmine.pipeline.readings.taps import Readings
 
 
 def fed(values: np.ndarray, batch: int) -> Statistics:

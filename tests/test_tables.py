@@ -14,15 +14,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import UserError
-from pipeline.storage.files import safe_name, table_file, written_aside
-from pipeline.storage.parquet import image_column, write_rows, write_table
-from schemas.exemplars import EXEMPLARS
-from schemas.fields import IMAGE
-from schemas.skipped import SKIPPED
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.storage.files import safe_name, table_file, written_aside
+from actmine.pipeline.storage.parquet import image_column, write_rows, write_table
+from actmine.schemas.exemplars import EXEMPLARS
+from actmine.schemas.fields import IMAGE
+from actmine.schemas.skipped import SKIPPED
 
 SCHEMAS = {
-    name: getattr(importlib.import_module(f"schemas.{name}"), name.upper())
+    name: getattr(importlib.import_module(f"actmine.schemas.{name}"), name.upper())
     for name in (
         "layers units exemplars visualizations views images pictures crops shards skipped neighbors matches".split()
     )

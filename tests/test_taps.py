@@ -9,9 +9,9 @@ import torchvision
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from pipeline.network.layers import Traced
-from pipeline.readings.reductions import read_map, read_rows
-from pipeline.readings.taps import TappedNetwork, unit_offsets
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.readings.reductions import read_map, read_rows
+from actmine.pipeline.readings.taps import TappedNetwork, unit_offsets
 
 
 def first_maximum(plane: np.ndarray) -> tuple[float, int]:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.datasets.shards import Rejected, Sample, Shard, ShardError, read_bytes, tar_key
+from actmine.pipeline.datasets.shards import Rejected, Sample, Shard, ShardError, read_bytes, tar_key
 from tests.damage import KINDS, damaged, has_right_sum, header_blocks
 from tests.making import account, encoded, image_tar, jpeg, picture, samples, write_folder, write_index_of, write_tar
 

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.readings.seen import Seen
-from pipeline.readings.taps import Readings
-from pipeline.readings.topk import EMPTY, TopK, pack, unpack
+from actmine.pipeline.readings.seen import Seen
+from actmine.pipeline.readings.taps import Readings
+from actmine.pipeline.readings.topk import EMPTY, TopK, pack, unpack
 
 # few distinct values, so that ties, infinities and NaN are common
 VALUES = st.sampled_from([-np.inf, -3.5, -1e-38, -0.0, 0.0, 1e-45, 1.0, 2.0, np.inf, np.nan])

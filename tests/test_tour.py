@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageColor
 
-from pipeline.sheets.drawing import PAPER
-from pipeline.sheets.figures import figure_style
-from pipeline.sheets.fonts import font
+from actmine.pipeline.sheets.drawing import PAPER
+from actmine.pipeline.sheets.figures import figure_style
+from actmine.pipeline.sheets.fonts import font
 
 TOUR = Path(__file__).parents[1] / "docs" / "tour.ipynb"
 

@@ -19,10 +19,10 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import InterpolationMode
 
-from pipeline.errors import UserError
-from pipeline.preprocessing.images import ImageError, Preprocessing, network_pixels
-from pipeline.preprocessing.normalize import Normalize
-from pipeline.preprocessing.transforms import follow
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.preprocessing.images import ImageError, Preprocessing, network_pixels
+from actmine.pipeline.preprocessing.normalize import Normalize
+from actmine.pipeline.preprocessing.transforms import follow
 from tests.making import picture
 
 CPU = torch.device("cpu")

@@ -14,20 +14,20 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from jobs.__main__ import application
-from pipeline.atlas.export import export
-from pipeline.datasets.shards import Place, Shard, ShardError, read_bytes
-from pipeline.datasets.sources import find_dataset
-from pipeline.errors import UserError
-from pipeline.mined_network import mined_network
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.readings.keep import Keep
-from pipeline.run import open_run
-from pipeline.stages.mine import MineSettings, mine
-from pipeline.storage.parquet import read_rows, write_rows
-from schemas.images import IMAGES
-from schemas.shards import SHARDS
+from actmine.jobs.__main__ import application
+from actmine.pipeline.atlas.export import export
+from actmine.pipeline.datasets.shards import Place, Shard, ShardError, read_bytes
+from actmine.pipeline.datasets.sources import find_dataset
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.mined_network import mined_network
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.run import open_run
+from actmine.pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.storage.parquet import read_rows, write_rows
+from actmine.schemas.images import IMAGES
+from actmine.schemas.shards import SHARDS
 from tests.atlas_tables import PLAIN, write_run
 from tests.making import encoded, jpeg, picture, write_folder
 from tests.serving import Server
@@ -181,7 +181,9 @@ def test_no_run_elsewhere_that_a_record_says_it_was_compared_with_is_opened(tmp_
     record = json.loads((run / "run.json").read_text())
     record["matches"]["other-run"]["other"] = "s3://somebodys/other-run"
     (run / "run.json").write_text(json.dumps(record))
-    monkeypatch.setattr("pipeline.atlas.matches.open_run", lambda place: opened.append(str(place)) or open_run(place))
+    monkeypatch.setattr(
+        "actmine.pipeline.atlas.matches.open_run", lambda place: opened.append(str(place)) or open_run(place)
+    )
     export(open_run(run), str(tmp_path / "site"), [PLAIN])
     assert opened == [str(tmp_path / "other-run")]
 

@@ -10,22 +10,22 @@ import torch
 from scipy import stats
 from typer.testing import CliRunner
 
-from jobs.__main__ import application
-from pipeline.datasets.sources import Dataset
-from pipeline.exemplars.crops import NONE
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.readings.keep import Keep
-from pipeline.relations import unrelated
-from pipeline.relations.compare import best_pairs, compare_runs
-from pipeline.relations.nearest import Nearest
-from pipeline.relations.neighbors import Pairs
-from pipeline.relations.unrelated import DRAWN, Unrelated
-from pipeline.run import open_run
-from pipeline.stages.mine import MineSettings, mine
-from pipeline.tables.evidence import false_discovery_rates
-from pipeline.tables.sketch_tables import UnitSketches, UnitVariance
-from schemas.chance import LEVEL
+from actmine.jobs.__main__ import application
+from actmine.pipeline.datasets.sources import Dataset
+from actmine.pipeline.exemplars.crops import NONE
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.relations import unrelated
+from actmine.pipeline.relations.compare import best_pairs, compare_runs
+from actmine.pipeline.relations.nearest import Nearest
+from actmine.pipeline.relations.neighbors import Pairs
+from actmine.pipeline.relations.unrelated import DRAWN, Unrelated
+from actmine.pipeline.run import open_run
+from actmine.pipeline.stages.mine import MineSettings, mine
+from actmine.pipeline.tables.evidence import false_discovery_rates
+from actmine.pipeline.tables.sketch_tables import UnitSketches, UnitVariance
+from actmine.schemas.chance import LEVEL
 from tests.test_sketches import activations, vectors
 
 IMAGES, LENGTH = 600, 256

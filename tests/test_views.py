@@ -16,21 +16,21 @@ from PIL import Image
 from torchvision.transforms import functional as transforms
 from typer.testing import CliRunner
 
-import pipeline.stages.views as views_stage
-from jobs.__main__ import application
-from pipeline.datasets.sources import Dataset, find_dataset
-from pipeline.engines.local import LocalEngine
-from pipeline.errors import UserError
-from pipeline.exemplars.projection import METHODS
-from pipeline.exemplars.view_colours import shown
-from pipeline.network.layers import Traced
-from pipeline.network.models import Network
-from pipeline.network.subject import Subject
-from pipeline.preprocessing.images import Preprocessing
-from pipeline.progress import Silent
-from pipeline.run import open_run, picture
-from pipeline.stages.views import view_run
-from schemas.views import INPUT_BOX, VIEWS
+import actmine.pipeline.stages.views as views_stage
+from actmine.jobs.__main__ import application
+from actmine.pipeline.datasets.sources import Dataset, find_dataset
+from actmine.pipeline.engines.local import LocalEngine
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.exemplars.projection import METHODS
+from actmine.pipeline.exemplars.view_colours import shown
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import Network
+from actmine.pipeline.network.subject import Subject
+from actmine.pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.progress import Silent
+from actmine.pipeline.run import open_run, picture
+from actmine.pipeline.stages.views import view_run
+from actmine.schemas.views import INPUT_BOX, VIEWS
 from tests.making import encoded, jpeg, write_folder
 from tests.making import picture as drawn
 from tests.probing import gradients
@@ -129,7 +129,7 @@ def test_the_tables_are_as_their_schema_says_and_a_reader_finds_them(squares, sm
 
 
 def test_two_workers_give_the_bytes_of_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.exemplars.exemplar_parts._EXEMPLARS_A_PART", 9)
+    monkeypatch.setattr("actmine.pipeline.exemplars.exemplar_parts._EXEMPLARS_A_PART", 9)
     files = {f"{number:02d}.jpg": jpeg(number, 40 + 7 * number, 90 - number) for number in range(20)}
     dataset, subject = find_dataset(str(write_folder(tmp_path / "odd", files))), network(seeded(Small), TALL)
     one = mined(dataset, subject, tmp_path / "one")
@@ -156,7 +156,7 @@ def test_what_travels_to_another_process_projects_the_same(squares, small_run):
 def test_an_interrupted_projection_keeps_its_parts_and_ends_with_the_same_bytes(
     squares, small_run, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("pipeline.exemplars.exemplar_parts._EXEMPLARS_A_PART", 7)
+    monkeypatch.setattr("actmine.pipeline.exemplars.exemplar_parts._EXEMPLARS_A_PART", 7)
     subject = network(seeded(Small))
     whole, broken = copied(small_run, tmp_path / "whole"), copied(small_run, tmp_path / "broken")
     viewed(squares, subject, whole)
@@ -250,7 +250,7 @@ def test_mining_projects_as_many_as_it_is_told_and_the_command_adds_to_them(demo
     command = ["views", "--run", str(run), "--layers", "stem.*", "--method", "guided", "--most", "3"]
     done = CliRunner().invoke(application(["views"]), command)
     assert done.exit_code == 0, done.output
-    assert "-m jobs sheets --run" in done.output
+    assert "-m actmine sheets --run" in done.output
     assert open_run(run).views("stem.relu", method="guided")["rank"].max() == 2
     assert open_run(run).views("classifier", method="guided").empty
 

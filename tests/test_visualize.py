@@ -14,19 +14,19 @@ import pyarrow as pa
 import pytest
 import torch
 
-import pipeline.ascent.ascend
-import pipeline.work
-from pipeline.ascent.presets import find_preset
-from pipeline.engines.engine import Tally, Workplace
-from pipeline.network.layers import Traced
-from pipeline.network.models import load_network
-from pipeline.network.subject import Subject
-from pipeline.receptive_fields.receptive_field import receptive_fields
-from pipeline.run import picture
-from pipeline.stages.visualize import visualize_run
-from pipeline.storage.parquet import read_rows, write_table
-from pipeline.work import AscentBatch, AscentWork
-from schemas.units import UNITS
+import actmine.pipeline.ascent.ascend
+import actmine.pipeline.work
+from actmine.pipeline.ascent.presets import find_preset
+from actmine.pipeline.engines.engine import Tally, Workplace
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.models import load_network
+from actmine.pipeline.network.subject import Subject
+from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
+from actmine.pipeline.run import picture
+from actmine.pipeline.stages.visualize import visualize_run
+from actmine.pipeline.storage.parquet import read_rows, write_table
+from actmine.pipeline.work import AscentBatch, AscentWork
+from actmine.schemas.units import UNITS
 from tests.stage_parts import interrupted
 
 CPU = torch.device("cpu")
@@ -80,7 +80,7 @@ def test_the_activation_is_that_of_the_stored_picture_in_the_untouched_network(m
 
 def test_an_interrupted_drawing_keeps_its_batches_and_ends_with_the_same_bytes(mined, tmp_path, monkeypatch):
     whole, broken = copied(mined, tmp_path / "whole"), copied(mined, tmp_path / "broken")
-    monkeypatch.setattr(pipeline.work, "_ASCENTS", 1)
+    monkeypatch.setattr(actmine.pipeline.work, "_ASCENTS", 1)
     drawn(whole)
     with interrupted(monkeypatch, after=2):
         drawn(broken)
@@ -96,8 +96,8 @@ def test_recipes_that_need_the_data_go_on_where_they_were_interrupted(mined, tmp
     traced = Traced(network.module, network.input_shape)
     preset = replace(preset, stages=tuple(replace(stage, steps=2) for stage in preset.stages))
     whole, broken = copied(mined, tmp_path / "whole"), copied(mined, tmp_path / "broken")
-    monkeypatch.setattr(pipeline.ascent.ascend, "_MOST_TOGETHER", 4)
-    monkeypatch.setattr(pipeline.work, "_ASCENTS", 1)
+    monkeypatch.setattr(actmine.pipeline.ascent.ascend, "_MOST_TOGETHER", 4)
+    monkeypatch.setattr(actmine.pipeline.work, "_ASCENTS", 1)
 
     def visualized(run: Path) -> None:
         units = {"block1.relu": range(6)}

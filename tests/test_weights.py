@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pipeline.errors import UserError
-from pipeline.network.weights import Filled, Weights, fill, fits, looks_like_a_file, read_weights, weights_hash
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.weights import Filled, Weights, fill, fits, looks_like_a_file, read_weights, weights_hash
 
 
 class Small(nn.Module):

@@ -9,10 +9,10 @@ import torchvision.transforms as v1
 import torchvision.transforms.v2 as v2
 from PIL import Image
 
-from pipeline.errors import UserError
-from pipeline.preprocessing.images import Preprocessing, network_pixels
-from pipeline.preprocessing.normalize import Normalize
-from pipeline.preprocessing.transforms import Wishes, follow, with_wishes
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.preprocessing.images import Preprocessing, network_pixels
+from actmine.pipeline.preprocessing.normalize import Normalize
+from actmine.pipeline.preprocessing.transforms import Wishes, follow, with_wishes
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 USUAL = Preprocessing.usual(256, (224, 224))

@@ -7,14 +7,14 @@ from functools import partial
 import numpy as np
 import torch
 
+from actmine.pipeline.ascent.ascend import batch_size, draw
+from actmine.pipeline.ascent.climb import Climb
+from actmine.pipeline.ascent.presets import find_preset
+from actmine.pipeline.engines.engine import device_memory
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
 from benchmarks.gpu.mining import HOW, network
 from benchmarks.gpu.setting import Setting
-from pipeline.ascent.ascend import batch_size, draw
-from pipeline.ascent.climb import Climb
-from pipeline.ascent.presets import find_preset
-from pipeline.engines.engine import device_memory
-from pipeline.network.layers import Traced
-from pipeline.receptive_fields.receptive_field import receptive_fields
 
 LAYERS = ("layer1.1.relu_2", "layer2.2.relu_1", "layer3.3.relu_2", "layer4.1.relu_2")
 PRECISIONS = ("fp32", "tf32", "bf16")

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import torch
 
+from actmine.pipeline.cores import usable_cores
+from actmine.pipeline.datasets.batches import read_batches
+from actmine.pipeline.datasets.sources import blocks_of, find_dataset
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.taps import TappedNetwork
+from actmine.pipeline.scanning.compute import Compute, Runner
+from actmine.pipeline.scanning.scan import ScanSettings, scan
 from benchmarks.gpu.mining import HOW, K, network
 from benchmarks.gpu.setting import Setting, verdict
 from benchmarks.photographs import write_photograph
-from pipeline.cores import usable_cores
-from pipeline.datasets.batches import read_batches
-from pipeline.datasets.sources import blocks_of, find_dataset
-from pipeline.network.layers import Traced
-from pipeline.readings.keep import Keep
-from pipeline.readings.taps import TappedNetwork
-from pipeline.scanning.compute import Compute, Runner
-from pipeline.scanning.scan import ScanSettings, scan
 
 BAR = 0.90
 DISTINCT, IMAGES = 625, 5_000

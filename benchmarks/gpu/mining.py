@@ -10,16 +10,16 @@ import torch
 import torchvision
 from torch import nn
 
+from actmine.pipeline.cores import usable_cores
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.preprocessing.normalize import Normalize
+from actmine.pipeline.readings.accumulators import Feed, new_accumulators
+from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.seen import Seen
+from actmine.pipeline.readings.taps import TappedNetwork
+from actmine.pipeline.scanning.compute import Compute, Runner
 from benchmarks.gpu.setting import Setting, verdict
-from pipeline.cores import usable_cores
-from pipeline.network.layers import Traced
-from pipeline.preprocessing.images import Preprocessing
-from pipeline.preprocessing.normalize import Normalize
-from pipeline.readings.accumulators import Feed, new_accumulators
-from pipeline.readings.keep import Keep
-from pipeline.readings.seen import Seen
-from pipeline.readings.taps import TappedNetwork
-from pipeline.scanning.compute import Compute, Runner
 
 BAR = 0.90
 K = 50
@@ -138,7 +138,7 @@ def accumulators(setting: Setting) -> None:
     units = 64 if setting.small else 26_560
     images = setting.batch_size
     made = new_accumulators(units, Keep(K, direction="both", bands=(50.0,), positions="sample"), setting.device)
-    from pipeline.readings.taps import Readings
+    from actmine.pipeline.readings.taps import Readings
 
     draw = torch.Generator(setting.device).manual_seed(0)
     values = torch.randn(images, units, generator=draw, device=setting.device).relu()

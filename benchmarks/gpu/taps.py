@@ -8,9 +8,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from actmine.pipeline.readings.reductions import read_map, read_rows
+from actmine.pipeline.readings.tap_operator import read_once, reads_once
 from benchmarks.gpu.setting import Setting, verdict
-from pipeline.readings.reductions import read_map, read_rows
-from pipeline.readings.tap_operator import read_once, reads_once
 
 MAPS = ((64, 112), (64, 56), (256, 56), (128, 28), (512, 28), (256, 14), (1024, 14), (512, 7), (2048, 7))
 TOKENS = ((768, 197), (3072, 197))
@@ -46,7 +46,7 @@ def _line(setting: Setting, image: Tensor, kind: str) -> None:
     other = torch.empty_like(image)
     ways: dict[str, Callable[[], object]] = {"copy": partial(other.copy_, image), "amax": partial(image.amax, (2, 3))}
     if reads_once(image):
-        from pipeline.readings.tap_kernel import sweep
+        from actmine.pipeline.readings.tap_kernel import sweep
 
         ways["tap"] = partial(read_once, image)
         marks = torch.arange(len(image), device=setting.device)

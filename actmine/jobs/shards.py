@@ -1,0 +1,29 @@
+"""`shards`: a dataset in; WebDataset shards with the original bytes out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from actmine.jobs.console import Display
+from actmine.jobs.options.shards import Shards
+from actmine.pipeline.datasets.shard_writer import out_folder, write_shards
+from actmine.pipeline.datasets.sources import find_dataset
+from actmine.pipeline.spoken import command
+
+
+def shards(options: Shards) -> None:
+    """Carries out `shards`."""
+    display = Display(options.quiet or options.as_json)
+    folder = out_folder(options.out)
+    dataset = find_dataset(options.source, options.data, display)
+    written = write_shards(dataset, folder, options.samples_per_shard, options.name, options.workers, display)
+    display.say(f"{written.samples:,} images in {written.shards:,} shards are in {written.folder}.")
+    if written.skipped:
+        display.say(
+            f"{written.skipped:,} samples were left out: {written.folder / 'skipped.parquet'} says which and why."
+        )
+    if written.renamed:
+        display.say(f"{written.renamed:,} images have another key than before; the indices keep the old one.")
+    display.say(f"Mine them:  {command('mine', dataset=written.folder)}")
+    if options.as_json:
+        display.answer(**asdict(written))

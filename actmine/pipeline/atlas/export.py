@@ -1,0 +1,169 @@
+"""Writes a run's atlas as plain files: the pages of the server, for a folder or any web host."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actmine.pipeline.atlas import pages
+from actmine.pipeline.atlas.catalogue import Catalogue
+from actmine.pipeline.atlas.exported_files import Files, image_file, layer_file
+from actmine.pipeline.atlas.images import Topping, topping
+from actmine.pipeline.atlas.layer_pages import choices, sorts_of
+from actmine.pipeline.atlas.pictures import Wholes, reduced
+from actmine.pipeline.atlas.queries import Queries
+from actmine.pipeline.choose import choose_layers
+from actmine.pipeline.errors import UserError, first_line
+from actmine.pipeline.progress import Progress, Silent, in_bytes
+from actmine.pipeline.run import Run
+from actmine.pipeline.storage.files import remove_files
+
+MARKER = "actmine-atlas.json"
+"""The file that says that a folder holds an atlas of ours, which may be written over."""
+_PARTS = ("layer", "image", "picture", "whole", "static", "index.html", "search.html")
+_ALWAYS = 7  # files of every export: the run's page, the search and what it looks through, what pages need, the marker
+_A_PAGE, _AN_EXEMPLAR, _A_TILE, _A_DRAWING, _A_PIXEL = 9000, 1700, 700, 40_000, 0.25
+"""About how many bytes a page takes, each exemplar on those of its unit and its image, a unit on that of its layer, a
+drawing, and a pixel of a whole image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written: the page to open; how many layers, units and images have pages; files, and bytes in them."""
+
+    page: Path
+    layers: int
+    units: int
+    images: int
+    files: int
+    nbytes: int
+
+
+def export(run: Run, out: str, layers: Sequence[str], progress: Progress | None = None) -> Exported:
+    """Writes the pages of the layers that the names and globs select (all: none) into the folder `out`.
+
+    Of a run that is not `trusted` no file of this machine goes into them that it does not know by its bytes. Raises
+    `UserError` where `out` holds something else, cannot be written, or a name selects no layer.
+    """
+    folder = _folder(out)
+    run.only_summed = True
+    queries = Queries(run, choose_layers(run, layers))
+    files = Files(folder, queries, Wholes(queries))
+    who = topping(queries.run.path, queries.reading, list(queries.layers), queries.end)
+    progress = progress or Silent()
+    try:
+        planned(queries, who, folder, progress)
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write(MARKER, json.dumps({"run": queries.version, "layers": list(queries.layers)}) + "\n")
+        remove_files(folder / part for part in _PARTS)
+        _write(files, who, progress)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror or first_line(error)}). Free the disk, make it "
+                        "writable, or choose another OUT.") from error  # fmt: skip
+    units = sum(layer.units for layer in queries.layers.values())
+    return Exported(folder / "index.html", len(queries.layers), units, len(files.images), files.count, files.nbytes)
+
+
+def planned(queries: Queries, who: Topping, folder: Path, progress: Progress) -> tuple[int, int]:
+    """Says how many files an export will have and about how many bytes, both of which are the answer.
+
+    Raises `UserError` where the disk has less room, what an export before takes there counted as free.
+    """
+    names = list(queries.layers)
+    pages_of_layers = sum(1 for name in names for _ in choices(queries.units(name)))
+    of_units = [queries.units(name) for name in names]
+    units, drawn = sum(map(len, of_units)), sum(int(each.drawn.sum()) for each in of_units)
+    images = who.images.tolist()
+    of_images = sum(pages.pages_of(who, each) for each in images)
+    count = _ALWAYS + len(names) + pages_of_layers + units + drawn + len(images) + of_images
+    sizes = filter(None, map(queries.images.size, images))
+    whole = sum(round(width * height * reduced((width, height)) ** 2) for width, height in sizes)
+    nbytes = round(
+        _A_PAGE * (count - drawn - len(images)) + _AN_EXEMPLAR * len(who.rank) + _A_TILE * units * pages_of_layers
+        / max(len(names), 1) + _A_DRAWING * drawn + _A_PIXEL * whole
+    )  # fmt: skip
+    progress.say(f"Planned: about {count:,} files of together {in_bytes(nbytes)}")
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    before = sum(path.lstat().st_size for part in _PARTS for path in (folder / part, *(folder / part).rglob("*"))
+                 if path.is_file() and not path.is_symlink())  # fmt: skip
+    free = shutil.disk_usage(there).free + before
+    if nbytes > free:
+        raise UserError(f"{folder} has room for {in_bytes(free)}, and the pages need about {in_bytes(nbytes)}: "
+                        "free some, choose fewer LAYERS, or another OUT.")  # fmt: skip
+    return count, nbytes
+
+
+def _write(files: Files, who: Topping, progress: Progress) -> None:
+    queries = files.queries
+    atlas = pages.Atlas(queries, files.wholes, files.matches, files, exported=True)
+    for name in pages.STATIC:
+        files.write(f"static/{name}", (pages.HERE / "static" / name).read_bytes())
+    files.page("index.html", lambda: pages.run_page(atlas))
+    files.page("search.html", lambda: pages.search_page(atlas, ""))
+    total = sum(layer.units for layer in queries.layers.values())
+    with progress.stage("Writing pages of units", total, "units") as advance:
+        for layer, address in files.layers.items():
+            for choice in choices(queries.units(layer)):
+                files.page(
+                    layer_file(address, choice),
+                    lambda layer=layer, choice=choice: pages.layer_page(atlas, layer, choice),  # type: ignore[misc]
+                )
+            for unit in queries.units(layer).unit.tolist():
+                files.page(
+                    f"layer/{address}/{unit}.html",
+                    lambda layer=layer, unit=unit: pages.unit_page(atlas, layer, unit, lambda: who),  # type: ignore[misc]
+                )
+                advance(1)
+            orders = json.dumps(_orders(queries.units(layer)), ensure_ascii=True)
+            files.write(f"layer/{address}/orders.js", f"window.atlasOrders = {orders};\n")
+    with progress.stage("Writing pages of images", len(files.images), "images") as advance:
+        for image_id in list(files.images):
+            for page in range(1, pages.pages_of(who, image_id) + 1):
+                files.page(
+                    image_file(image_id, page),
+                    lambda image=image_id, page=page: pages.image_page(atlas, who, image, page),  # type: ignore[misc]
+                )
+            advance(1)
+    files.write("static/search.js", f"window.atlasIndex = {json.dumps(_index(files), ensure_ascii=True)};\n")
+
+
+def _orders(units: Catalogue) -> dict[str, list[Any]]:
+    """By what a layer's units are sorted and narrowed, a list each, in the order of their numbers."""
+    found: dict[str, list[Any]] = {"unit": units.unit.tolist(), "label": [unit.said for unit in units.all]}
+    for name in sorts_of(units):
+        if name != "unit":
+            found[name] = [None if value != value else value for value in units.values(name).tolist()]
+    return found
+
+
+def _index(files: Files) -> dict[str, object]:
+    """What the exported search page looks through."""
+    queries = files.queries
+    labels: dict[str, list[tuple[int, int]]] = {}
+    for number, layer in enumerate(files.layers):
+        units = queries.units(layer)
+        for name, its in units.named.items():
+            labels.setdefault(name, []).extend((number, int(units.unit[row])) for _, _, row in its)
+    return {
+        "layers": [
+            {"name": layer, "file": address, "units": queries.layers[layer].units}
+            for layer, address in files.layers.items()
+        ],
+        "labels": sorted(labels.items()),
+        "images": [each for each in queries.images.numbers_and_keys() if each[0] in files.images],
+    }
+
+
+def _folder(out: str) -> Path:
+    if not out.strip():
+        raise UserError("OUT is empty: say which folder the pages go to.")
+    folder = Path(out)
+    if "://" in out:
+        raise UserError(f"OUT={out} is not a folder. Export to one, then copy it to where it is to be seen.")
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file()):
+        raise UserError(f"{folder} holds other things than an atlas. Say an empty or a new folder as OUT.")
+    return folder

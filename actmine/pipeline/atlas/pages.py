@@ -1,0 +1,178 @@
+"""Pages of the atlas from a run's records; the same for the server and the export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from actmine.pipeline.atlas import layer_pages
+from actmine.pipeline.atlas.images import Topping
+from actmine.pipeline.atlas.links import FROM_ANYWHERE, Came, Choice, Links
+from actmine.pipeline.atlas.matches import Matches
+from actmine.pipeline.atlas.pictures import Wholes
+from actmine.pipeline.atlas.queries import Queries
+from actmine.pipeline.atlas.records import Exemplar
+from actmine.pipeline.atlas.rendering import HERE, STATIC, environment
+from actmine.pipeline.atlas.search import search
+from actmine.pipeline.atlas.short_names import shortened
+from actmine.pipeline.atlas.ways import steps
+from actmine.pipeline.checked_record import total_seconds
+from actmine.pipeline.naming import verdict
+from actmine.pipeline.readings.keep import TOP
+from actmine.pipeline.sheets import charts
+
+__all__ = ["HERE", "STATIC", "Atlas", "image_page", "layer_page", "prepare", "run_page", "search_page", "unit_page"]
+
+UNITS_A_PAGE = 60
+"""How many units a page of an image lists."""
+_STRIP = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Atlas:
+    """What pages are made from."""
+
+    queries: Queries
+    wholes: Wholes
+    matches: Matches
+    links: Links
+    exported: bool = False
+
+
+def run_page(atlas: Atlas) -> str:
+    """The run: what was mined, from what, and its layers."""
+    queries = atlas.queries
+    record = queries.run.record
+    size = record.get("preprocessing", {}).get("size") or [0, 0]
+    layers = [(layer, queries.units(name).standing_for(_STRIP)) for name, layer in queries.layers.items()]
+    return _render(atlas, "run.html", record=record, layers=layers, input=size, verdict=_verdict(atlas),
+                   seconds=total_seconds(record),
+                   finished=queries.finished, units=sum(layer.units for layer, _ in layers),
+                   skipped=queries.table("skipped.parquet")[:50], of_run=len(queries.run.layers))  # fmt: skip
+
+
+def _verdict(atlas: Atlas) -> str:
+    """What is said of a run whose labels are good for nothing."""
+    record = atlas.queries.run.record
+    return verdict(record.get("labels_account"), record.get("units", 0)) if atlas.queries.images.labelled else ""
+
+
+def layer_page(atlas: Atlas, layer: str, choice: Choice) -> str | None:
+    """A layer: its units as a grid; None for a page beyond the last."""
+    units = atlas.queries.units(layer)
+    shown = layer_pages.shown(units, choice)
+    if shown is None:
+        return None
+    names = list(atlas.queries.layers)
+    at = names.index(layer)
+    wide = layer_pages.wide(len(units))
+
+    def turned(page: int) -> str:
+        return atlas.links.layer(layer, replace(shown.choice, page=page))
+
+    return _render(
+        atlas, "layer.html", layer=atlas.queries.layers[layer], shown=shown, choice=shown.choice,
+        sorts=layer_pages.sorts_of(units), carried=("unit",) if wide else layer_pages.sorts_of(units), total=len(units),
+        place=at, names=names, drawn=bool(units.drawn.any()), wide=wide, turned=turned, as_chosen=Choice,
+        near=layer_pages.near(shown.choice.page, shown.pages),
+        before=names[at - 1] if at else "", after=names[at + 1] if at + 1 < len(names) else "",
+    )  # fmt: skip
+
+
+def unit_page(
+    atlas: Atlas, layer: str, unit: int, topping: Callable[[], Topping], came: Came = FROM_ANYWHERE
+) -> str | None:
+    """A unit, and the next ones in the list that one `came` from; None where there is none of that number."""
+    queries = atlas.queries
+    page = queries.page(layer, unit)
+    if page is None:
+        return None
+    firing = tuple(each for each in page.top if each.activation > 0 or each.band != TOP)
+    chart = charts.distribution(
+        page.counts, page.unit.minimum, page.unit.maximum, [each.activation for each in page.top], page.quantiles
+    )
+    shown = firing[0] if firing else None
+    matches = atlas.matches.of(layer, unit)
+    return _render(
+        atlas, "unit.html", layer=queries.layers[layer], page=page, unit=page.unit, firing=firing,
+        silent=page.top[len(firing) :], end=queries.end, chart=chart, size=charts,
+        quantiles=charts.said(page.quantiles), alike=alike(firing),
+        steps=steps(queries, layer, unit, came, topping), sorts=layer_pages.SORTS,
+        shown=shown, there=bool(shown and atlas.wholes.there(shown.image_id)),
+        viewed=[each for each in firing if each.views], matches=matches,
+        others=shortened({*queries.layers, *(each.layer for each in matches)}),
+        seen=queries.run.record.get("counts", {}).get("seen"),
+        labelled=queries.images.labelled,
+    )  # fmt: skip
+
+
+def alike(exemplars: Sequence[Exemplar]) -> list[list[Exemplar]]:
+    """The exemplars by the facet they belong to, best first; nothing where there are not several."""
+    found: dict[int, list[Exemplar]] = {}
+    for each in exemplars:
+        if each.facet is not None:
+            found.setdefault(each.facet, []).append(each)
+    return [found[facet] for facet in sorted(found)] if len(found) > 1 else []
+
+
+def image_page(atlas: Atlas, topping: Topping, image_id: int, page: int = 1) -> str | None:
+    """An image and the units that it tops, if any; None for one beyond the dataset, or a page beyond the last."""
+    queries = atlas.queries
+    image = queries.images.get(image_id)
+    if image is None:
+        unkept = queries.images.unkept(image_id) if page == 1 else None
+        return _render(atlas, "unkept.html", image=unkept) if unkept else None
+    found = topping.of(image_id)
+    pages = pages_of(topping, image_id)
+    if not 1 <= page <= pages:
+        return None
+    tops = _tops(atlas, found[(page - 1) * UNITS_A_PAGE : page * UNITS_A_PAGE])
+    return _render(
+        atlas, "image.html", image=image, tops=[replace(top, key=image.key, label=image.label) for top in tops],
+        count=len(found), page=page, pages=pages, there=atlas.wholes.readable(image_id),
+        first=(page - 1) * UNITS_A_PAGE,
+    )  # fmt: skip
+
+
+def _tops(atlas: Atlas, found: Sequence[tuple[int, int, int]]) -> list[Exemplar]:
+    """The exemplars by layer, unit and rank, in their order; each layer's table is read once."""
+    names = list(atlas.queries.layers)
+    wanted: dict[int, set[tuple[int, int]]] = {}
+    for layer, unit, rank in found:
+        wanted.setdefault(layer, set()).add((unit, rank))
+    there = {layer: atlas.queries.seen_at(names[layer], of_layer) for layer, of_layer in wanted.items()}
+    return [there[layer][unit, rank] for layer, unit, rank in found if (unit, rank) in there[layer]]
+
+
+def pages_of(topping: Topping, image_id: int) -> int:
+    """How many pages an image has."""
+    return max(1, -(-len(topping.of(image_id)) // UNITS_A_PAGE))
+
+
+def search_page(atlas: Atlas, text: str) -> str:
+    """What a search found; the exported page searches by itself."""
+    return _render(
+        atlas, "search.html", found=search(atlas.queries, text), example=next(iter(atlas.queries.layers), "layer")
+    )
+
+
+def trouble_page(atlas: Atlas, title: str, sentence: str) -> str:
+    """A page that says why there is no other."""
+    return _render(atlas, "trouble.html", title=title, sentence=sentence)
+
+
+def _render(atlas: Atlas, template: str, **words: Any) -> str:
+    record = atlas.queries.run.record
+    name = f"{record.get('model', 'network')} on {record.get('dataset', 'dataset')}"
+    return environment().get_template(template).render(
+        links=atlas.links, as_came=Came, crisp=atlas.queries.crisp,
+        short=atlas.queries.short, run_name=name, exported=atlas.exported, boxes=atlas.queries.true_boxes, **words
+    )  # fmt: skip
+
+
+def prepare(atlas: Atlas) -> None:
+    """Does beforehand what every page needs, so that the first one does not wait for it."""
+    for name in environment().list_templates():
+        environment().get_template(name)
+    len(atlas.queries.images)

@@ -1,0 +1,263 @@
+"""Serves a run's atlas on this machine: which address shows which page; nothing is written, nothing asked elsewhere."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, MutableMapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from actmine.pipeline.atlas import pages
+from actmine.pipeline.atlas.hosts import LOOPBACK, OWN, PORT, Called, address, is_alone, listening, names
+from actmine.pipeline.atlas.images import Topping, topping
+from actmine.pipeline.atlas.links import Came, Choice, Paths, Picture, segments
+from actmine.pipeline.atlas.matches import Matches
+from actmine.pipeline.atlas.pictures import Wholes, absence, kind_of, stored_picture
+from actmine.pipeline.atlas.queries import Queries
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.run import open_run
+
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_FOREVER = "private, max-age=31536000, immutable"
+_TYPES = {"png": "image/png", "jpg": "image/jpeg", "svg": "image/svg+xml"}
+
+
+class _Number(Convertor[int]):
+    """A number in an address, of so many digits that tables can hold it."""
+
+    regex = "[0-9]{1,18}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("number", _Number())
+
+
+class Opened:
+    """A run with what was read of it, one state of it: when run.json is written anew, all is read anew."""
+
+    def __init__(self, path: str | Path, trust: bool) -> None:
+        self.queries = Queries(open_run(path, trust))
+        self.layers = segments(self.queries.layers)
+        self.names = {address: name for name, address in self.layers.items()}
+        self.wholes = Wholes(self.queries)
+        self.matches = Matches(self.queries)
+        self.atlas = pages.Atlas(self.queries, self.wholes, self.matches, Paths(self.layers, self.queries.version))
+        self._topping: Topping | None = None
+        self._lock = threading.Lock()
+
+    def topping(self) -> Topping:
+        """Which image tops which units: read once, when it is first asked for."""
+        with self._lock:
+            if self._topping is None:
+                self._topping = topping(
+                    self.queries.run.path, self.queries.reading, list(self.queries.layers), self.queries.end
+                )
+            return self._topping
+
+
+class Current:
+    """The run as it is now; `last` is how it was when it was last whole."""
+
+    def __init__(self, path: str | Path, trust: bool = False) -> None:
+        self._path, self._trust = path, trust
+        self._lock = threading.Lock()
+        self.last = Opened(path, trust)
+
+    def __call__(self) -> Opened:
+        """The run opened, again if it has changed. Raises `UserError` where it has gone or is damaged."""
+        with self._lock:
+            if Queries(open_run(self._path)).version != self.last.queries.version:
+                self.last = Opened(self._path, self._trust)
+            return self.last
+
+
+def application(path: str | Path, trust: bool = False, names: Collection[str] = OWN, open: bool = False) -> Starlette:
+    """The atlas of the run in the folder `path`, opened as `open_run` does, called as `Called` says.
+
+    Raises `UserError` if there is none.
+    """
+    current = Current(path, trust)
+    pages.prepare(current().atlas)
+
+    def page(make: Callable[[Opened, Request], str | None]) -> Callable[[Request], Response]:
+        def answer(request: Request) -> Response:
+            try:
+                made = make(current(), request)
+            except UserError as error:
+                return troubled("This cannot be shown", str(error), 500)
+            if made is None:
+                raise HTTPException(404)
+            return HTMLResponse(made, headers={"Cache-Control": "no-cache"})
+
+        return answer
+
+    def picture(request: Request) -> Response:
+        opened = current()
+        kind, *marks = request.path_params["what"].split("/")
+        wanted = Picture(_layer(opened, request), request.path_params["unit"], kind, tuple(marks))
+        data = stored_picture(opened.queries, wanted, opened.matches)
+        if data is None:
+            raise HTTPException(404)
+        return _pictured(opened, request, data)
+
+    def whole(request: Request) -> Response:
+        opened = current()
+        size = opened.queries.images.size(request.path_params["image"])
+        if size is None:
+            raise HTTPException(404)
+        data = opened.wholes.of(request.path_params["image"])
+        return _pictured(opened, request, absence(size) if data is None else data, keep=data is not None)
+
+    def lost(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        if status != 404:
+            return Response(f"{status}", status, headers=getattr(error, "headers", None), media_type="text/plain")
+        return troubled("Not found", f"The run has nothing at {request.url.path}", 404)
+
+    def troubled(title: str, sentence: str, status: int) -> Response:
+        return HTMLResponse(pages.trouble_page(current.last.atlas, title, sentence), status)
+
+    def unreadable(request: Request, error: Exception) -> Response:
+        return Response(f"{error}\n", 500, media_type="text/plain")
+
+    routes = [
+        Route("/", page(lambda opened, request: pages.run_page(opened.atlas))),
+        Route("/layer/{layer}", page(_layer_page)),
+        Route("/layer/{layer}/{unit:number}", page(_unit_page)),
+        Route("/image/{image:number}", page(_image_page)),
+        Route("/search", page(lambda opened, request: pages.search_page(opened.atlas, _asked(request, "q")))),
+        Route("/picture/{layer}/{unit:number}/{what:path}", picture),
+        Route("/whole/{image:number}", whole),
+        Route("/static/{name}", _static),
+    ]
+    middleware = [Middleware(_Guarded), Middleware(Called, names=names, open=open)]
+    return Starlette(
+        routes=routes, middleware=middleware, exception_handlers={HTTPException: lost, UserError: unreadable}
+    )
+
+
+class _Guarded:
+    """Adds to every answer what keeps a browser from doing more with it than to show it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def guarded(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"], *((name.lower().encode(), value.encode()) for name, value in _HEADERS.items())
+                ]  # fmt: skip
+            await send(message)
+
+        await self._app(scope, receive, guarded if scope["type"] == "http" else send)
+
+
+def _layer(opened: Opened, request: Request) -> str:
+    name = opened.names.get(request.path_params["layer"])
+    if name is None:
+        raise HTTPException(404)
+    return name
+
+
+def _layer_page(opened: Opened, request: Request) -> str | None:
+    return pages.layer_page(opened.atlas, _layer(opened, request), replace(_chosen(request), page=_page(request)))
+
+
+def _unit_page(opened: Opened, request: Request) -> str | None:
+    image = _asked(request, "image")
+    came = Came(
+        _chosen(request), _asked(request, "q"), _asked(request, "under"), int(image) if _is_number(image) else None
+    )
+    return pages.unit_page(opened.atlas, _layer(opened, request), request.path_params["unit"], opened.topping, came)
+
+
+def _image_page(opened: Opened, request: Request) -> str | None:
+    return pages.image_page(opened.atlas, opened.topping(), request.path_params["image"], _page(request))
+
+
+def _page(request: Request) -> int:
+    """The page that is asked for; 0 for what is no number."""
+    page = _asked(request, "page") or "1"
+    return int(page) if _is_number(page) else 0
+
+
+def _chosen(request: Request) -> Choice:
+    return Choice(_asked(request, "sort") or "unit", bool(_asked(request, "reverse")), _asked(request, "label"))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 19
+
+
+def _asked(request: Request, name: str) -> str:
+    return request.query_params.get(name, "")[:500]
+
+
+def _static(request: Request) -> Response:
+    name = request.path_params["name"]
+    if name not in pages.STATIC:
+        raise HTTPException(404)
+    return FileResponse(pages.HERE / "static" / name, headers={"Cache-Control": "no-cache"})
+
+
+def _pictured(opened: Opened, request: Request, data: bytes, keep: bool = True) -> Response:
+    """A picture, to be kept for good where its address names this state of the run."""
+    version = opened.queries.version
+    tag = f'"{version}"'
+    forever = keep and request.query_params.get("v") == version
+    headers = {"Cache-Control": _FOREVER if forever else "no-cache", "Content-Security-Policy": "default-src 'none'"}
+    if keep:
+        headers["ETag"] = tag
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+    return Response(data, headers=headers, media_type=_TYPES[kind_of(data)])
+
+
+def serve(
+    path: str | Path,
+    port: int | None,
+    say: Callable[[str], None],
+    trust: bool = False,
+    *,
+    host: str = LOOPBACK,
+    allowed: Sequence[str] = (),
+    note: Callable[[str], None] = lambda sentence: None,
+) -> None:
+    """Serves the atlas until it is stopped; `say` hears the address, `note` what else is to be known.
+
+    Raises `UserError` as `application`, `listening` and `names` do.
+    """
+    with listening(port, host) as there:
+        alone = is_alone(there)
+        app = application(path, trust, names(host, allowed, alone), open=not alone)
+        at = there.getsockname()[1]
+        if port is None and at != PORT:
+            note(f"Port {PORT} is taken, so it is {at}.")
+        if not alone:
+            note(f"Everyone who can reach port {at} of this machine can look at the run.")
+        say(address(host, there))
+        config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+        uvicorn.Server(config).run(sockets=[there])

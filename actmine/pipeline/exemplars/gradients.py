@@ -1,0 +1,108 @@
+"""Gradients of units at single positions with respect to the network's input: one way forward for all of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor, fx, nn
+
+from actmine.pipeline.network.layers import Layer, Traced
+from actmine.pipeline.network.partial_gradients import Kept, PartialGradients
+from actmine.pipeline.network.rectifiers import Rule
+from actmine.pipeline.network.subnetwork import subnetwork
+from actmine.pipeline.preprocessing.geometry import Box
+from actmine.pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.preprocessing.normalize import Normalize
+
+Spot = tuple[int, int, int, int]
+"""A layer's number, one of its units, and the row and column of its map (0 where there are none)."""
+
+_SMALL = 0.9  # share of the numbers below a layer up to which it pays to follow those that a position depends on
+
+
+class Gradients:
+    """The network below some `layers`, by number, on `device`, always in float32.
+
+    A `rule` says what ReLUs make of gradients. On a CPU, where a position depends on a part of the maps below, only
+    that is followed; otherwise autograd goes back through whole maps.
+    """
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        traced: Traced,
+        layers: Mapping[int, Layer],
+        device: torch.device,
+        rule: Rule | None = None,
+    ) -> None:
+        self.device = device
+        self.normalize = Normalize(preprocessing, device)
+        self._place = {number: place for place, number in enumerate(layers)}
+        network = subnetwork(traced, list(layers.values()), rule)
+        # a scan may have turned the weights to channels_last or not: here they always are, for the same last bits
+        self.network: nn.Module = network.to(device).to(memory_format=torch.channels_last)
+        self.partial: PartialGradients | None = None
+        if isinstance(network, fx.GraphModule) and device.type == "cpu":
+            self.partial = PartialGradients(network, traced.input_shape)
+
+    def of_pixels(self, pixels: Tensor, spots: Iterable[Spot]) -> Iterator[tuple[Tensor, Box]]:
+        """As `__call__`, for network pixels `[H, W, C]`."""
+        return self(self.normalize(pixels[None].to(self.device)), spots)
+
+    def __call__(self, image: Tensor, spots: Iterable[Spot]) -> Iterator[tuple[Tensor, Box]]:
+        """For each of `spots` the gradient `[C, h, w]` in a box of a normalized image `[1, C, H, W]`, else zero."""
+        spots = list(spots)
+        some = {spot for spot in spots if self._follows(spot)}
+        with torch.set_grad_enabled(len(some) < len(spots)):
+            image = image.detach().requires_grad_(len(some) < len(spots))
+            kept = None
+            if self.partial is not None:
+                kept, outputs = self.partial.forward(image)
+            else:
+                outputs = self.network(image)
+        whole = Box(0, 0, image.shape[3], image.shape[2])
+        for spot in spots:
+            if spot in some:
+                yield self._followed(image, kept, spot, whole)
+            else:
+                yield self._through(image, outputs, spot), whole
+
+    def _follows(self, spot: Spot) -> bool:
+        layer, _, y, x = spot
+        return self.partial is not None and self.partial.share((self._place[layer], y, x)) < _SMALL
+
+    def _followed(self, image: Tensor, kept: Kept | None, spot: Spot, whole: Box) -> tuple[Tensor, Box]:
+        layer, unit, y, x = spot
+        assert self.partial is not None
+        assert kept is not None
+        with torch.no_grad():
+            found = self.partial.gradient(kept, (self._place[layer], y, x), unit)
+        if found is None:
+            return torch.zeros_like(image[0]), whole
+        gradient, (rows, columns) = found
+        return gradient, Box(columns.begin, rows.begin, columns.end, rows.end)
+
+    def _through(self, image: Tensor, outputs: list[Tensor], spot: Spot) -> Tensor:
+        layer, unit, y, x = spot
+        output = outputs[self._place[layer]]
+        value = output[0, unit, y, x] if output.dim() == 4 else output[0, unit]
+        if not value.requires_grad:
+            return torch.zeros_like(image[0])
+        (gradient,) = torch.autograd.grad(value, image, retain_graph=True, allow_unused=True)
+        # none: there is no way back to the pixels that a gradient could take
+        return torch.zeros_like(image[0]) if gradient is None else gradient[0]
+
+
+def within(box: Box, gradient: Tensor, where: Box) -> Tensor:
+    """The part `[C, h, w]` in a box of a gradient that is zero outside of `where`."""
+    if (where.left, where.top) == (box.left, box.top) and (where.right, where.bottom) == (box.right, box.bottom):
+        return gradient
+    found = gradient.new_zeros(gradient.shape[0], box.bottom - box.top, box.right - box.left)
+    left, top = max(box.left, where.left), max(box.top, where.top)
+    right, bottom = min(box.right, where.right), min(box.bottom, where.bottom)
+    if left < right and top < bottom:
+        found[:, top - box.top : bottom - box.top, left - box.left : right - box.left] = gradient[
+            :, top - where.top : bottom - where.top, left - where.left : right - where.left
+        ]
+    return found

@@ -1,0 +1,86 @@
+"""The network that a run was mined with, loaded again by what `run.json` says; refused if it is another."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network import factories
+from actmine.pipeline.network.computation import alike, probe
+from actmine.pipeline.network.models import Network, load_network
+from actmine.pipeline.network.weights import RANDOM
+from actmine.pipeline.preprocessing.wishes import Wishes
+from actmine.pipeline.run import Run
+from actmine.pipeline.storage.files import is_local
+from actmine.pipeline.trust import FIX
+
+
+def mined_network(run: Run, weights: str = "") -> Network:
+    """The network of `run`; `weights` says where its weights are now (empty: where they were).
+
+    Raises `UserError` where they are not there, where the network, what it computes, its weights or its preprocessing
+    are not those that were mined, for code named by a run that is not `trusted`, and for code that lies inside the run.
+    """
+    written = run.record
+    _refuse_code_of_others(run, written["model"])
+    word = weights or _weights(written)
+    asked = written.get("asked", {})
+    wishes = Wishes(**{field.name: asked[field.name] for field in fields(Wishes) if field.name in asked})
+    try:
+        network = load_network(written["model"], word, wishes)
+    except UserError as error:
+        raise UserError(
+            f"The network of {run.path} cannot be loaded again. {error} "
+            f"It was {written['model']} with the weights {word or written['weights']}: WEIGHTS=… says where they are."
+        ) from error
+    if network.weights_hash != written["weights_hash"]:
+        raise UserError(
+            f"{run.path} was mined with other weights than {network.weights} ({_short(written['weights_hash'])}, not "
+            f"{_short(network.weights_hash)}): pictures of these would say nothing of its units. "
+            f"WEIGHTS=… names the file that it was mined with ({written['weights']}), or mine a new RUN with these."
+        )
+    before = written.get("probe")
+    now = probe(network.module, network.input_shape) if before else None
+    if before and now and not alike(before, now):
+        raise UserError(
+            f"{written['model']} computes something else than when {run.path} was mined, of the same weights: its code "
+            "has changed. Restore it, or mine a new RUN with this one."
+        )
+    if not _alike(network.preprocessing.described(), written["preprocessing"]):
+        raise UserError(
+            f"{written['model']} no longer makes its input of images as it did when {run.path} was mined, so that its "
+            "units see something else. Restore its transform, or mine a new RUN."
+        )
+    return network
+
+
+def _refuse_code_of_others(run: Run, model: str) -> None:
+    """Nothing is imported here that the user has not chosen: a run says of itself whose code makes its network."""
+    if not factories.is_factory(model):
+        return
+    if not run.trusted:
+        raise UserError(
+            f"The network of {run.path} is made by code, {model}: that is not imported, as it is not a run that you "
+            f"mined here. {FIX}"
+        )
+    if is_local(run.path):
+        factories.refuse_inside(model, run.path)
+
+
+def _weights(written: dict[str, Any]) -> str:
+    """WEIGHTS as they were asked for; runs of versions before have only what came of it."""
+    if "weights" in written.get("asked", {}):
+        return str(written["asked"]["weights"])
+    known = {RANDOM: "random", "trained on the demo": ""}
+    return known.get(written["weights"], written["weights"])
+
+
+def _alike(now: dict[str, Any], then: dict[str, Any]) -> bool:
+    """Whether two preprocessings are the same; runs of versions before describe theirs in fewer words."""
+    now = {name: value for name, value in now.items() if name in then or name != "order"}
+    return now == then if "steps" in then else all(now[name] == then[name] for name in now.keys() & then.keys())
+
+
+def _short(digest: str) -> str:
+    return digest[:12]

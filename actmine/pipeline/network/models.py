@@ -1,0 +1,138 @@
+"""A network by name with its weights, its preprocessing and the categories it was trained on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from actmine.pipeline.demo import network as demo
+from actmine.pipeline.demo.concepts import CONCEPTS
+from actmine.pipeline.errors import UserError, near_matches
+from actmine.pipeline.network import factories, timm_models, torchvision_models
+from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.network.made import Made, run_once
+from actmine.pipeline.network.weights import (
+    RANDOM,
+    RANDOM_SEED,
+    Filled,
+    fill,
+    looks_like_a_file,
+    read_weights,
+    weights_hash,
+)
+from actmine.pipeline.preprocessing.images import Preprocessing, network_pixels
+from actmine.pipeline.preprocessing.normalize import Normalize
+from actmine.pipeline.preprocessing.wishes import Wishes, with_wishes
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network ready to be mined, in evaluation mode on the CPU.
+
+    `weights` says where its tensors came from, `weights_hash` is the SHA-256 of all of them, `missing` names the
+    tensors that its weights file lacked (they are random). `categories` are its classes in order, where known.
+    `notices` are sentences about it that the user should see. `asked` is what it was asked for with: WEIGHTS, a file as
+    its absolute path, and the flags that are not empty.
+    """
+
+    name: str
+    module: nn.Module
+    preprocessing: Preprocessing
+    weights: str
+    weights_hash: str
+    categories: tuple[str, ...] | None = None
+    missing: frozenset[str] = frozenset()
+    notices: tuple[str, ...] = ()
+    asked: Mapping[str, str | int] = field(default_factory=dict)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """`[C, H, W]` of one network input (pixels)."""
+        return self.preprocessing.channels, *self.preprocessing.size
+
+    def traced(self) -> Traced:
+        """Its inside, to be checked with two pictures as its preprocessing makes them."""
+        return Traced(self.module, self.input_shape, _two_pictures(self.preprocessing))
+
+
+def load_network(name: str, weights: str = "", wishes: Wishes = Wishes()) -> Network:
+    """The network `name`: `demo`, one of torchvision's, `timm/NAME`, or `package.module:factory`.
+
+    `weights`: empty for its own, `random`, the name of some that come with it, or a `.safetensors`/`.pth` file.
+    `wishes` change its preprocessing. Raises `UserError` for an unknown name, weights that do not fit, a file that
+    cannot be read or downloaded, and a network that does not run on what its preprocessing gives.
+    """
+    check_name(name)
+    if name == "demo":
+        made = _demo(weights, wishes)
+    elif name.startswith(timm_models.PREFIX):
+        made = timm_models.make(name, weights, wishes)
+    elif ":" in name:
+        made = factories.make(name, weights, wishes)
+    else:
+        made = torchvision_models.make(name, weights, wishes)
+    if ":" in name or wishes != Wishes():
+        run_once(name, made.module, made.preprocessing)
+    notices = list(made.notices)
+    if not made.preprocessing.followed:
+        notices.append(
+            "The transform cannot be followed: boxes are in pixels of the network's input, and crops are whole."
+        )
+    if made.preprocessing.order is None:
+        notices.append(
+            "Pure colours do not show which channels of the input are red, green and blue: pictures that are drawn may "
+            "have them exchanged. The numbers are right in any case."
+        )
+    return Network(
+        name, made.module, made.preprocessing, made.weights, weights_hash(made.module), made.categories, made.missing,
+        tuple(notices), _asked(weights, wishes),
+    )  # fmt: skip
+
+
+def _asked(weights: str, wishes: Wishes) -> dict[str, str | int]:
+    said = {name: value for name, value in asdict(wishes).items() if value}
+    return {"weights": os.path.abspath(weights) if looks_like_a_file(weights) else weights, **said}
+
+
+def check_name(name: str) -> None:
+    """Raises `UserError` for a name that is no network's, with near matches; builds nothing."""
+    if name.startswith(timm_models.PREFIX):
+        timm_models.check(name)
+    elif ":" in name:
+        factories.check(name)
+    elif name != "demo" and name not in (known := torchvision_models.names()):
+        raise UserError(
+            f"There is no network {name!r}.{near_matches(name, ['demo', *known])} MODEL is demo, any name of "
+            "torchvision.models.list_models(), timm/NAME, or package.module:factory."
+        )
+
+
+def _two_pictures(how: Preprocessing) -> Tensor:
+    """Two pictures unlike each other as network input, `[2, C, H, W]`: a smooth one, a bright one full of detail."""
+    random = np.random.Generator(np.random.PCG64(0))
+    width, height = max(320, how.size[1]), max(240, how.size[0])
+    coarse = Image.fromarray(random.integers(0, 256, (5, 6, 3), dtype=np.uint8))
+    smooth = coarse.resize((width, height), Image.Resampling.BICUBIC)
+    detail = Image.fromarray(random.integers(64, 256, (height, width, 3), dtype=np.uint8))
+    pixels = torch.from_numpy(np.stack([network_pixels(each, how) for each in (smooth, detail)]))
+    return Normalize(how, torch.device("cpu"))(pixels)
+
+
+def _demo(weights: str, wishes: Wishes) -> Made:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(RANDOM_SEED)
+        module = demo.demo_network().eval()
+    how = Preprocessing.usual(demo.RESIZE, (demo.CROP, demo.CROP), "bilinear", tuple(demo.MEAN), tuple(demo.STD))
+    filled, label = Filled(), RANDOM
+    if weights != "random":
+        path = Path(weights) if weights else demo.WEIGHTS_FILE
+        filled = fill(module, read_weights(path))
+        label = "trained on the demo" if not weights else path.name
+    return Made(module, with_wishes(how, wishes), label, CONCEPTS, filled.missing, filled.notices)

@@ -1,0 +1,67 @@
+"""How commands are said to whoever called this program: through make, as `actmine`, or as `python -m actmine`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+BY_MAKE = "ACTMINE_BY_MAKE"
+"""The variable of the environment by which the Makefile says that it called."""
+MAKE_WORDS = frozenset(
+    "dataset model weights layers topk direction bands keep_maxima positions pictures run device engine precision "
+    "compile preset method other units format generator similarity source image out port host allow_host".split()
+)
+"""Options that are words of the Makefile; the others go into its ARGS."""
+LEFT_OPEN = "…"
+"""Stands for a value that whoever reads a command has to fill in."""
+
+
+def command(name: str, /, **words: object) -> str:
+    """`make sheets RUN=… UNITS=0-9`, or `actmine sheets --run … --units 0-9`; True is a flag, empty words are left out.
+
+    What it says can be pasted into a shell.
+    """
+    asked = {word: value for word, value in words.items() if value not in (None, "", False)}
+    if BY_MAKE not in os.environ:
+        return " ".join([program(interpreter()), name, *(_flag(word, value) for word, value in asked.items())])
+    said = [f"{word.upper()}={_quoted(value)}" for word, value in asked.items() if word in MAKE_WORDS]
+    flags = " ".join(_flag(word, value) for word, value in asked.items() if word not in MAKE_WORDS)
+    every = ["make", name, *said, *([f"ARGS={_quoted(flags)}"] if flags else [])]
+    return " ".join(every).replace("$", "$$")
+
+
+def program(python: str = "python") -> str:
+    """What this program was called by: `actmine`, or `python -m actmine`."""
+    return "actmine" if Path(sys.argv[0]).name == "actmine" else f"{python} -m actmine"
+
+
+def interpreter() -> str:
+    """The Python that runs, as it is called from here: by its name if that finds it, else by its path."""
+    runs = Path(sys.executable)
+    if found := [name for name in ("python", "python3") if shutil.which(name) == str(runs)]:
+        return found[0]
+    return _quoted(runs.relative_to(Path.cwd()) if runs.is_relative_to(Path.cwd()) else runs)
+
+
+def install(extra: str) -> str:
+    """The command that installs one of the project's extras."""
+    if BY_MAKE in os.environ:
+        return f"make setup EXTRA={extra}"
+    return install_package(f"actmine[{extra}]")
+
+
+def install_package(name: str) -> str:
+    """The command that installs a package beside the one that runs."""
+    return f"{interpreter()} -m pip install {_quoted(name)}"
+
+
+def _flag(word: str, value: object) -> str:
+    flag = f"--{word.replace('_', '-')}"
+    return flag if value is True else f"{flag} {_quoted(value)}"
+
+
+def _quoted(value: object) -> str:
+    return LEFT_OPEN if value == LEFT_OPEN else shlex.quote(str(value))

@@ -1,0 +1,117 @@
+"""Mines a dataset: what is asked for is checked, what is there already is looked at, and the rest is done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from actmine.pipeline import record
+from actmine.pipeline.datasets.sources import Dataset
+from actmine.pipeline.engines.engine import Engine
+from actmine.pipeline.engines.local import LocalEngine
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.layers import Layer, Traced
+from actmine.pipeline.network.models import Network
+from actmine.pipeline.network.subject import Subject
+from actmine.pipeline.preprocessing.device_decode import check_decodable
+from actmine.pipeline.progress import Progress, Silent
+from actmine.pipeline.readings.taps import TappedNetwork
+from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
+from actmine.pipeline.scanning.compiling import decide
+from actmine.pipeline.scanning.compute import Compute, default_batch_size
+from actmine.pipeline.scanning.ledger import Ledger, begun
+from actmine.pipeline.scanning.limits import check_fits, say_size, settled
+from actmine.pipeline.stages.mined_run import mined
+from actmine.pipeline.stages.mining import MineSettings, Mining
+from actmine.pipeline.storage.files import alone, is_local
+from actmine.pipeline.trust import remember
+
+_LANES = 8
+"""Layers whose tables are written at once, at most: each holds those of its units in memory."""
+
+
+def mine(
+    dataset: Dataset,
+    network: Network,
+    traced: Traced,
+    layers: Sequence[Layer],
+    run: Path,
+    device: torch.device,
+    settings: MineSettings = MineSettings(),
+    progress: Progress = Silent(),
+    engine: Engine | None = None,
+) -> dict[str, Any]:
+    """Mines `layers` over `dataset` into the tables of `run` and returns its record.
+
+    `engine` does the work, this process on `device` if there is none; of an `engine` the device counts that it has.
+    What an interrupted call had committed is kept. Raises `UserError` for a run begun with other settings, for
+    weights that lack what the layers need, and for more skipped samples than `settings.max_skipped`.
+    """
+    engine = engine or LocalEngine(device, settings.workers)
+    if is_local(run) and any(os.path.abspath(run) == shard.url for shard in dataset.shards):
+        raise UserError(f"RUN={run} is the folder of the images: its own pictures would be mined too. Say another RUN.")
+    written = _mine(dataset, network, traced, layers, run, settings, progress, engine)
+    remember(run, written, (shard.url for shard in dataset.shards))
+    return written
+
+
+def _mine(
+    dataset: Dataset,
+    network: Network,
+    traced: Traced,
+    layers: Sequence[Layer],
+    run: Path,
+    settings: MineSettings,
+    progress: Progress,
+    engine: Engine,
+) -> dict[str, Any]:
+    device = engine.device
+    if settings.decoder != "pillow" and device.type != "cuda":
+        raise UserError(f"--decoder {settings.decoder} decodes on an NVIDIA GPU, not on {device.type}. Leave it out.")
+    if settings.decoder != "pillow":
+        check_decodable(network.preprocessing)
+        if settings.keep.unique:
+            raise UserError("UNIQUE looks at images that Pillow decodes. Leave --decoder nvjpeg out.")
+    units = sum(layer.units for layer in layers)
+    settings = replace(settings, keep=settled(settings.keep, units, dataset.about, is_local(run)))
+    check_fits(units, settings.keep, progress)
+    say_size(settings.keep, units, dataset.about, progress)
+    tapped = TappedNetwork(traced, layers, settings.keep.minima, settings.keep.positions)
+    _check_weights(network, tapped)
+    how = Compute(device, settings.precision, False, settings.batch_size or default_batch_size(device))
+    here = isinstance(engine, LocalEngine)
+    how = decide(settings.compile, tapped, network.preprocessing, how, dataset.about, begun(run), progress, here)
+    its = settings
+    known = record.identity(dataset, network, traced, layers, its.keep, how, its.decoder, its.pictures, its.maps)
+    known |= {"label_tree": its.tree.fingerprint} if its.tree and its.keep.labels else {}
+    written = mined(run, Ledger(run, known), progress)
+    if written is not None:
+        return written
+    with alone(run, progress.say):
+        ledger = Ledger(run, known)  # again: whoever we waited for may have begun the run, or ended it
+        written = mined(run, ledger, progress)
+        if written is not None:
+            return written
+        subject = Subject(network, traced, layers)
+        job = Mining(dataset, subject, run, engine, settings, how, progress, ledger, receptive_fields(traced, layers))
+        try:
+            return job.go(known)
+        except UserError:
+            written = mined(run, ledger, progress)  # where nothing locks, another may end it and clear our state
+            if written is None:
+                raise
+            return written
+
+
+def _check_weights(network: Network, tapped: TappedNetwork) -> None:
+    lacking = sorted(tapped.parameter_names() & network.missing)
+    if lacking:
+        raise UserError(
+            f"WEIGHTS {network.weights} lacks {', '.join(lacking[:6])}{' …' if len(lacking) > 6 else ''}, "
+            "which the chosen layers need. Choose LAYERS below them (LAYERS='features.*', say) or complete weights."
+        )

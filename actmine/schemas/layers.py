@@ -1,0 +1,21 @@
+"""`layers.parquet`: one row per mined layer, in the order in which the network runs them."""
+
+import pyarrow as pa
+
+from actmine.schemas.fields import field, table
+
+# fmt: off
+LAYERS = table(
+    field("layer", pa.string(), "name of the layer: torchvision's feature-extraction node name"),
+    field("kind", pa.string(), "the operations that make it, e.g. conv2d + batch_norm2d + relu"),
+    field("units", pa.int32(), "number of units (channels or features)"),
+    field("height", pa.int32(), "height of the layer's map (positions); null for layers without positions", nullable=True),
+    field("width", pa.int32(), "width of the layer's map (positions); null for layers without positions", nullable=True),
+    field("layout", pa.string(), "how the layer's tensor is laid out: maps, maps_last, tokens and tokens_first (y is the token), sequence, features, windows and window_maps (y is the window, x the place in it)"),
+    field("rf_height", pa.int32(), "height of the receptive field away from borders (pixels of the network's input); may exceed the input"),
+    field("rf_width", pa.int32(), "width of the receptive field away from borders (pixels of the network's input); may exceed the input"),
+    field("stride_y", pa.int32(), "input pixels between fields of neighbouring rows; null where not uniform", nullable=True),
+    field("stride_x", pa.int32(), "input pixels between fields of neighbouring columns; null where not uniform", nullable=True),
+    field("rf_global", pa.bool_(), "every position sees the whole input"),
+    field("rf_note", pa.string(), "why the field is the whole input, where an operation could not be followed", nullable=True),
+)
