@@ -19,11 +19,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import actmine.jobs.mine
-import actmine.jobs.sheets
+import actmine.commands.mine
+import actmine.commands.sheets
 import actmine.pipeline.stages.mining
+from actmine.console import Display
 from actmine.jobs.__main__ import main
-from actmine.jobs.console import Display
 from actmine.pipeline.scanning.ledger import Ledger
 
 STAGES = (

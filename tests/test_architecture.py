@@ -1,4 +1,4 @@
-"""Imports point one way: jobs, then pipeline, then schemas; no cycles, nothing upwards."""
+"""Imports point one way: jobs, commands, options, pipeline, schemas; no cycles, nothing upwards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "actmine"
-ROOMS = ("schemas", "pipeline", "jobs")
+ROOMS = ("schemas", "pipeline", "options", "commands", "jobs")
 FILES = sorted(path for room in ROOMS for path in (HOUSE / room).rglob("*.py"))
 
 

@@ -80,8 +80,11 @@ def test_a_word_that_is_none_of_those_there_are_is_named_without_the_library_tha
 def test_every_command_is_carried_out_by_a_function_of_its_record():
     for command in COMMANDS:
         name = command.replace("-", "_")
-        body = getattr(import_module(f"actmine.jobs.{name}"), name)
-        assert [each.annotation for each in signature(body).parameters.values()] == [options_of(command).__name__]
+        body = getattr(import_module(f"actmine.commands.{name}"), name)
+        assert [each.annotation for each in signature(body).parameters.values()][:2] == [
+            options_of(command).__name__,
+            "Display",
+        ]
 
 
 def test_what_is_told_of_a_command_is_what_its_options_say():
@@ -178,7 +181,7 @@ def test_words_of_make_are_those_that_the_makefile_hands_on():
 def test_every_advised_command_exists_with_these_options():
     """Whatever `spoken.command` is asked to say in the source is a command, and its words are options of it."""
     asked = []
-    for path in [*(ROOT / "actmine").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]:
+    for path in (ROOT / "actmine").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "command":
                 asked.append((ast.literal_eval(node.args[0]), {word.arg for word in node.keywords}))
@@ -192,7 +195,7 @@ def test_no_sentence_names_a_command_by_hand():
         r"make (atlas|sheets|visualize|mine|layers|shards|compare|setup)\b|make [a-z]+ RUN=|pip install"
     )
     documented = ast.Module | ast.ClassDef | ast.FunctionDef
-    for path in [*(ROOT / "actmine").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]:
+    for path in (ROOT / "actmine").rglob("*.py"):
         nodes = [*ast.walk(ast.parse(path.read_text()))]
         docs = {ast.get_docstring(node, clean=False) for node in nodes if isinstance(node, documented)}
         told = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]

@@ -406,7 +406,7 @@ def test_a_very_wide_run_gets_fewer_blocks_so_that_states_fit_on_a_disk():
 def test_without_ray_there_is_a_sentence_and_all_else_works():
     code = (
         "import sys; sys.modules['ray'] = None\n"
-        "import actmine.pipeline.stages.mine, actmine.jobs.mine\n"
+        "import actmine.pipeline.stages.mine, actmine.commands.mine\n"
         "from actmine.pipeline.engines.ray import RayEngine\n"
         "try: RayEngine()\n"
         "except Exception as error: print(type(error).__name__, error)\n"
@@ -417,7 +417,7 @@ def test_without_ray_there_is_a_sentence_and_all_else_works():
 
 
 def test_nothing_imports_ray_before_it_is_asked_for():
-    code = "import sys, actmine.jobs.mine; print('ray' in sys.modules)"
+    code = "import sys, actmine.commands.mine; print('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "False\n"
 
 

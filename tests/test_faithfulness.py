@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torchvision import transforms
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from actmine.jobs.options.visualize import Visualize
-from actmine.jobs.visualize import visualize
+from actmine.commands.visualize import visualize
+from actmine.options.visualize import Visualize
 from actmine.pipeline.ascent.presets.default import DEFAULT
 from actmine.pipeline.demo import network as demo
 from actmine.pipeline.engines.local import LocalEngine

@@ -66,7 +66,7 @@ def mining(place: Place) -> None:
 
 def drawing(place: Place) -> None:
     quick = replace(PRESETS["noise"], stages=tuple(replace(stage, steps=2) for stage in PRESETS["noise"].stages))
-    with patch("actmine.jobs.visualize.recipe_of", lambda preset, generator: quick):
+    with patch("actmine.commands.visualize.recipe_of", lambda preset, generator: quick):
         said = told("visualize", "--run", place.run, "--units", "0", "--preset", "noise")
     assert said["preset"] == "noise" and said["pictures"] == 1
 
@@ -159,7 +159,7 @@ def test_the_training_of_the_demos_network_is_told_in_numbers(tmp_path, monkeypa
         out.write_bytes(b"weights")
         return Training(0.75, 8, 16, settings["epochs"], 1.5, {"a": 1}, {"a": 4})
 
-    monkeypatch.setattr("actmine.jobs.demo_model.train", trained)
+    monkeypatch.setattr("actmine.commands.demo_model.train", trained)
     said = told("demo-model", "--out", tmp_path / "weights", "--epochs", "3")
     torch.set_num_threads(threads)
     assert said["out"] == str(tmp_path / "weights") and said["epochs"] == 3

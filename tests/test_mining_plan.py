@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from actmine.jobs.console import Display
-from actmine.jobs.forecast import show_plan
+from actmine.commands.forecast import show_plan
+from actmine.console import Display
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import load_network
 from actmine.pipeline.progress import in_bytes

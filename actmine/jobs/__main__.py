@@ -18,7 +18,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 import typer.core
 
-from actmine.jobs.console import fail
+from actmine.console import Display, fail
 from actmine.pipeline import spoken
 from actmine.pipeline.errors import UserError, without_secrets
 
@@ -39,7 +39,7 @@ COMMANDS = (
     "inspect",
     "demo-model",
 )
-"""Every command: `jobs/NAME.py` carries it out (with underscores), `jobs/options/NAME.py` says what it may be asked."""
+"""Every command: `commands/NAME.py` carries it out (with underscores), `options/NAME.py` says what it may be asked."""
 
 INTERRUPTED = 130
 STOP_SECONDS = 5.0
@@ -66,7 +66,7 @@ def overview() -> typer.Typer:
 
 def options_of(command: str) -> type:
     """The record of a command's options."""
-    record: type = getattr(importlib.import_module(f"actmine.jobs.options.{_file(command)}"), _record(command))
+    record: type = getattr(importlib.import_module(f"actmine.options.{_file(command)}"), _record(command))
     return record
 
 
@@ -117,14 +117,14 @@ def _say_version(wanted: bool) -> None:
 
 def _told(command: str) -> str:
     """What a command does, as its options say."""
-    file = Path(__file__).with_name("options") / f"{_file(command)}.py"
+    file = Path(__file__).parents[1] / "options" / f"{_file(command)}.py"
     tree = ast.parse(file.read_text(encoding="utf-8"))
     records = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == _record(command))
     return ast.get_docstring(next(records)) or ""
 
 
 def _asking(record: type) -> Callable[..., None]:
-    """Takes the fields of a `record` of options as typer does, and has the function in `jobs/` carry it out.
+    """Takes the fields of a `record` of options as typer does, and has the function of `commands/` carry it out.
 
     A `UserError` becomes one sentence and exit code 1, Ctrl-C one and 130; all else keeps its traceback.
     """
@@ -132,7 +132,11 @@ def _asking(record: type) -> Callable[..., None]:
     def run(**given: Any) -> None:
         name = record.__module__.rsplit(".", 1)[-1]
         try:
-            getattr(importlib.import_module(f"actmine.jobs.{name}"), name)(record(**given))
+            options = record(**given)
+            display = Display(getattr(options, "quiet", False) or getattr(options, "as_json", False))
+            told = getattr(importlib.import_module(f"actmine.commands.{name}"), name)(options, display)
+            if options.as_json and told is not None:
+                display.answer(told)
         except UserError as error:
             fail(str(error))
             raise typer.Exit(1) from None

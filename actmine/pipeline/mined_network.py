@@ -16,7 +16,7 @@ from actmine.pipeline.storage.files import is_local
 from actmine.pipeline.trust import FIX
 
 
-def mined_network(run: Run, weights: str = "") -> Network:
+def mined_network(run: Run, weights: str = "", module: Any = None, transform: Any = None) -> Network:
     """The network of `run`; `weights` says where its weights are now (empty: where they were).
 
     Raises `UserError` where they are not there, where the network, what it computes, its weights or its preprocessing

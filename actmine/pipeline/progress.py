@@ -10,7 +10,7 @@ _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 class Progress(Protocol):
-    """Shows stages and says things; implemented in `actmine.jobs.console`."""
+    """Shows stages and says things; implemented in `actmine.console`."""
 
     def stage(
         self, name: str, total: int | None, unit: str, done: int = 0

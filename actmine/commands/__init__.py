@@ -1,0 +1,1 @@
+"""What each command does: its options in, its answer out."""

@@ -1,0 +1,50 @@
+"""What callers from Python have in hand, where a command line has only names: a network, its transform, a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from actmine.pipeline.datasets.live import dataset_of
+from actmine.pipeline.datasets.sources import Dataset, find_dataset
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.live_models import network_of
+from actmine.pipeline.network.models import Network, load_network
+from actmine.pipeline.preprocessing.wishes import Wishes
+from actmine.pipeline.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A `module` in place of MODEL, the `transform` that makes its input of an image, a `dataset` in place of DATASET.
+
+    None where the options name them.
+    """
+
+    module: nn.Module | None = None
+    transform: Callable[..., Any] | None = None
+    dataset: Any = None
+
+    def network(self, name: str, weights: str, wishes: Wishes = Wishes()) -> Network:
+        """The live network, or the one that is called `name`. Raises `UserError` for what cannot be one."""
+        if self.module is not None:
+            if weights:
+                raise UserError(f"WEIGHTS={weights!r}: a module has its weights. Load them into it, or leave it out.")
+            return network_of(self.module, self.transform, wishes, name)
+        if self.transform is not None:
+            raise UserError(
+                f"A transform goes with a module of your own; {name} has one. The words resize, crop, "
+                "interpolation, mean and std change it."
+            )
+        return load_network(name, weights, wishes)
+
+    def source(self, word: str, root: Path, progress: Progress) -> Dataset:
+        """The live dataset, or the one that DATASET names. Raises `UserError` for what cannot be one."""
+        return find_dataset(word, root, progress) if self.dataset is None else dataset_of(self.dataset)
+
+
+NOTHING_LIVE = Live()

@@ -1,0 +1,38 @@
+"""The options of `atlas`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from actmine.options.shared import FinishedRun, Trust
+
+
+@dataclass(frozen=True, slots=True)
+class Atlas:
+    """Shows a run in the browser: its layers, units, images; sorted, filtered and searched.
+
+    Serves pages on 127.0.0.1, for this machine alone, and says their address. They are made from the tables as they
+    are asked for; nothing is copied or written. Ctrl-C ends it.
+
+    On a node of a cluster, `--host 0.0.0.0` lets other machines look, by the node's own name; behind a proxy,
+    `--allow-host` says by which name it is called there. It answers to no other name.
+
+    Examples:  atlas --run runs/demo-demo   |   atlas --run runs/photos-resnet50 --port 9000 --host 0.0.0.0
+    """
+
+    run: FinishedRun
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Where to listen; if not said, 8420 or the next free.")
+    ] = None
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; 0.0.0.0 is all, and whoever reaches the port can look.")
+    ] = "127.0.0.1"
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Further names of hosts by which it may be called; repeated, or a,b.")
+    ] = None
+    trust: Trust = False
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say only the address.")] = False
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts: say only the address, as JSON.")] = False
