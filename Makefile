@@ -1,50 +1,22 @@
-# actmine: `make help` lists the targets. Every target is also `python -m actmine COMMAND --flag`.
+# actmine: `make help` lists the targets. Every target is also `actmine COMMAND --flag`, and every flag a word: --topk 5 is TOPK=5.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-JOBS := ACTMINE_BY_MAKE=1 $(BIN)/python -m actmine
+COMMAND = ACTMINE_BY_MAKE='$(SAID)' $(BIN)/python -m actmine $@ $(ARGS)
 
-# words of the commands; empty means the command's own default
-DATASET ?= demo
-MODEL ?=
-WEIGHTS ?=
-LAYERS ?=
-TOPK ?= 50
-DIRECTION ?= max
-BANDS ?=
-KEEP_MAXIMA ?= auto
-UNIQUE ?= 0
-POSITIONS ?= none
-PICTURES ?= 256
-RUN ?=
-DEVICE ?= auto
-ENGINE ?= local
-PRECISION ?= fp32
-COMPILE ?= auto
-PRESET ?= default
-METHOD ?= deconvnet
-OTHER ?=
-VISUALIZE ?= auto
-UNITS ?=
-FORMAT ?= png
-GENERATOR ?=
-SIMILARITY ?= builtin
-SOURCE ?=
-IMAGE ?=
-OUT ?=
-PORT ?=
-HOST :=# from the command line alone: shells and compilers keep a HOST of their own in the environment
-ALLOW_HOST ?=
 EXTRA ?=
 ARGS ?=
+# every other word that is said behind make is an option of the command, and make hands its value on by the environment
+SAID = $(strip $(foreach word,$(filter-out PYTHON VENV EXTRA ARGS SHELL MAKEFLAGS,$(.VARIABLES)),$(if $(filter command,$(origin $(word))),$(word))))
 
 # what is asked for may need extras of pyproject.toml: they are installed when first asked for
 PLACES := $(DATASET) $(SOURCE) $(RUN) $(OTHER) $(OUT)
 NEEDS := $(if $(findstring s3://,$(PLACES)),s3) $(if $(findstring http://,$(PLACES))$(findstring https://,$(PLACES)),http) \
   $(if $(filter ray,$(ENGINE)),ray) $(if $(filter timm/%,$(MODEL)),timm) $(if $(filter pdf svg,$(FORMAT)),paper) \
-  $(if $(filter mean-image,$(PRESET))$(filter --facets,$(ARGS)),facets) $(if $(filter faiss --search=faiss,$(ARGS)),index)
+  $(if $(filter mean-image,$(PRESET))$(filter 1,$(FACETS))$(filter --facets,$(ARGS)),facets) \
+  $(if $(filter faiss,$(SEARCH))$(filter faiss --search=faiss,$(ARGS)),index)
 NEEDED := $(READY) $(patsubst %,$(VENV)/.with-%,$(NEEDS))
 INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
@@ -53,7 +25,7 @@ INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
-	@echo; echo "  Say words like DATASET=imagenet-val MODEL=resnet50 LAYERS='layer4.*' RUN=runs/mine; ARGS='--any-flag'."
+	@echo; echo "  Say words like DATASET=imagenet-val MODEL=resnet50 LAYERS='layer4.*' RUN=runs/mine: any option of a command, as 'make mine HELP=1' lists them."
 
 setup: $(READY) $(patsubst %,$(VENV)/.with-%,$(EXTRA)) ## create .venv and install (pinned, tested versions), with EXTRA=… of pyproject.toml
 
@@ -71,63 +43,49 @@ $(VENV)/.with-%: $(READY)
 	@touch $@
 
 mine: $(NEEDED) ## mine DATASET with MODEL: tables, visualizations, sheets (the embedded demo if nothing is said)
-	@$(JOBS) mine --dataset '$(DATASET)' --model '$(MODEL)' --weights '$(WEIGHTS)' --layers '$(LAYERS)' --topk $(TOPK) \
-	  --direction '$(DIRECTION)' --bands '$(BANDS)' --keep-maxima '$(KEEP_MAXIMA)' $(if $(filter 1,$(UNIQUE)),--unique) \
-	  --positions '$(POSITIONS)' --pictures '$(PICTURES)' \
-	  --run '$(RUN)' --device '$(DEVICE)' --engine '$(ENGINE)' --preset '$(PRESET)' --generator '$(GENERATOR)' \
-	  --precision '$(PRECISION)' --compile '$(COMPILE)' \
-	  $(if $(filter 0,$(VISUALIZE)),--no-visualize)$(if $(filter 1,$(VISUALIZE)),--visualize) $(ARGS)
+	@$(COMMAND)
 
 visualize: $(NEEDED) ## draw units of RUN by PRESET: LAYERS=… UNITS=3,7,10-20; other units and presets stay
-	@$(JOBS) visualize --run '$(RUN)' --preset '$(PRESET)' --layers '$(LAYERS)' --units '$(UNITS)' \
-	  --generator '$(GENERATOR)' --weights '$(WEIGHTS)' --device '$(DEVICE)' --engine '$(ENGINE)' $(ARGS)
+	@$(COMMAND)
 
 focus: $(NEEDED) ## measure which part of its field matters to each exemplar of RUN: LAYERS=… UNITS=3,7,10-20
-	@$(JOBS) focus --run '$(RUN)' --layers '$(LAYERS)' --units '$(UNITS)' --weights '$(WEIGHTS)' \
-	  --device '$(DEVICE)' --engine '$(ENGINE)' $(ARGS)
+	@$(COMMAND)
 
 check: $(NEEDED) ## show the network the crops of exemplars of RUN, each alone: LAYERS=… UNITS=…
-	@$(JOBS) check --run '$(RUN)' --layers '$(LAYERS)' --units '$(UNITS)' --weights '$(WEIGHTS)' \
-	  --device '$(DEVICE)' --engine '$(ENGINE)' $(ARGS)
+	@$(COMMAND)
 
 views: $(NEEDED) ## project exemplars of RUN back to pixels by METHOD (deconvnet or guided): LAYERS=…
-	@$(JOBS) views --run '$(RUN)' --method '$(METHOD)' --layers '$(LAYERS)' --weights '$(WEIGHTS)' \
-	  --device '$(DEVICE)' --engine '$(ENGINE)' $(ARGS)
+	@$(COMMAND)
 
 compare: $(NEEDED) ## find for each unit of RUN the units of OTHER, another network's run, that mean the same: LAYERS=…
-	@$(JOBS) compare --run '$(RUN)' --other '$(OTHER)' --layers '$(LAYERS)' --device '$(DEVICE)' $(ARGS)
+	@$(COMMAND)
 
 score: $(NEEDED) ## score how well units of RUN can be understood, by SIMILARITY: LAYERS=… UNITS=… (mined with BANDS=5)
-	@$(JOBS) score --run '$(RUN)' --layers '$(LAYERS)' --units '$(UNITS)' --similarity '$(SIMILARITY)' \
-	  --weights '$(WEIGHTS)' --device '$(DEVICE)' --engine '$(ENGINE)' $(ARGS)
+	@$(COMMAND)
 
 facets: $(NEEDED) $(VENV)/.with-facets ## sort exemplars of RUN into the facets of their units: LAYERS=… UNITS=…
-	@$(JOBS) facets --run '$(RUN)' --layers '$(LAYERS)' --units '$(UNITS)' \
-	  --weights '$(WEIGHTS)' --device '$(DEVICE)' --engine '$(ENGINE)' $(ARGS)
+	@$(COMMAND)
 
 inspect: $(NEEDED) ## what the layers of MODEL (or RUN's network) make of IMAGE, or of IMAGE and OTHER
-	@$(JOBS) inspect --image '$(IMAGE)' --other '$(OTHER)' --run '$(RUN)' --model '$(MODEL)' --weights '$(WEIGHTS)' \
-	  --layers '$(LAYERS)' $(if $(OUT),--out '$(OUT)') $(ARGS)
+	@$(COMMAND)
 
 layers: $(NEEDED) ## list the layers of MODEL, their units, map sizes and receptive fields
-	@$(JOBS) layers $(if $(MODEL),--model '$(MODEL)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') --layers '$(LAYERS)' $(ARGS)
+	@$(COMMAND)
 
 sheets: $(NEEDED) ## contact sheets of RUN: LAYERS=… UNITS=3,7,10-20 FORMAT=png, pdf or svg
-	@$(JOBS) sheets --run '$(RUN)' --layers '$(LAYERS)' --units '$(UNITS)' --format '$(FORMAT)' \
-	  $(if $(filter file,$(origin PRESET)),,--preset '$(PRESET)') $(ARGS)
+	@$(COMMAND)
 
 atlas: $(NEEDED) ## browse RUN on this machine: PORT=…, HOST=0.0.0.0 for others too, ALLOW_HOST=names that a proxy gives it
-	@$(JOBS) atlas --run '$(RUN)' $(if $(PORT),--port '$(PORT)') $(if $(HOST),--host '$(HOST)') \
-	  $(if $(ALLOW_HOST),--allow-host '$(ALLOW_HOST)') $(ARGS)
+	@$(COMMAND)
 
 atlas-export: $(NEEDED) ## write the atlas of RUN as plain files into the folder OUT: LAYERS=…
-	@$(JOBS) atlas-export --run '$(RUN)' --out '$(OUT)' --layers '$(LAYERS)' $(ARGS)
+	@$(COMMAND)
 
 shards: $(NEEDED) ## write SOURCE as WebDataset shards into OUT (a folder or s3://bucket/folder)
-	@$(JOBS) shards --source '$(SOURCE)' --out '$(OUT)' $(ARGS)
+	@$(COMMAND)
 
 demo-model: $(READY) ## train the demo's network again (about 15 minutes on 2 cores)
-	@$(JOBS) demo-model $(ARGS)
+	@$(COMMAND)
 
 test: $(VENV)/.with-dev ## run the tests
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile $(ARGS)

@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from actmine.jobs.__main__ import COMMANDS, _told, options_of
+from actmine.jobs.make_words import as_flags
 from actmine.pipeline import spoken, words
 from actmine.pipeline.ascent.presets import PRESETS
+from actmine.pipeline.errors import UserError
 from actmine.pipeline.exemplars import projection
 
 ROOT = Path(__file__).parents[1]
@@ -144,7 +146,7 @@ PIP = "-m pip install 'actmine[paper]'"
 @pytest.mark.parametrize(
     ("how", "sheets", "extra"),
     [
-        ("make", "make sheets RUN='my run' LAYERS='block5.*' ARGS='--field focus --grids'", "make setup EXTRA=paper"),
+        ("make", "make sheets RUN='my run' LAYERS='block5.*' FIELD=focus GRIDS=1", "make setup EXTRA=paper"),
         ("actmine", f"actmine {FOCUS_SHEETS}", PIP),
         ("python", f"-m actmine {FOCUS_SHEETS}", PIP),
     ],
@@ -171,11 +173,48 @@ def test_the_interpreter_is_named_so_that_a_shell_finds_it(monkeypatch, tmp_path
     assert spoken.interpreter() == "python3"
 
 
-def test_words_of_make_are_those_that_the_makefile_hands_on():
-    makefile = (ROOT / "Makefile").read_text()
-    handed = {flag.replace("-", "_"): word for flag, word in re.findall(r"--([a-z-]+) '?\$\((\w+)\)", makefile)}
-    assert spoken.BY_MAKE in makefile and set(handed) == spoken.MAKE_WORDS
-    assert all(word == flag.upper() for flag, word in handed.items())
+def made(*words: str) -> subprocess.CompletedProcess[str]:
+    """What make runs in place of a command when it is given `words`: a Python that says what it was called with."""
+    return subprocess.run(
+        ["make", "--no-print-directory", "-C", str(ROOT), "-o", ".venv/.ready", *words], capture_output=True, text=True
+    )
+
+
+def test_every_word_behind_make_is_an_option_of_the_command(tmp_path):
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(
+        f"#!/bin/sh\nexec {sys.executable} -c 'import os, sys; from actmine.jobs.make_words import as_flags, words_of; "
+        "from actmine.jobs.__main__ import options_of; command, *more = sys.argv[3:]; "
+        'print(command, as_flags(command, options_of(command), words_of(os.environ, "ACTMINE_BY_MAKE"), os.environ), '
+        'more)\' "$@"\n'
+    )
+    python.chmod(0o755)
+    (tmp_path / ".ready").touch()
+    said = made("sheets", f"VENV={tmp_path}", "-o", f"{tmp_path}/.ready", "RUN=my run", "LAYERS=block5.*", "GRIDS=1",
+                "OVERVIEWS=0", "FIELD=focus", "METHOD=", "ARGS=--columns 7")  # fmt: skip
+    flags = ["--field=focus", "--grids", "--layers=block5.*", "--no-overviews", "--run=my run"]
+    assert said.stdout == f"sheets {flags} {['--columns', '7']}\n", said.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "flags"),
+    [
+        ({"VISUALIZE": "auto", "TOPK": "5"}, ["--topk=5"]),
+        ({"VISUALIZE": "0", "UNIQUE": "1"}, ["--unique", "--no-visualize"]),
+        ({"JSON": "1", "QUIET": "0", "KEEP_MAXIMA": "float16"}, ["--json", "--keep-maxima=float16"]),
+        ({"HELP": "1"}, ["--help"]),
+    ],
+)
+def test_switches_are_said_by_1_and_0(words, flags):
+    assert sorted(as_flags("mine", options_of("mine"), words, words)) == sorted(flags)
+
+
+def test_a_word_that_no_command_knows_is_named_with_what_was_meant():
+    with pytest.raises(UserError, match=r"make mine knows no TOPKK\. Did you mean TOPK\?.* DATASET, MODEL"):
+        as_flags("mine", options_of("mine"), ["TOPKK"], {"TOPKK": "5"})
+    with pytest.raises(UserError, match="UNIQUE=maybe: say UNIQUE=1 or UNIQUE=0"):
+        as_flags("mine", options_of("mine"), ["UNIQUE"], {"UNIQUE": "maybe"})
 
 
 def test_every_advised_command_exists_with_these_options():

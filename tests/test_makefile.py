@@ -49,6 +49,8 @@ def test_only_what_is_asked_for_is_installed(tmp_path, words, more):
 
 def test_what_arguments_and_extras_name_is_installed_too(tmp_path):
     assert installed(tmp_path, "mine", "ARGS=--facets --topk 3") == ["atlas", "facets"]
+    assert installed(tmp_path, "mine", "FACETS=1") == ["atlas", "facets"]
+    assert installed(tmp_path, "compare", "RUN=a", "OTHER=b", "SEARCH=faiss") == ["atlas", "index"]
     assert installed(tmp_path, "compare", "RUN=a", "OTHER=b", "ARGS=--search faiss") == ["atlas", "index"]
     assert installed(tmp_path, "setup", "EXTRA=timm notebook") == ["atlas", "timm", "notebook"]
 

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from actmine.jobs.__main__ import COMMANDS as COMMANDS_OF_ACTMINE
+from actmine.jobs.__main__ import options_of
+from actmine.jobs.make_words import as_flags
 from actmine.pipeline.engines.local import LocalEngine
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import load_network
@@ -57,10 +60,13 @@ def test_every_command_is_one_that_make_knows(command):
     assert program == "make"
     done = subprocess.run([program, "-n", target, *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for word in words:
-        name, value = word.split("=", 1)
-        wanted = f" --{name.lower()}" if value == "1" else value  # what is said with 1 is a flag without a value
-        assert wanted in done.stdout, f"{word} does not reach the command"
+    said = dict(word.split("=", 1) for word in words)
+    more = shlex.split(said.pop("ARGS", ""))
+    if target in COMMANDS_OF_ACTMINE:
+        handed = re.search(r"ACTMINE_BY_MAKE='(.*?)'", done.stdout)
+        assert handed and {*handed[1].split()} == {*said}, "what make hands on"
+        flags = as_flags(target, options_of(target), said, said)
+        assert len(flags) == len(said) and f"actmine {target} {' '.join(more)}".rstrip() in done.stdout.replace("'", "")
 
 
 def test_every_picture_and_page_it_names_is_there():

@@ -18,7 +18,7 @@ from actmine.pipeline.mined_network import mined_network
 from actmine.pipeline.naming import in_words
 from actmine.pipeline.network.devices import compute_exactly
 from actmine.pipeline.network.layers import Traced
-from actmine.pipeline.network.models import Network, check_name, load_network
+from actmine.pipeline.network.models import Network
 from actmine.pipeline.preprocessing.sight import padding_warning, sight
 from actmine.pipeline.run import open_run
 from actmine.pipeline.storage.files import readable_name

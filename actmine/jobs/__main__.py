@@ -19,6 +19,7 @@ import typer
 import typer.core
 
 from actmine.console import Display, fail
+from actmine.jobs.make_words import as_flags, words_of
 from actmine.pipeline import spoken
 from actmine.pipeline.errors import UserError, without_secrets
 
@@ -174,6 +175,12 @@ def main() -> None:
     asked = [word for word in sys.argv[1:2] if word in COMMANDS]
     try:
         app = application(asked) if asked else overview()
+        if asked:
+            words = words_of(os.environ, spoken.BY_MAKE)
+            sys.argv[2:2] = as_flags(asked[0], options_of(asked[0]), words, os.environ)
+    except UserError as error:
+        fail(str(error))
+        sys.exit(2)
     except KeyboardInterrupt:
         fail(_STOPPED)
         os._exit(INTERRUPTED)

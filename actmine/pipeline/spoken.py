@@ -9,12 +9,7 @@ import sys
 from pathlib import Path
 
 BY_MAKE = "ACTMINE_BY_MAKE"
-"""The variable of the environment by which the Makefile says that it called."""
-MAKE_WORDS = frozenset(
-    "dataset model weights layers topk direction bands keep_maxima positions pictures run device engine precision "
-    "compile preset method other units format generator similarity source image out port host allow_host".split()
-)
-"""Options that are words of the Makefile; the others go into its ARGS."""
+"""The variable of the environment by which the Makefile says that it called, and with which words."""
 LEFT_OPEN = "…"
 """Stands for a value that whoever reads a command has to fill in."""
 
@@ -27,10 +22,8 @@ def command(name: str, /, **words: object) -> str:
     asked = {word: value for word, value in words.items() if value not in (None, "", False)}
     if BY_MAKE not in os.environ:
         return " ".join([program(interpreter()), name, *(_flag(word, value) for word, value in asked.items())])
-    said = [f"{word.upper()}={_quoted(value)}" for word, value in asked.items() if word in MAKE_WORDS]
-    flags = " ".join(_flag(word, value) for word, value in asked.items() if word not in MAKE_WORDS)
-    every = ["make", name, *said, *([f"ARGS={_quoted(flags)}"] if flags else [])]
-    return " ".join(every).replace("$", "$$")
+    said = [f"{word.upper()}={1 if value is True else _quoted(value)}" for word, value in asked.items()]
+    return " ".join(["make", name, *said]).replace("$", "$$")
 
 
 def program(python: str = "python") -> str:
