@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from actmine.jobs.__main__ import COMMANDS, _told, options_of
+from actmine.jobs.__main__ import _told
 from actmine.jobs.make_words import as_flags
+from actmine.options.records import COMMANDS, options_of
 from actmine.pipeline import spoken, words
 from actmine.pipeline.ascent.presets import PRESETS
 from actmine.pipeline.errors import UserError
@@ -185,7 +186,7 @@ def test_every_word_behind_make_is_an_option_of_the_command(tmp_path):
     python.parent.mkdir()
     python.write_text(
         f"#!/bin/sh\nexec {sys.executable} -c 'import os, sys; from actmine.jobs.make_words import as_flags, words_of; "
-        "from actmine.jobs.__main__ import options_of; command, *more = sys.argv[3:]; "
+        "from actmine.options.records import options_of; command, *more = sys.argv[3:]; "
         'print(command, as_flags(command, options_of(command), words_of(os.environ, "ACTMINE_BY_MAKE"), os.environ), '
         'more)\' "$@"\n'
     )

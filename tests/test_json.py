@@ -16,7 +16,8 @@ import torch
 from typer.testing import CliRunner
 
 import actmine.pipeline.atlas.server as server
-from actmine.jobs.__main__ import COMMANDS, application, options_of
+from actmine.jobs.__main__ import application
+from actmine.options.records import COMMANDS, options_of
 from actmine.pipeline.ascent.presets import PRESETS
 from actmine.pipeline.demo.train import Training
 from actmine.pipeline.storage.parquet import read_rows

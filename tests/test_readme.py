@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from actmine.jobs.__main__ import COMMANDS as COMMANDS_OF_ACTMINE
-from actmine.jobs.__main__ import options_of
 from actmine.jobs.make_words import as_flags
+from actmine.options.records import COMMANDS as COMMANDS_OF_ACTMINE
+from actmine.options.records import options_of
 from actmine.pipeline.engines.local import LocalEngine
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import load_network

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from actmine.pipeline.datasets.live import dataset_of
-from actmine.pipeline.datasets.sources import Dataset, find_dataset
 from actmine.pipeline.errors import UserError
-from actmine.pipeline.network.live_models import network_of
-from actmine.pipeline.network.models import Network, load_network
-from actmine.pipeline.preprocessing.wishes import Wishes
-from actmine.pipeline.progress import Progress
+
+if TYPE_CHECKING:  # a finished run is read without them
+    from torch import nn
+
+    from actmine.pipeline.datasets.sources import Dataset
+    from actmine.pipeline.network.models import Network
+    from actmine.pipeline.preprocessing.wishes import Wishes
+    from actmine.pipeline.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,13 @@ class Live:
     transform: Callable[..., Any] | None = None
     dataset: Any = None
 
-    def network(self, name: str, weights: str, wishes: Wishes = Wishes()) -> Network:
+    def network(self, name: str, weights: str, wishes: Wishes | None = None) -> Network:
         """The live network, or the one that is called `name`. Raises `UserError` for what cannot be one."""
+        from actmine.pipeline.network.live_models import network_of
+        from actmine.pipeline.network.models import load_network
+        from actmine.pipeline.preprocessing.wishes import Wishes
+
+        wishes = wishes or Wishes()
         if self.module is not None:
             if weights:
                 raise UserError(f"WEIGHTS={weights!r}: a module has its weights. Load them into it, or leave it out.")
@@ -44,6 +49,9 @@ class Live:
 
     def source(self, word: str, root: Path, progress: Progress) -> Dataset:
         """The live dataset, or the one that DATASET names. Raises `UserError` for what cannot be one."""
+        from actmine.pipeline.datasets.live import dataset_of
+        from actmine.pipeline.datasets.sources import find_dataset
+
         return find_dataset(word, root, progress) if self.dataset is None else dataset_of(self.dataset)
 
 

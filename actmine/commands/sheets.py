@@ -30,7 +30,7 @@ def sheets(options: Sheets, display: Display) -> dict[str, Any]:
             most=options.most or None,
             shown=options.field,
             method=options.method,
-            kind=options.kind,
+            kind=options.format,
             paper=options.paper,
             progress=display,
         )
@@ -46,7 +46,7 @@ def sheets(options: Sheets, display: Display) -> dict[str, Any]:
             maps=options.maps,
             preset=options.preset,
             look=look,
-            kind=options.kind,
+            kind=options.format,
             paper=options.paper,
             progress=display,
         )
@@ -56,7 +56,7 @@ def sheets(options: Sheets, display: Display) -> dict[str, Any]:
             wanted,
             shown=options.field,
             preset=options.preset,
-            kind=options.kind,
+            kind=options.format,
             paper=options.paper,
             progress=display,
         )

@@ -11,7 +11,7 @@ from rich.table import Table
 from actmine.console import Display
 from actmine.pipeline.naming import verdict
 from actmine.pipeline.run import Run
-from actmine.pipeline.spoken import command, interpreter
+from actmine.pipeline.spoken import command, python
 from actmine.pipeline.storage.files import safe_name
 from actmine.pipeline.storage.parquet import parquet_file
 
@@ -55,7 +55,7 @@ def show_summary(run: Run, display: Display) -> None:
     display.say("Look further:")
     display.say(f"  {command('atlas', run=folder)}")
     display.say(f"  {command('sheets', run=folder, layers=run.layers['layer'].iloc[-1], units='0-9')}")
-    display.say(f"  {interpreter()} -c \"import pandas as pd; print(pd.read_parquet('{folder}/units').describe())\"")
+    display.say("  " + python(f"import pandas as pd; print(pd.read_parquet('{folder}/units').describe())"))
 
 
 def _pictured(run: Run) -> list[tuple[str, int, str]]:

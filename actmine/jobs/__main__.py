@@ -20,27 +20,9 @@ import typer.core
 
 from actmine.console import Display, fail
 from actmine.jobs.make_words import as_flags, words_of
+from actmine.options.records import COMMANDS, file_of, options_of, record_name
 from actmine.pipeline import spoken
 from actmine.pipeline.errors import UserError, without_secrets
-
-COMMANDS = (
-    "mine",
-    "visualize",
-    "layers",
-    "sheets",
-    "atlas",
-    "atlas-export",
-    "shards",
-    "views",
-    "focus",
-    "check",
-    "compare",
-    "score",
-    "facets",
-    "inspect",
-    "demo-model",
-)
-"""Every command: `commands/NAME.py` carries it out (with underscores), `options/NAME.py` says what it may be asked."""
 
 INTERRUPTED = 130
 STOP_SECONDS = 5.0
@@ -63,20 +45,6 @@ def overview() -> typer.Typer:
     for command in COMMANDS:
         app.command(command, help=_told(command))(lambda: None)
     return app
-
-
-def options_of(command: str) -> type:
-    """The record of a command's options."""
-    record: type = getattr(importlib.import_module(f"actmine.options.{_file(command)}"), _record(command))
-    return record
-
-
-def _file(command: str) -> str:
-    return command.replace("-", "_")
-
-
-def _record(command: str) -> str:
-    return command.title().replace("-", "")
 
 
 class _Command(typer.core.TyperCommand):
@@ -118,9 +86,9 @@ def _say_version(wanted: bool) -> None:
 
 def _told(command: str) -> str:
     """What a command does, as its options say."""
-    file = Path(__file__).parents[1] / "options" / f"{_file(command)}.py"
+    file = Path(__file__).parents[1] / "options" / f"{file_of(command)}.py"
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    records = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == _record(command))
+    records = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == record_name(command))
     return ast.get_docstring(next(records)) or ""
 
 

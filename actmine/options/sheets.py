@@ -55,8 +55,8 @@ class Sheets:
         bool, typer.Option(help="Also views of units beside the patches they are of, as Zeiler and Fergus drew them.")
     ] = False
     overviews: Annotated[bool, typer.Option(help="Also one overview of each layer.")] = True
-    kind: Annotated[
-        Format, typer.Option("--format", help="png for screens; pdf or svg for paper, with text and lines sharp.")
+    format: Annotated[
+        Format, typer.Option(help="png for screens; pdf or svg for paper, with text and lines sharp.")
     ] = Format.png
     paper: Annotated[Paper, typer.Option(help="Pages of a PDF: a4 or letter.")] = Paper.a4
     large: Annotated[int, typer.Option(help="How many crops of a unit are large, above their whole images.")] = 5

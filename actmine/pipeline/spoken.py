@@ -1,4 +1,4 @@
-"""How commands are said to whoever called this program: through make, as `actmine`, or as `python -m actmine`."""
+"""How commands are said to whoever called: through make, as `actmine`, as `python -m actmine`, or from Python."""
 
 from __future__ import annotations
 
@@ -6,20 +6,39 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 BY_MAKE = "ACTMINE_BY_MAKE"
 """The variable of the environment by which the Makefile says that it called, and with which words."""
+_FROM_PYTHON = ContextVar("from_python", default=False)
 LEFT_OPEN = "…"
 """Stands for a value that whoever reads a command has to fill in."""
+
+
+@contextmanager
+def from_python() -> Iterator[None]:
+    """A block in which commands are said as calls of `actmine`'s functions."""
+    before = _FROM_PYTHON.set(True)
+    try:
+        yield
+    finally:
+        _FROM_PYTHON.reset(before)
 
 
 def command(name: str, /, **words: object) -> str:
     """`make sheets RUN=… UNITS=0-9`, or `actmine sheets --run … --units 0-9`; True is a flag, empty words are left out.
 
-    What it says can be pasted into a shell.
+    What it says can be pasted into a shell; or into a notebook, from where it was called: `actmine.sheets(run='…')`.
     """
     asked = {word: value for word, value in words.items() if value not in (None, "", False)}
+    if _FROM_PYTHON.get():
+        given = ", ".join(
+            f"{word}={value if isinstance(value, int) else repr(str(value))}" for word, value in asked.items()
+        )
+        return f"actmine.{name.replace('-', '_')}({given})".replace(repr(LEFT_OPEN), LEFT_OPEN)
     if BY_MAKE not in os.environ:
         return " ".join([program(interpreter()), name, *(_flag(word, value) for word, value in asked.items())])
     said = [f"{word.upper()}={1 if value is True else _quoted(value)}" for word, value in asked.items()]
@@ -37,6 +56,11 @@ def interpreter() -> str:
     if found := [name for name in ("python", "python3") if shutil.which(name) == str(runs)]:
         return found[0]
     return _quoted(runs.relative_to(Path.cwd()) if runs.is_relative_to(Path.cwd()) else runs)
+
+
+def python(code: str) -> str:
+    """How a line of Python is run from here."""
+    return code if _FROM_PYTHON.get() else f'{interpreter()} -c "{code}"'
 
 
 def install(extra: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import weakref
 from collections.abc import Callable, Collection, MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -259,5 +261,39 @@ def serve(
         if not alone:
             note(f"Everyone who can reach port {at} of this machine can look at the run.")
         say(address(host, there))
-        config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-        uvicorn.Server(config).run(sockets=[there])
+        _server(app).run(sockets=[there])
+
+
+def _server(app: Starlette) -> uvicorn.Server:
+    config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    return uvicorn.Server(config)
+
+
+class Serving:
+    """An atlas that is served by a thread until `stop`, or until nothing refers to it, or the process ends.
+
+    `address` is what to open in a browser. Raises `UserError` as `serve` does.
+    """
+
+    def __init__(self, path: str | Path, port: int | None = None, trust: bool = False, host: str = LOOPBACK) -> None:
+        there = listening(port, host)
+        try:
+            alone = is_alone(there)
+            server = _server(application(path, trust, names(host, (), alone), open=not alone))
+        except BaseException:
+            there.close()
+            raise
+        self.address = address(host, there)
+        thread = threading.Thread(target=server.run, args=([there],), name="atlas", daemon=True)
+        thread.start()
+        self._end = weakref.finalize(self, _end, server, thread, there)
+
+    def stop(self) -> None:
+        """Ends it; its address answers no more."""
+        self._end()
+
+
+def _end(server: uvicorn.Server, thread: threading.Thread, there: socket.socket) -> None:
+    server.should_exit = True
+    thread.join()
+    there.close()

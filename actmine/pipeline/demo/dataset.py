@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
 import os
 import tarfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import PIL
 from actmine.pipeline.cores import usable_cores
 from actmine.pipeline.demo.concepts import CONCEPTS
 from actmine.pipeline.demo.scene import RENDERER_VERSION, picture_key, render
+from actmine.pipeline.processes import Processes
 from actmine.pipeline.progress import Progress, Silent
 
 IMAGES_PER_SHARD = 256
@@ -181,9 +180,7 @@ def _rendered(shards: list[_Shard], workers: int | None) -> Iterator[tuple[_Shar
     if workers <= 1:
         yield from ((shard, _render_shard(shard)) for shard in shards)
         return
-    spawn = multiprocessing.get_context("spawn")  # forking a process that has torch threads may deadlock
-    with ProcessPoolExecutor(workers, spawn) as pool:
-        yield from zip(shards, pool.map(_render_shard, shards), strict=True)
+    yield from zip(shards, Processes(_render_shard, workers).map(shards), strict=True)
 
 
 def _render_shard(shard: _Shard) -> list[Sample]:

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from actmine.pipeline.choose import choose_layers, choose_units
 from actmine.pipeline.cores import usable_cores
 from actmine.pipeline.errors import UserError
@@ -171,6 +173,20 @@ def write_grids(
                 name = "views" if page == 1 else f"views-{page}"
                 written.append(_write(drawing, run, layer, name, kind, paper))
     return written
+
+
+def sheet(
+    run: Run, layer: str, unit: int, *, shown: Shown = Shown.box, preset: str = "", method: str = "",
+    maps: bool = True, look: Look = Look(),
+) -> Image.Image:  # fmt: skip
+    """The contact sheet of one unit as a picture, as `write_sheets` would write it.
+
+    Raises `UserError` for a unit that the run does not have and a preset that drew nothing.
+    """
+    row = Drawn(run, [layer], preset).row(layer, run.units(layer, unit).iloc[0].to_dict())
+    wholes = Wholes(run, look.large_cell, look.whole_height)
+    its = method_of(run, layer, method)
+    return pixels(_sheet(run, row, wholes, what_is_shown(run, shown), its, look, False, maps))
 
 
 def _check(kind: Format) -> None:
