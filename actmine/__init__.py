@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from actmine.pipeline.errors import UserError
     from actmine.pipeline.preprocessing.images import ImageError
     from actmine.pipeline.run import picture
-    from actmine.runs import Atlas, Layer, Run, Unit, open_run
+    from actmine.runs import Atlas, Layer, Run, Unit, atlas, open_run
 
 __all__ = [
     "Atlas", "ImageError", "Inspection", "Layer", "Run", "ShardError", "Unit", "UserError",
-    "atlas_export", "check", "compare", "facets", "focus", "inspect", "layers", "mine", "open_run", "picture", "score",
+    "atlas", "atlas_export", "check", "compare", "facets", "focus", "inspect", "layers", "mine", "open_run", "picture", "score",
     "shards", "sheets", "views", "visualize",
 ]  # fmt: skip
 _PLACES = {
@@ -44,7 +44,7 @@ _PLACES = {
     "actmine.pipeline.errors": ("UserError",),
     "actmine.pipeline.preprocessing.images": ("ImageError",),
     "actmine.pipeline.run": ("picture",),
-    "actmine.runs": ("Atlas", "Layer", "Run", "Unit", "open_run"),
+    "actmine.runs": ("Atlas", "Layer", "Run", "Unit", "atlas", "open_run"),
 }
 _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 

@@ -14,7 +14,7 @@ from actmine.commands.live import Live
 from actmine.console import Display
 from actmine.options.records import options_of
 from actmine.pipeline.errors import UserError
-from actmine.pipeline.spoken import from_python
+from actmine.pipeline.spoken import from_python, said
 from actmine.runs import Run, held, open_run
 
 _INTERRUPTED = "Interrupted. What was done is kept: the same call goes on from there."
@@ -57,6 +57,9 @@ def _answer(command: str, given: Mapping[str, Any], live: Live) -> Any:
         carry_out = getattr(importlib.import_module(f"actmine.commands.{command}"), command)
         try:
             return carry_out(its, display, live) if live != Live() else carry_out(its, display)
+        except UserError as error:
+            error.args = tuple(said(word) if isinstance(word, str) else word for word in error.args)
+            raise
         except KeyboardInterrupt:
             display.say(_INTERRUPTED)
             raise

@@ -24,6 +24,7 @@ from rich.progress import (
 from rich.text import Text
 
 from actmine.pipeline.errors import without_secrets
+from actmine.pipeline.spoken import said
 
 PLAIN_SECONDS = 15.0
 
@@ -47,7 +48,7 @@ class Display:
 
     def say(self, sentence: str) -> None:
         """One line for the person watching."""
-        self.console.print(escape(without_secrets(sentence)), soft_wrap=True)
+        self.console.print(escape(said(without_secrets(sentence))), soft_wrap=True)
 
     @contextmanager
     def stage(self, name: str, total: int | None, unit: str, done: int = 0) -> Iterator[Callable[..., None]]:
@@ -101,5 +102,5 @@ class Display:
 
 def fail(sentence: str) -> None:
     """An error's sentence on standard error."""
-    Console(stderr=True, highlight=False).print(f"[bold red]error[/]: {escape(sentence)}", soft_wrap=True)
+    Console(stderr=True, highlight=False).print(f"[bold red]error[/]: {escape(said(sentence))}", soft_wrap=True)
     sys.stderr.flush()

@@ -219,6 +219,11 @@ def open_run(path: str | Path, trust: bool = False) -> Run:
         return Run(tables.open_run(path).path, trust=trust)
 
 
+def atlas(run: str | Path | Run, port: int | None = None) -> Atlas:
+    """Serves the atlas of a run, as `Run.atlas` does."""
+    return (run if isinstance(run, Run) else open_run(run)).atlas(port)
+
+
 def held(run: Run, live: Live) -> Run:
     """The same run, which remembers what it was made of."""
     run.live = live

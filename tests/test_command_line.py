@@ -241,3 +241,21 @@ def test_no_sentence_names_a_command_by_hand():
         told = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
         found = [text for text in told if text not in docs and by_hand.search(text)]
         assert not found or path.name == "spoken.py", (path, found)
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("python", "Say --resize and --crop 28, --no-sheets, or --crop none; --max-skipped."),
+        ("make", "Say RESIZE and CROP=28, SHEETS=0, or CROP=none; MAX_SKIPPED."),
+    ],
+)
+def test_options_in_sentences_are_said_likewise(called, how, told):
+    called(how)
+    sentence = "Say --resize and --crop 28, --no-sheets, or --crop none; --max-skipped."
+    assert spoken.said(sentence) == told
+    with spoken.from_python():
+        assert spoken.said(sentence) == "Say resize and crop=28, sheets=False, or crop='none'; max_skipped."
+        assert spoken.command("sheets", run="a/b", most=3, grids=True, layers="") == (
+            "actmine.sheets(run='a/b', most=3, grids=True)"
+        )

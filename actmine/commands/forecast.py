@@ -11,6 +11,7 @@ from rich.table import Table
 
 from actmine.console import Display
 from actmine.pipeline.progress import duration, in_bytes
+from actmine.pipeline.spoken import said
 from actmine.pipeline.stages.mining_plan import Planned
 from actmine.pipeline.storage.files import is_local
 
@@ -23,7 +24,7 @@ def show_plan(planned: Sequence[Planned], folder: Path, display: Display) -> Non
         table.add_column(name, no_wrap=True, justify="left" if name in ("stage", "leave it out") else "right")
     for each in planned:
         size = in_bytes(each.nbytes) if each.nbytes else ""
-        table.add_row(each.does, f"{each.count:,} {each.of}", duration(each.seconds), size, each.without)
+        table.add_row(each.does, f"{each.count:,} {each.of}", duration(each.seconds), size, said(each.without))
     nbytes = sum(each.nbytes for each in planned)
     table.add_row("in all", "", duration(sum(each.seconds for each in planned)), in_bytes(nbytes), "")
     display.console.print(table)

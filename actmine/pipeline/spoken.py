@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 BY_MAKE = "ACTMINE_BY_MAKE"
 """The variable of the environment by which the Makefile says that it called, and with which words."""
 _FROM_PYTHON = ContextVar("from_python", default=False)
+_OPTION = re.compile(r"(?<![\w-])--(no-)?([a-z]+(?:-[a-z]+)*)(?:[ =](\d[\w.]*\w|\d|none|HEIGHTxWIDTH)(?!\w))?")
 LEFT_OPEN = "…"
 """Stands for a value that whoever reads a command has to fill in."""
 
@@ -43,6 +45,24 @@ def command(name: str, /, **words: object) -> str:
         return " ".join([program(interpreter()), name, *(_flag(word, value) for word, value in asked.items())])
     said = [f"{word.upper()}={1 if value is True else _quoted(value)}" for word, value in asked.items()]
     return " ".join(["make", name, *said]).replace("$", "$$")
+
+
+def said(sentence: str) -> str:
+    """A sentence with its options as whoever called says them: `--topk 5` is TOPK=5 for make, topk=5 in Python."""
+    python, make = _FROM_PYTHON.get(), BY_MAKE in os.environ
+    if not (python or make):
+        return sentence
+
+    def option(found: re.Match[str]) -> str:
+        no, name, value = found[1], found[2].replace("-", "_"), found[3]
+        name = name if python else name.upper()
+        if no:
+            return f"{name}={False if python else 0}"
+        if value is None:
+            return name
+        return f"{name}={value if not python or value.isdecimal() else repr(value)}"
+
+    return _OPTION.sub(option, sentence)
 
 
 def program(python: str = "python") -> str:

@@ -16,7 +16,7 @@ from actmine.pipeline.errors import UserError
 from actmine.pipeline.storage.files import is_local, user_cache, write_bytes
 from actmine.pipeline.storage.fingerprint import fingerprint
 
-FIX = "If you trust whoever made it, say --trust (ARGS=--trust)."
+FIX = "If you trust whoever made it, say --trust."
 
 
 def remember(run: Path, record: Mapping[str, Any], urls: Iterable[str]) -> None:

@@ -40,7 +40,7 @@ class Called:
         name = name_of(Headers(scope=scope).get("host", ""))
         if name in self._names or (self._open and name and _number(name)):
             return await self._app(scope, receive, send)
-        so = f"the name {name}. Start it with --allow-host {name} (ALLOW_HOST={name})" if name else "this"
+        so = f"the name {name}. Start it with --allow-host {name}" if name else "this"
         await PlainTextResponse(f"The atlas does not answer to {so}.\n", 400)(scope, receive, send)
 
 

@@ -106,7 +106,7 @@ def mining_plan(
     if drawing:
         share = min(1.0, SECONDS / drawing)
         found.append(Planned(("Drawing",), "visualizations", round(units * share), "units", drawing * share,
-                             round(units * share) * _DRAWN, "VISUALIZE=0"))  # fmt: skip
+                             round(units * share) * _DRAWN, "--no-visualize"))  # fmt: skip
     if sheets:
         found.append(Planned(("overviews", "sheets"), "overviews, sheets", sheets, "pictures",
                              sheets * _A_SHEET / cores, sheets * _SHEET, "--no-sheets"))  # fmt: skip
