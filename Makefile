@@ -18,7 +18,7 @@ NEEDS := $(if $(findstring s3://,$(PLACES)),s3) $(if $(findstring http://,$(PLAC
   $(if $(filter mean-image,$(PRESET))$(filter 1,$(FACETS))$(filter --facets,$(ARGS)),facets) \
   $(if $(filter faiss,$(SEARCH))$(filter faiss --search=faiss,$(ARGS)),index)
 NEEDED := $(READY) $(patsubst %,$(VENV)/.with-%,$(NEEDS))
-INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --config-settings editable_mode=compat --editable
 
 .DEFAULT_GOAL := help
 .PHONY: help setup mine visualize views focus check score facets compare layers inspect sheets atlas atlas-export shards demo-model test test-slow lint format bench bench-gpu test-gpu clean

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Atlas", "ImageError", "Inspection", "Layer", "Run", "ShardError", "Unit", "UserError",
-    "atlas", "atlas_export", "check", "compare", "facets", "focus", "inspect", "layers", "mine", "open_run", "picture", "score",
-    "shards", "sheets", "views", "visualize",
+    "atlas", "atlas_export", "check", "compare", "facets", "focus", "inspect", "layers", "mine", "open_run", "picture",
+    "score", "shards", "sheets", "views", "visualize",
 ]  # fmt: skip
 _PLACES = {
     "actmine.inspection": ("Inspection",),
