@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -259,3 +260,13 @@ def test_options_in_sentences_are_said_likewise(called, how, told):
         assert spoken.command("sheets", run="a/b", most=3, grids=True, layers="") == (
             "actmine.sheets(run='a/b', most=3, grids=True)"
         )
+
+
+@pytest.mark.parametrize(
+    ("line", "goes_on"), [("actmine vi", ["visualize", "views"]), ("actmine sheets --gr", ["--grids"])]
+)
+def test_a_shell_is_told_how_a_line_can_go_on(line, goes_on):
+    words = {"_ACTMINE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    code = "import sys; sys.argv[:] = ['/opt/bin/actmine']; from actmine.jobs.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **words})
+    assert done.stdout.split() == goes_on

@@ -1,4 +1,4 @@
-"""What is installed from a wheel works in any folder, also in one with packages of its own by the names of our rooms."""
+"""What is installed from a wheel works in any folder, also in one with packages called as our rooms are."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def test_the_command_mines_in_a_folder_with_packages_of_our_rooms_names(crowded,
 def test_the_library_is_imported_there_and_from_the_wheel(crowded, installed):
     code = (
         "import sys, actmine; print(actmine.__file__); assert 'torch' not in sys.modules\n"
-        "run = actmine.mine('networks:small', 'photos', resize='32', crop='32', topk=2, visualize=False, sheets=False,\n"
-        "                   run='run', quiet=True)\n"
+        "run = actmine.mine('networks:small', 'photos', resize='32', crop='32', topk=2, visualize=False,\n"
+        "                   sheets=False, run='run', quiet=True)\n"
         "print(len(run), run.sheet('3', 1).size[0] > 100, sorted(actmine.layers('networks:small').layer))\n"
     )
     said = run(sys.executable, "-c", code, here=crowded, installed=installed).stdout.splitlines()

@@ -25,6 +25,8 @@ from actmine.pipeline import spoken
 from actmine.pipeline.errors import UserError, without_secrets
 
 INTERRUPTED = 130
+_COMPLETES = "_ACTMINE_COMPLETE"
+"""The variable of the environment by which a shell asks how a line of ours could go on."""
 STOP_SECONDS = 5.0
 """How long a command that was stopped may take to put its things away; a read that hangs would take forever."""
 _MISUSED: Any = typer.BadParameter.__base__  # UsageError of click, which recent versions of typer have of their own
@@ -61,7 +63,7 @@ class _Command(typer.core.TyperCommand):
 
 def _nothing_yet() -> typer.Typer:
     app = typer.Typer(
-        add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
+        no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
         help="What does each unit of a vision network respond to? Mines a dataset for it.",
     )  # fmt: skip
 
@@ -142,7 +144,8 @@ def main() -> None:
         signal.signal(signal.SIGINT, _stop)
     asked = [word for word in sys.argv[1:2] if word in COMMANDS]
     try:
-        app = application(asked) if asked else overview()
+        completing = _COMPLETES in os.environ
+        app = application(COMMANDS if completing else asked) if asked or completing else overview()
         if asked:
             words = words_of(os.environ, spoken.BY_MAKE)
             sys.argv[2:2] = as_flags(asked[0], options_of(asked[0]), words, os.environ)
