@@ -2,38 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
+
+from torch import nn
 
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.network import factories
 from actmine.pipeline.network.computation import alike, probe
+from actmine.pipeline.network.live_models import LIVE, network_of
 from actmine.pipeline.network.models import Network, load_network
 from actmine.pipeline.network.weights import RANDOM
 from actmine.pipeline.preprocessing.wishes import Wishes
 from actmine.pipeline.run import Run
+from actmine.pipeline.spoken import LEFT_OPEN, call
 from actmine.pipeline.storage.files import is_local
 from actmine.pipeline.trust import FIX
 
 
-def mined_network(run: Run, weights: str = "", module: Any = None, transform: Any = None) -> Network:
+def mined_network(
+    run: Run, weights: str = "", module: nn.Module | None = None, transform: Callable[..., Any] | None = None
+) -> Network:
     """The network of `run`; `weights` says where its weights are now (empty: where they were).
+
+    A `module` with its `transform` is taken as that network; one that was mined from a module needs it.
 
     Raises `UserError` where they are not there, where the network, what it computes, its weights or its preprocessing
     are not those that were mined, for code named by a run that is not `trusted`, and for code that lies inside the run.
     """
     written = run.record
-    _refuse_code_of_others(run, written["model"])
-    word = weights or _weights(written)
     asked = written.get("asked", {})
     wishes = Wishes(**{field.name: asked[field.name] for field in fields(Wishes) if field.name in asked})
-    try:
-        network = load_network(written["model"], word, wishes)
-    except UserError as error:
+    if module is not None:
+        network = network_of(module, transform, wishes, written["model"])
+    elif written["weights"] == LIVE:
         raise UserError(
-            f"The network of {run.path} cannot be loaded again. {error} "
-            f"It was {written['model']} with the weights {word or written['weights']}: WEIGHTS=… says where they are."
-        ) from error
+            f"{run.path} was mined from a module in Python, {written['model']}, which no name loads again. Give it "
+            f"there: {call('visualize', run=run.path, model=LEFT_OPEN, transform=LEFT_OPEN)}, say."
+        )
+    else:
+        network = _loaded(run, weights or _weights(written), wishes)
     if network.weights_hash != written["weights_hash"]:
         raise UserError(
             f"{run.path} was mined with other weights than {network.weights} ({_short(written['weights_hash'])}, not "
@@ -53,6 +62,20 @@ def mined_network(run: Run, weights: str = "", module: Any = None, transform: An
             "units see something else. Restore its transform, or mine a new RUN."
         )
     return network
+
+
+def _loaded(run: Run, weights: str, wishes: Wishes) -> Network:
+    """The network by its name."""
+    written = run.record
+    _refuse_code_of_others(run, written["model"])
+    try:
+        return load_network(written["model"], weights, wishes)
+    except UserError as error:
+        raise UserError(
+            f"The network of {run.path} cannot be loaded again. {error} "
+            f"It was {written['model']} with the weights {weights or written['weights']}: WEIGHTS=… says where they "
+            "are."
+        ) from error
 
 
 def _refuse_code_of_others(run: Run, model: str) -> None:

@@ -37,14 +37,17 @@ def command(name: str, /, **words: object) -> str:
     """
     asked = {word: value for word, value in words.items() if value not in (None, "", False)}
     if _FROM_PYTHON.get():
-        given = ", ".join(
-            f"{word}={value if isinstance(value, int) else repr(str(value))}" for word, value in asked.items()
-        )
-        return f"actmine.{name.replace('-', '_')}({given})".replace(repr(LEFT_OPEN), LEFT_OPEN)
+        return call(name, **asked)
     if BY_MAKE not in os.environ:
         return " ".join([program(interpreter()), name, *(_flag(word, value) for word, value in asked.items())])
     said = [f"{word.upper()}={1 if value is True else _quoted(value)}" for word, value in asked.items()]
     return " ".join(["make", name, *said]).replace("$", "$$")
+
+
+def call(name: str, /, **words: object) -> str:
+    """A command as a call from Python."""
+    given = (f"{word}={value if isinstance(value, int) else repr(str(value))}" for word, value in words.items())
+    return f"actmine.{name.replace('-', '_')}({', '.join(given)})".replace(repr(LEFT_OPEN), LEFT_OPEN)
 
 
 def said(sentence: str) -> str:

@@ -9,28 +9,20 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from actmine.pipeline.errors import UserError, first_line, near_matches
-from actmine.pipeline.network.made import Made, run_once
+from actmine.pipeline.network.evaluated import PROGRAM, complete, evaluated, is_program, preprocessing_of
+from actmine.pipeline.network.made import Made
 from actmine.pipeline.network.weights import RANDOM_SEED, fill, kind_of, looks_like_a_file, read_weights
-from actmine.pipeline.preprocessing.images import Preprocessing
-from actmine.pipeline.preprocessing.transforms import follow
-from actmine.pipeline.preprocessing.wishes import Wishes, with_wishes
+from actmine.pipeline.preprocessing.wishes import Wishes
 
 AS_MADE = "as the factory made them"
-_PROGRAM = (
-    "a program of torch.jit or torch.export, in which single layers cannot be read. "
-    "Give the torch.nn.Module that it was made from."
-)
-_USUAL = (256, (224, 224))
 
 
 def check(spec: str, word: str = "MODEL") -> None:
@@ -90,22 +82,16 @@ def make(spec: str, weights: str, wishes: Wishes) -> Made:
         )
     read = read_weights(Path(weights)) if looks_like_a_file(weights) and weights != "random" else None
     module, transform = _called(spec, "MODEL")
+    how, assumed = preprocessing_of(transform, wishes)
     notices = []
-    if transform is None:
-        how = with_wishes(Preprocessing.usual(*_USUAL), wishes)
-        if not (wishes.resize or wishes.crop):
-            notices.append(
-                f"{spec} gives no transform: images are resized to {_USUAL[0]}, cut to {how.size[0]} x {how.size[1]} "
-                "and normalized as usual for ImageNet. Let it return (network, transform), or say --resize, --crop, "
-                "--mean and --std."
-            )
-    else:
-        how = _followed(transform, wishes)
+    if assumed:
+        notices.append(f"{spec} gives no transform: {assumed} Let it return (network, transform), or say --resize, "
+                       "--crop, --mean and --std.")  # fmt: skip
     if weights == "random":
         notices.append(
             f"{spec} is called under seed {RANDOM_SEED}; what it loads itself stays, with WEIGHTS=random too."
         )
-    _completed(spec, module, how)
+    complete(spec, module, how)
     if read is None:
         label = AS_MADE if not weights else f"{AS_MADE} (seed {RANDOM_SEED})"
         return Made(module, how, label, notices=tuple(notices))
@@ -120,19 +106,6 @@ def make_module(spec: str, word: str) -> nn.Module:
     else.
     """
     return _called(spec, word)[0]
-
-
-def _followed(transform: Callable[..., Any], wishes: Wishes) -> Preprocessing:
-    """What the transform does for as many channels as are wished for."""
-    if wishes.channels in (1, 3):
-        try:
-            how = follow(transform, wishes.channels)
-        except UserError:
-            pass  # it is for another number of channels: it is followed as it is, and changed by the flags
-        else:
-            changed = how.channels != wishes.channels
-            return with_wishes(how, wishes if changed else replace(wishes, channels=0))
-    return with_wishes(follow(transform), wishes)
 
 
 def _split(spec: str, word: str) -> tuple[str, str]:
@@ -173,7 +146,7 @@ def _called(spec: str, word: str) -> tuple[nn.Module, Callable[..., Any] | None]
         torch.manual_seed(RANDOM_SEED)
         factory = _found(spec, word)
         if isinstance(factory, nn.Module):
-            return _evaluated(factory, spec, word), None
+            return evaluated(factory, f"{word}={spec}"), None
         if not callable(factory):
             raise UserError(f"{word}={spec} is {kind_of(factory)}, not a function or class that makes a network.")
         torch.manual_seed(RANDOM_SEED)  # again: the import may have drawn numbers
@@ -183,12 +156,12 @@ def _called(spec: str, word: str) -> tuple[nn.Module, Callable[..., Any] | None]
             told = _told(error, sys.modules[_split(spec, word)[0]])
             raise UserError(f"{word}={spec} failed when it was called without arguments: {told}.") from error
     network, transform = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
-    if isinstance(network, torch.jit.ScriptModule | torch.jit.ScriptFunction | torch.export.ExportedProgram):
-        raise UserError(f"{word}={spec} gives {_PROGRAM}")
+    if is_program(network):
+        raise UserError(f"{word}={spec} gives {PROGRAM}")
     if not isinstance(network, nn.Module) or not (transform is None or callable(transform)):
         kinds = ", ".join(map(kind_of, given)) if isinstance(given, tuple) else kind_of(given)
         raise UserError(f"{word}={spec} gives {kinds}. It should give a torch.nn.Module, or (module, transform).")
-    return _evaluated(network, spec, word), transform
+    return evaluated(network, f"{word}={spec}"), transform
 
 
 def _found(spec: str, word: str) -> Any:
@@ -223,31 +196,3 @@ def _told(error: BaseException, module: ModuleType | None) -> str:
         file, line = (last[0].filename, last[0].lineno) if last else ("", None)
     place = f" ({Path(file).name}, line {line})" if file else ""
     return f"{type(error).__name__}: {first_line(error).rstrip('.')}{place}"
-
-
-def _evaluated(network: nn.Module, spec: str, word: str) -> nn.Module:
-    """On the CPU, in float32 and in evaluation mode, out of what training wrapped around it and its parts.
-
-    Raises `UserError` for programs among its parts.
-    """
-    while isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(network, "_orig_mod"):
-        network = network._orig_mod if hasattr(network, "_orig_mod") else network.module  # type: ignore[assignment]
-    for name, part in list(network.named_modules()):
-        if isinstance(part, torch.jit.ScriptModule):
-            raise UserError(f"{word}={spec}: {name} is {_PROGRAM}" if name else f"{word}={spec} is {_PROGRAM}")
-        if isinstance(part, nn.DataParallel):
-            part.device_ids = []  # on the GPUs that there are, it would not run on a CPU
-        if hasattr(part, "_orig_mod"):
-            network.set_submodule(name, part._orig_mod)
-    try:
-        return network.cpu().float().eval()
-    except NotImplementedError as error:  # so says what torch.export made
-        raise UserError(f"{word}={spec} is {_PROGRAM}") from error
-
-
-def _completed(spec: str, network: nn.Module, how: Preprocessing) -> None:
-    """Has lazy modules take their shapes from an image, and their numbers from the factory's seed."""
-    if any(is_lazy(each) for each in (*network.parameters(), *network.buffers())):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(RANDOM_SEED)
-            run_once(spec, network, how)

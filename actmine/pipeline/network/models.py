@@ -78,7 +78,12 @@ def load_network(name: str, weights: str = "", wishes: Wishes = Wishes()) -> Net
         made = factories.make(name, weights, wishes)
     else:
         made = torchvision_models.make(name, weights, wishes)
-    if ":" in name or wishes != Wishes():
+    return network_made(name, made, wishes, _asked(weights, wishes), runs=":" not in name and wishes == Wishes())
+
+
+def network_made(name: str, made: Made, wishes: Wishes, asked: Mapping[str, str | int], runs: bool) -> Network:
+    """What was made, as a network. Raises `UserError` where it does not run on its input, unless it is known to."""
+    if not runs:
         run_once(name, made.module, made.preprocessing)
     notices = list(made.notices)
     if not made.preprocessing.followed:
@@ -92,7 +97,7 @@ def load_network(name: str, weights: str = "", wishes: Wishes = Wishes()) -> Net
         )
     return Network(
         name, made.module, made.preprocessing, made.weights, weights_hash(made.module), made.categories, made.missing,
-        tuple(notices), _asked(weights, wishes),
+        tuple(notices), asked,
     )  # fmt: skip
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
 
-def twin(network: nn.Module) -> nn.Module:
+def twin(network: nn.Module, convert: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> nn.Module:
     """A copy with modules of its own that shares every tensor, those that modules keep as plain attributes too.
+
+    Each tensor is what `convert` makes of it.
 
     Whatever a run sets in it, as the hooks of `torch.nn.utils.weight_norm` and of pruning do, stays in the copy.
     """
     tensors = [*network.parameters(), *network.buffers()]
     tensors += [value for part in network.modules() for value in vars(part).values() if isinstance(value, Tensor)]
-    return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
+    return copy.deepcopy(network, {id(tensor): convert(tensor) for tensor in tensors})

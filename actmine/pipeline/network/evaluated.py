@@ -1,0 +1,93 @@
+"""Networks of one's own, made ready to be mined: out of their wrappers, in evaluation mode, with their transform."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.optim.swa_utils import AveragedModel
+
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.made import run_once
+from actmine.pipeline.network.weights import RANDOM_SEED
+from actmine.pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.preprocessing.transforms import follow
+from actmine.pipeline.preprocessing.wishes import Wishes, with_wishes
+
+PROGRAM = (
+    "a program of torch.jit or torch.export, in which single layers cannot be read. "
+    "Give the torch.nn.Module that it was made from."
+)
+_USUAL = (256, (224, 224))
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+
+
+def is_program(network: object) -> bool:
+    """Whether it is a compiled program rather than a module."""
+    return isinstance(network, torch.jit.ScriptModule | torch.jit.ScriptFunction | torch.export.ExportedProgram)
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The module inside what training wraps around one: parallel runs, `torch.compile`, averages of weights."""
+    while isinstance(network, _WRAPPERS) or hasattr(network, "_orig_mod"):
+        network = network._orig_mod if hasattr(network, "_orig_mod") else network.module  # type: ignore[assignment]
+    return network
+
+
+def evaluated(network: nn.Module, said: str) -> nn.Module:
+    """On the CPU, in float32 and in evaluation mode, out of what training wrapped around it and its parts.
+
+    `said` is how the user gave it. Raises `UserError` for programs among its parts.
+    """
+    network = unwrapped(network)
+    for name, part in list(network.named_modules()):
+        if isinstance(part, torch.jit.ScriptModule):
+            raise UserError(f"{said}: {name} is {PROGRAM}" if name else f"{said} is {PROGRAM}")
+        if isinstance(part, nn.DataParallel):
+            part.device_ids = []  # on the GPUs that there are, it would not run on a CPU
+        if hasattr(part, "_orig_mod"):
+            network.set_submodule(name, part._orig_mod)
+    try:
+        return network.cpu().float().eval()
+    except NotImplementedError as error:  # so says what torch.export made
+        raise UserError(f"{said} is {PROGRAM}") from error
+
+
+def complete(said: str, network: nn.Module, how: Preprocessing) -> None:
+    """Has lazy modules take their shapes from an image, and their numbers from a fixed seed."""
+    if any(is_lazy(each) for each in (*network.parameters(), *network.buffers())):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(RANDOM_SEED)
+            run_once(said, network, how)
+
+
+def preprocessing_of(transform: Callable[..., Any] | None, wishes: Wishes) -> tuple[Preprocessing, str]:
+    """What a transform does, changed as wished for; ImageNet's usual one in place of none, and a sentence that says so.
+
+    The sentence is empty where there is nothing to say. Raises `UserError` for a transform that is no use.
+    """
+    if transform is not None:
+        return _followed(transform, wishes), ""
+    how = with_wishes(Preprocessing.usual(*_USUAL), wishes)
+    if wishes.resize or wishes.crop:
+        return how, ""
+    return how, (
+        f"images are resized to {_USUAL[0]}, cut to {how.size[0]} x {how.size[1]} and normalized as usual for ImageNet."
+    )
+
+
+def _followed(transform: Callable[..., Any], wishes: Wishes) -> Preprocessing:
+    """What the transform does for as many channels as are wished for."""
+    if wishes.channels in (1, 3):
+        try:
+            how = follow(transform, wishes.channels)
+        except UserError:
+            pass  # it is for another number of channels: it is followed as it is, and changed by the flags
+        else:
+            changed = how.channels != wishes.channels
+            return with_wishes(how, wishes if changed else replace(wishes, channels=0))
+    return with_wishes(follow(transform), wishes)
