@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from enum import Enum
+from inspect import signature
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -56,7 +57,7 @@ def _answer(command: str, given: Mapping[str, Any], live: Live) -> Any:
         display = Display(getattr(its, "quiet", False))
         carry_out = getattr(importlib.import_module(f"actmine.commands.{command}"), command)
         try:
-            return carry_out(its, display, live) if live != Live() else carry_out(its, display)
+            return carry_out(its, display, *([live] if "live" in signature(carry_out).parameters else []))
         except UserError as error:
             error.args = tuple(said(word) if isinstance(word, str) else word for word in error.args)
             raise

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from actmine.pipeline.atlas.server import Serving
 
 _TILE = 96
+_SHOWN = ("unit", "activation_max", "activation_mean", "activation_std", "firing_rate", "visualization_ratio")
 
 
 class Run(tables.Run):
@@ -109,9 +110,11 @@ class Layer:
     def _repr_html_(self) -> str:
         each = self.about
         size = "" if each["height"] != each["height"] else f", maps of {each['height']:.0f} × {each['width']:.0f}"
-        shown = self.units().drop(columns=["visualization", "activation_histogram", "activation_quantiles"],
-                                  errors="ignore")  # fmt: skip
-        table = shown.to_html(index=False, max_rows=12, max_cols=12, border=0)
+        rows = self.units()
+        shown = rows[[name for name in _SHOWN if name in rows]].assign(
+            label=[label_of(row) for row in rows.to_dict("records")]  # of the labels, those that something speaks for
+        )
+        table = shown.to_html(index=False, max_rows=12, border=0)
         return f"<p><b>{html.escape(self.name)}</b>: {len(self):,} units{size}</p>{table}"
 
     def __repr__(self) -> str:

@@ -12,7 +12,7 @@ import tarfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from itertools import count, islice
 from pathlib import Path
@@ -21,7 +21,9 @@ from tempfile import gettempdir
 from actmine.pipeline.allocator import keep_freed_memory
 from actmine.pipeline.cores import usable_cores
 from actmine.pipeline.datasets.batches import read_batches
+from actmine.pipeline.datasets.folder_shards import FolderShard
 from actmine.pipeline.datasets.shards import Shard
+from actmine.pipeline.datasets.tar_shards import TarShard
 from actmine.pipeline.preprocessing.images import Preprocessing
 from benchmarks.photographs import photographs
 from benchmarks.rounds import interleaved
@@ -54,7 +56,9 @@ def main() -> None:
     numbers = sorted({1, *(given.processes or (2, usable_cores()))})
     folder = photographs(Path(gettempdir()) / f"actmine-photographs-{DISTINCT}", DISTINCT)
     shard = (
-        packed(folder) if given.tar else Shard(0, str(folder), tuple(sorted(path.name for path in folder.iterdir())))
+        packed(folder)
+        if given.tar
+        else FolderShard(0, str(folder), files=tuple(sorted(path.name for path in folder.iterdir())))
     )
     passes: dict[str, list[Pass]] = defaultdict(list)
 
@@ -89,7 +93,7 @@ def verdict(rate: float) -> str:
 
 def one_pass(shard: Shard, images: int, threads: int, processes: int) -> Pass:
     """At least `images` pictures behind the first batch, the shard over and over."""
-    shards = (Shard(number, shard.url, shard.files) for number in islice(count(), -(-(images + BATCH) // DISTINCT)))
+    shards = (replace(shard, number=number) for number in islice(count(), -(-(images + BATCH) // DISTINCT)))
     start = time.perf_counter()
     batches = read_batches(shards, HOW, BATCH, threads, processes=processes)
     next(batches)
@@ -110,7 +114,7 @@ def packed(folder: Path) -> Shard:
         with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
             for picture in sorted(folder.iterdir()):
                 tar.add(picture, picture.name)
-    return Shard(0, str(path))
+    return TarShard(0, str(path))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from actmine.pipeline.datasets.batches import Member, read_batches
 from actmine.pipeline.datasets.shard_index import index_name, write_index
 from actmine.pipeline.datasets.shards import Rejected, Sample, Shard, read_samples
 from actmine.pipeline.datasets.sources import Dataset, find_dataset
+from actmine.pipeline.datasets.tar_shards import TarShard
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.preprocessing.images import Preprocessing
 
@@ -116,7 +117,7 @@ def write_index_of(tar: Path) -> Path:
 
 def samples(shard: Shard | Path) -> list[Sample | Rejected]:
     """All samples of a shard, or of the tar at a path."""
-    return list(read_samples(shard if isinstance(shard, Shard) else Shard(0, str(shard))))
+    return list(read_samples(shard if isinstance(shard, Shard) else TarShard(0, str(shard))))
 
 
 def account(shards: Iterable[Shard], how: Preprocessing = SMALL) -> tuple[list[Member], list[Rejected]]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from actmine.pipeline.datasets import decode_worker
 from actmine.pipeline.datasets.batches import Batch, ahead, read_batches
 from actmine.pipeline.datasets.shards import Sample, Shard, ShardError
+from actmine.pipeline.datasets.tar_shards import TarShard
 from actmine.pipeline.preprocessing.images import decode, network_pixels
 from tests.making import SMALL, image_tar, jpeg, samples, write_tar
 
@@ -36,7 +37,7 @@ def make_shards(root: Path, counts: list[tuple[int, int]]) -> list[Shard]:
         files = [(f"{n}.jpg", jpeg(n % 3, 8, 8)) for n in range(good)] + [(f"bad{n}.jpg", b"x") for n in range(bad)]
         order = np.random.default_rng(number).permutation(len(files))
         path = write_tar(root / f"{number}.tar", [files[n] for n in order])
-        shards.append(Shard(number, str(path)))
+        shards.append(TarShard(number, str(path)))
     return shards
 
 
@@ -76,7 +77,7 @@ def test_batches_depend_on_shards_and_size_alone(
 def test_a_batch_holds_the_pixels_of_its_members(tmp_path: Path) -> None:
     path = image_tar(tmp_path / "a.tar", 7)
     expected = [network_pixels(decode(s.data), SMALL) for s in samples(path) if isinstance(s, Sample)]
-    found = list(read_batches([Shard(0, str(path))], SMALL, 3, 2))
+    found = list(read_batches([TarShard(0, str(path))], SMALL, 3, 2))
     assert [batch.pixels.shape for batch in found] == [(3, 16, 16, 3), (3, 16, 16, 3), (1, 16, 16, 3)]
     assert np.array_equal(np.concatenate([batch.pixels for batch in found]), np.stack(expected))
     first = found[0].members[0]
@@ -84,7 +85,7 @@ def test_a_batch_holds_the_pixels_of_its_members(tmp_path: Path) -> None:
 
 
 def test_an_empty_shard_is_one_empty_last_batch(tmp_path: Path) -> None:
-    (batch,) = read_batches([Shard(0, str(write_tar(tmp_path / "a.tar", [])))], SMALL, 4, 2)
+    (batch,) = read_batches([TarShard(0, str(write_tar(tmp_path / "a.tar", [])))], SMALL, 4, 2)
     assert (batch.pixels.shape, batch.samples, batch.last) == ((0, 16, 16, 3), 0, True)
 
 

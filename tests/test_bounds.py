@@ -19,8 +19,9 @@ from PIL import Image
 
 from actmine.pipeline.atlas.export import export
 from actmine.pipeline.datasets.remote import RemoteError, RemoteFile, read_range, read_whole
-from actmine.pipeline.datasets.shards import Rejected, Sample, Shard, ShardError, read_samples
+from actmine.pipeline.datasets.shards import Rejected, Sample, ShardError, read_samples
 from actmine.pipeline.datasets.sources import find_dataset
+from actmine.pipeline.datasets.tar_shards import TarShard
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.preprocessing.images import decode
 from actmine.pipeline.run import open_run
@@ -69,7 +70,7 @@ def test_an_extended_header_is_no_place_for_gigabytes(tmp_path, kind):
     path.write_bytes(info.tobuf() + data)
     os.truncate(path, 3 << 30)
     with pytest.raises(ShardError, match=r"extended header of 3,221,225,472 bytes"):
-        list(read_samples(Shard(0, str(path))))
+        list(read_samples(TarShard(0, str(path))))
 
 
 def test_the_map_of_a_sparse_file_is_not_read(tmp_path):
@@ -85,7 +86,7 @@ def test_the_map_of_a_sparse_file_is_not_read(tmp_path):
         writer.addfile(plain, io.BytesIO(data))
     (tmp_path / "0.tar").write_bytes(tar.getvalue())
     found: list[Sample | Rejected] = []
-    assert peak(lambda: found.extend(read_samples(Shard(0, str(tmp_path / "0.tar"))))) < 16 * MEGABYTE
+    assert peak(lambda: found.extend(read_samples(TarShard(0, str(tmp_path / "0.tar"))))) < 16 * MEGABYTE
     assert [type(each) for each in found] == [Rejected, Sample] and "sparse" in found[0].error  # type: ignore[union-attr]
 
 
@@ -136,7 +137,7 @@ def test_no_index_is_so_long(tmp_path, monkeypatch):
         hole.truncate(64 * MEGABYTE)
     monkeypatch.setattr("actmine.pipeline.datasets.shard_index.MOST_BYTES", MEGABYTE)
     with pytest.raises(ShardError, match=r"cannot be read as one \(it has more than"):
-        list(read_samples(Shard(0, str(path), index=str(tmp_path / "0.index.parquet"))))
+        list(read_samples(TarShard(0, str(path), index=str(tmp_path / "0.index.parquet"))))
     monkeypatch.setattr(
         "actmine.pipeline.datasets.remote.open_stream", lambda file: io.BufferedReader(io.BytesIO(bytes(11)))
     )

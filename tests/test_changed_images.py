@@ -14,7 +14,8 @@ import torch
 from actmine.pipeline.atlas.pictures import Wholes
 from actmine.pipeline.atlas.queries import Queries
 from actmine.pipeline.datasets import sources
-from actmine.pipeline.datasets.shards import Place, Sample, Shard, ShardError, read_bytes, read_samples
+from actmine.pipeline.datasets.folder_shards import FolderShard
+from actmine.pipeline.datasets.shards import Place, Sample, ShardError, read_bytes, read_samples
 from actmine.pipeline.datasets.sources import find_dataset
 from actmine.pipeline.engines.local import LocalEngine
 from actmine.pipeline.errors import UserError
@@ -117,7 +118,7 @@ def test_pages_show_the_picture_that_was_mined(replaced):
 
 def test_a_file_that_has_grown_is_another(tmp_path):
     write_folder(tmp_path, {"a.jpg": b"12345"})
-    shard = Shard(0, str(tmp_path), ("a.jpg",))
+    shard = FolderShard(0, str(tmp_path), files=("a.jpg",))
     assert read_bytes(shard, Place("a.jpg", 0, 5)) == b"12345"
     with pytest.raises(ShardError, match="longer than when it was scanned"):
         read_bytes(shard, Place("a.jpg", 0, 4))

@@ -20,7 +20,9 @@ from PIL import Image
 from actmine.pipeline.datasets import decoding
 from actmine.pipeline.datasets.batches import Batch, read_batches
 from actmine.pipeline.datasets.decoding import decode_processes
+from actmine.pipeline.datasets.folder_shards import FolderShard
 from actmine.pipeline.datasets.shards import Shard, ShardError
+from actmine.pipeline.datasets.tar_shards import TarShard
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.preprocessing.images import Preprocessing
 from tests.making import SMALL, encoded, image_tar, jpeg, picture, write_folder, write_tar
@@ -68,10 +70,10 @@ def mixed_shards(root: Path) -> list[Shard]:
     """A tar and a folder of all kinds of files, a shard without any, and one of JPEGs."""
     folder = write_folder(root / "folder", MIXED)
     return [
-        Shard(0, str(write_tar(root / "mixed.tar", [*MIXED.items()]))),
-        Shard(1, str(folder), tuple(sorted(MIXED)), ("a", "b")),
-        Shard(2, str(write_tar(root / "none.tar", []))),
-        Shard(3, str(image_tar(root / "many.tar", 23))),
+        TarShard(0, str(write_tar(root / "mixed.tar", [*MIXED.items()]))),
+        FolderShard(1, str(folder), files=tuple(sorted(MIXED)), classes=("a", "b")),
+        TarShard(2, str(write_tar(root / "none.tar", []))),
+        TarShard(3, str(image_tar(root / "many.tar", 23))),
     ]
 
 
@@ -98,7 +100,7 @@ def test_images_larger_than_a_slot_go_by_the_pipe(tmp_path: Path, monkeypatch: p
 def test_one_image_that_takes_long_holds_up_none_behind_it_for_good(tmp_path: Path) -> None:
     slow = encoded(picture(2500, 2500), "PNG")
     files = [(f"{n:03}.png", slow if n == 0 else jpeg(n % 3, 8, 8)) for n in range(300)]
-    shards = [Shard(0, str(write_tar(tmp_path / "a.tar", files)))]
+    shards = [TarShard(0, str(write_tar(tmp_path / "a.tar", files)))]
     assert same(list(read_batches(shards, SMALL, 16, 1, processes=2)), list(read_batches(shards, SMALL, 16, 2)))
 
 
@@ -114,8 +116,8 @@ def by(transform: object) -> Preprocessing:
 
 
 def test_transforms_of_ones_own_run_there_too_and_what_they_raise_comes_out_in_its_place(tmp_path: Path) -> None:
-    good = Shard(0, str(image_tar(tmp_path / "good.tar", 9)))
-    bad = Shard(1, str(write_tar(tmp_path / "bad.tar", [("a.jpg", jpeg()), ("b.jpg", jpeg(1, 13, 20))])))
+    good = TarShard(0, str(image_tar(tmp_path / "good.tar", 9)))
+    bad = TarShard(1, str(write_tar(tmp_path / "bad.tar", [("a.jpg", jpeg()), ("b.jpg", jpeg(1, 13, 20))])))
     found: list[Batch] = []
     with pytest.raises(MemoryError, match="thirteen"):
         found.extend(read_batches([good, bad], by(inverted), 2, 1, processes=1))
@@ -132,7 +134,7 @@ def test_where_no_other_process_knows_a_transform_threads_decode(
     here = ModuleType("only_here")
     known.__module__, known.__qualname__, here.known = "only_here", "known", known
     monkeypatch.setitem(sys.modules, "only_here", here)
-    shards = [Shard(0, str(image_tar(tmp_path / "a.tar", 9)))]
+    shards = [TarShard(0, str(image_tar(tmp_path / "a.tar", 9)))]
     expected = list(read_batches(shards, by(inverted), 4, 2))
     before = children()
     for transform in (lambda image: inverted(image), known):
@@ -156,7 +158,7 @@ def test_what_was_whole_before_a_damaged_shard_comes_out_before_its_error(tmp_pa
 @pytest.mark.parametrize("taken", [0, 1, 3])
 def test_a_reader_that_leaves_early_ends_the_processes_at_once(taken: int, tmp_path: Path) -> None:
     slow = encoded(Image.new("RGB", (3000, 3000)), "PNG", compress_level=1)
-    shards = [Shard(0, str(write_tar(tmp_path / "a.tar", [(f"{n}.png", slow) for n in range(20)])))]
+    shards = [TarShard(0, str(write_tar(tmp_path / "a.tar", [(f"{n}.png", slow) for n in range(20)])))]
     before = children()
     reading = read_batches(shards, SMALL, 4, 1, processes=2)
     for _ in range(taken):
@@ -171,7 +173,7 @@ def test_a_reader_that_leaves_early_ends_the_processes_at_once(taken: int, tmp_p
 def test_a_process_that_is_killed_is_a_sentence(tmp_path: Path) -> None:
     before = children()
     reading = read_batches(
-        [Shard(n, str(image_tar(tmp_path / f"{n}.tar", 60))) for n in range(9)], SMALL, 8, 1, processes=2
+        [TarShard(n, str(image_tar(tmp_path / f"{n}.tar", 60))) for n in range(9)], SMALL, 8, 1, processes=2
     )
     next(reading)
     os.kill(max(children() - before), signal.SIGKILL)
@@ -182,9 +184,9 @@ def test_a_process_that_is_killed_is_a_sentence(tmp_path: Path) -> None:
 def test_processes_end_when_we_are_killed(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from actmine.pipeline.datasets.batches import read_batches\n"
-        "from actmine.pipeline.datasets.shards import Shard\n"
+        "from actmine.pipeline.datasets.tar_shards import TarShard\n"
         "from actmine.pipeline.preprocessing.images import Preprocessing\n"
-        "reading = read_batches([Shard(0, sys.argv[1])], Preprocessing.usual(20, (16, 16)), 2, 1, processes=2)\n"
+        "reading = read_batches([TarShard(0, sys.argv[1])], Preprocessing.usual(20, (16, 16)), 2, 1, processes=2)\n"
         "next(reading); assert 'torch' not in sys.modules\n"
         "print(Path('/proc/self/task', str(__import__('os').getpid()), 'children').read_text(), flush=True)\n"
         "time.sleep(60)"

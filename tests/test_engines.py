@@ -21,8 +21,9 @@ import yaml
 from actmine.pipeline import spoken, work
 from actmine.pipeline.ascent import ascend
 from actmine.pipeline.ascent.presets import find_preset
-from actmine.pipeline.datasets.shards import Shard, read_samples
+from actmine.pipeline.datasets.shards import read_samples
 from actmine.pipeline.datasets.sources import Block
+from actmine.pipeline.datasets.tar_shards import TarShard
 from actmine.pipeline.engines.engine import Tally, Tell, Workplace
 from actmine.pipeline.engines.local import LocalEngine
 from actmine.pipeline.engines.ray import RayEngine
@@ -250,7 +251,7 @@ def runner(what: Subject, how: ScanSettings) -> Runner:
 
 
 def blocks(folder: Path, count: int = 3) -> list[Block]:
-    return [Block(n, (Shard(n, str(image_tar(folder / f"{n}.tar", 20 + n))),)) for n in range(count)]
+    return [Block(n, (TarShard(n, str(image_tar(folder / f"{n}.tar", 20 + n))),)) for n in range(count)]
 
 
 def state_bytes(work: ScanWork, items: Iterable[Block]) -> list[tuple[object, ...]]:
@@ -294,7 +295,7 @@ def test_a_scan_takes_blocks_only_as_it_reads_them(tmp_path):
     def stream() -> Iterator[Block]:
         for number in range(100):
             taken.append(number)
-            yield Block(number, (Shard(number, str(tmp_path / "same.tar")),))
+            yield Block(number, (TarShard(number, str(tmp_path / "same.tar")),))
 
     image_tar(tmp_path / "same.tar", 20)
     states = scan(stream(), runner(here, how), how)
@@ -321,7 +322,7 @@ def test_a_scan_computes_nothing_before_its_turn_and_gives_it_up_behind_its_last
 
 
 def test_pictures_come_in_bounded_parts_that_hold_everything_once(tmp_path, monkeypatch):
-    shard = Shard(0, str(image_tar(tmp_path / "x.tar", 20)))
+    shard = TarShard(0, str(image_tar(tmp_path / "x.tar", 20)))
     random = np.random.default_rng(3)
     tasks = []
     for number, sample in enumerate(read_samples(shard)):

@@ -13,13 +13,14 @@ import pytest
 from actmine.pipeline.datasets.shard_index import index_name, read_note, write_index
 from actmine.pipeline.datasets.shards import Rejected, Sample, Shard, ShardError
 from actmine.pipeline.datasets.sources import find_dataset
+from actmine.pipeline.datasets.tar_shards import TarShard
 from tests.making import image_tar, jpeg, samples, write_index_of, write_tar
 
 
 @pytest.fixture
 def shard(tmp_path: Path) -> Shard:
     path = image_tar(tmp_path / "a.tar", 4)
-    return Shard(0, str(path), index=str(write_index_of(path)))
+    return TarShard(0, str(path), index=str(write_index_of(path)))
 
 
 def rows(shard: Shard) -> dict[str, str]:

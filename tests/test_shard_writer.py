@@ -20,8 +20,9 @@ import actmine.pipeline.datasets.shard_file
 from actmine.jobs.__main__ import application
 from actmine.pipeline.datasets.shard_file import shard_key
 from actmine.pipeline.datasets.shard_writer import Written, out_folder, write_shards
-from actmine.pipeline.datasets.shards import Rejected, Sample, tar_key
+from actmine.pipeline.datasets.shards import Rejected, Sample
 from actmine.pipeline.datasets.sources import Dataset, find_dataset
+from actmine.pipeline.datasets.tar_shards import tar_key
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import load_network

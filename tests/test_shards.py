@@ -12,7 +12,10 @@ import webdataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actmine.pipeline.datasets.shards import IMAGE_EXTENSIONS, Place, Rejected, Sample, Shard, ShardError, read_bytes
+from actmine.pipeline.datasets.folder_shards import FolderShard
+from actmine.pipeline.datasets.samples import IMAGE_EXTENSIONS
+from actmine.pipeline.datasets.shards import Place, Rejected, Sample, Shard, ShardError, read_bytes
+from actmine.pipeline.datasets.tar_shards import TarShard
 from tests.making import image_tar, jpeg, member, samples, write_folder, write_tar
 
 
@@ -112,7 +115,7 @@ def test_names_are_keys_never_paths(tmp_path: Path) -> None:
     assert [sample.key for sample in found] == [name.removesuffix(".jpg") for name in names]
     for number, sample in enumerate(found):
         assert isinstance(sample, Sample)
-        assert read_bytes(Shard(0, str(path)), sample.place) == jpeg(number)
+        assert read_bytes(TarShard(0, str(path)), sample.place) == jpeg(number)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -123,7 +126,7 @@ def test_a_name_that_is_not_utf8_is_written_out(tmp_path: Path) -> None:
     assert sample.key == "caf\\udce9"
     assert sample.key.encode()
     assert sample.place.path.encode()
-    assert read_bytes(Shard(0, str(path)), sample.place) == jpeg()
+    assert read_bytes(TarShard(0, str(path)), sample.place) == jpeg()
 
 
 def test_a_sparse_member_becomes_a_row_and_the_rest_is_read(tmp_path: Path) -> None:
@@ -216,7 +219,7 @@ def test_labels(files: dict[str, bytes], label: int | None, name: str | None, tm
     members = {"1.jpg": jpeg()} | {f"1.{extension}": data for extension, data in files.items()}
     for shard in (
         write_tar(tmp_path / "a.tar", list(members.items())),
-        Shard(0, str(write_folder(tmp_path / "in", members)), tuple(members)),
+        FolderShard(0, str(write_folder(tmp_path / "in", members)), files=tuple(members)),
     ):
         assert (only(shard).label, only(shard).label_name) == (label, name)
 
@@ -257,7 +260,7 @@ def test_links_to_nothing_in_a_folder_become_rows(tmp_path: Path) -> None:
     (root / "c.jpg").symlink_to("c.jpg")
     (root / "d.jpg").symlink_to("b.jpg")
     os.mkfifo(root / "e.jpg")
-    shard = Shard(0, str(root), ("a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"))
+    shard = FolderShard(0, str(root), files=("a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"))
     assert errors(shard) == {
         "a": "a link to gone.jpg, which is not there",
         "c": "a link to c.jpg, which is not there",
@@ -270,36 +273,36 @@ def test_a_file_that_may_not_be_read_becomes_a_row(tmp_path: Path, monkeypatch: 
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("actmine.pipeline.datasets.shards.open_regular", refuse)
+    monkeypatch.setattr("actmine.pipeline.datasets.folder_shards.open_regular", refuse)
     root = tmp_path / "in"
     root.mkdir()
     (root / "a.jpg").touch()
-    assert errors(Shard(0, str(root), ("a.jpg",))) == {"a": "it cannot be read (Permission denied)"}
+    assert errors(FolderShard(0, str(root), files=("a.jpg",))) == {"a": "it cannot be read (Permission denied)"}
 
 
 def test_a_file_that_has_gone_since_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match=r"gone\.jpg cannot be read \(No such file or directory\)\. Restore it"):
-        samples(Shard(0, str(tmp_path), ("gone.jpg",)))
+        samples(FolderShard(0, str(tmp_path), files=("gone.jpg",)))
 
 
 def test_a_file_name_that_is_not_utf8_becomes_a_row(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.jpg")
     (tmp_path / name).write_bytes(jpeg())
-    assert errors(Shard(0, str(tmp_path), (name,))) == {"caf\\udce9": "its name is not UTF-8: rename it"}
+    assert errors(FolderShard(0, str(tmp_path), files=(name,))) == {"caf\\udce9": "its name is not UTF-8: rename it"}
 
 
 def test_an_enormous_file_is_not_even_read(tmp_path: Path) -> None:
     with (tmp_path / "a.jpg").open("wb") as hole:
         hole.truncate(8 << 30)
-    assert "bytes are more than the limit" in errors(Shard(0, str(tmp_path), ("a.jpg",)))["a"]
+    assert "bytes are more than the limit" in errors(FolderShard(0, str(tmp_path), files=("a.jpg",)))["a"]
 
 
 def test_reading_again_what_has_changed_is_an_error(tmp_path: Path) -> None:
     path = image_tar(tmp_path / "a.tar")
     with pytest.raises(ShardError, match="its dataset changed"):
-        read_bytes(Shard(0, str(path)), Place("x", path.stat().st_size - 10, 20))
+        read_bytes(TarShard(0, str(path)), Place("x", path.stat().st_size - 10, 20))
     with pytest.raises(ShardError, match="can no longer be read"):
-        read_bytes(Shard(0, str(tmp_path / "gone.tar")), Place("x", 0, 20))
+        read_bytes(TarShard(0, str(tmp_path / "gone.tar")), Place("x", 0, 20))
 
 
 def test_extensions_are_lower_case() -> None:

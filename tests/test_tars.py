@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actmine.pipeline.datasets.shards import Rejected, Sample, Shard, ShardError, read_bytes, tar_key
+from actmine.pipeline.datasets.shards import Rejected, Sample, ShardError, read_bytes
+from actmine.pipeline.datasets.tar_shards import TarShard, tar_key
 from tests.damage import KINDS, damaged, has_right_sum, header_blocks
 from tests.making import account, encoded, image_tar, jpeg, picture, samples, write_folder, write_index_of, write_tar
 
@@ -53,7 +54,7 @@ def test_an_image_can_be_read_again_by_its_place(layout: str, tmp_path: Path) ->
     path = write_tar(tmp_path / "a.tar", [(f"{long}/{n}.jpg", jpeg(n)) for n in range(4)], LAYOUTS[layout])
     for sample in samples(path):
         assert isinstance(sample, Sample)
-        assert read_bytes(Shard(0, str(path)), sample.place) == sample.data
+        assert read_bytes(TarShard(0, str(path)), sample.place) == sample.data
         assert path.read_bytes()[sample.place.offset :][: sample.place.nbytes] == sample.data
 
 
@@ -144,7 +145,7 @@ def test_random_damage_anywhere_never_loses_a_sample_in_silence(layout: str, tmp
             damaged[place] = int(random.integers(0, 256))
         path.write_bytes(damaged)
         try:
-            good, rejected = account([Shard(0, str(path))])
+            good, rejected = account([TarShard(0, str(path))])
         except ShardError:
             continue
         assert len(good) + len(rejected) == 6
@@ -216,7 +217,7 @@ def test_with_an_index_nothing_wrong_ever_comes_out(layout: str, tmp_path: Path)
     path = layout_tar(tmp_path / "a.tar", layout)
     data, whole = path.read_bytes(), samples(path)
     index = write_index_of(path)
-    shard = Shard(0, str(path), index=str(index))
+    shard = TarShard(0, str(path), index=str(index))
     assert samples(shard) == whole
     noticed = silent = 0
     for kind, copy in damaged(data, 720, seed=10 + LAYOUTS[layout]):

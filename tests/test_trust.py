@@ -16,8 +16,10 @@ from typer.testing import CliRunner
 
 from actmine.jobs.__main__ import application
 from actmine.pipeline.atlas.export import export
-from actmine.pipeline.datasets.shards import Place, Shard, ShardError, read_bytes
+from actmine.pipeline.datasets.folder_shards import FolderShard
+from actmine.pipeline.datasets.shards import Place, ShardError, read_bytes
 from actmine.pipeline.datasets.sources import find_dataset
+from actmine.pipeline.datasets.tar_shards import TarShard
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.mined_network import mined_network
 from actmine.pipeline.network.layers import Traced
@@ -190,7 +192,7 @@ def test_no_run_elsewhere_that_a_record_says_it_was_compared_with_is_opened(tmp_
 
 def test_a_table_leads_to_no_file_outside_its_dataset(tmp_path):
     write_folder(tmp_path, {"in/a.jpg": jpeg(), "secret.jpg": jpeg(1)})
-    shard = Shard(0, str(tmp_path / "in"), ())
+    shard = FolderShard(0, str(tmp_path / "in"))
     for path in ("../secret.jpg", str(tmp_path / "secret.jpg"), "x/../../secret.jpg"):
         with pytest.raises(ShardError, match="a trap"):
             read_bytes(shard, Place(path, 0, (tmp_path / "secret.jpg").stat().st_size))
@@ -207,7 +209,7 @@ def test_what_is_no_file_is_never_read(tmp_path, kind):
         (tmp_path / "a.jpg").symlink_to("/dev/zero")
     else:
         (tmp_path / "a.jpg").mkdir()
-    for shard in (Shard(0, str(tmp_path), ()), Shard(0, str(tmp_path / "a.jpg"))):
+    for shard in (FolderShard(0, str(tmp_path), files=()), TarShard(0, str(tmp_path / "a.jpg"))):
         with pytest.raises(ShardError, match=r"not a file|Is a directory|no image"):
             read_bytes(shard, Place("a.jpg", 0, 100))
 

@@ -37,7 +37,7 @@ class Live:
 
         wishes = wishes or Wishes()
         if self.module is not None:
-            if weights:
+            if weights not in ("", "random"):
                 raise UserError(f"WEIGHTS={weights!r}: a module has its weights. Load them into it, or leave it out.")
             return network_of(self.module, self.transform, wishes, name)
         if self.transform is not None:

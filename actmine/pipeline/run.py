@@ -18,7 +18,7 @@ from PIL import Image
 
 from actmine.pipeline.checked_record import Record, checked, parsed
 from actmine.pipeline.datasets.range_requests import public
-from actmine.pipeline.datasets.remote import is_remote
+from actmine.pipeline.datasets.reopened import is_elsewhere, reopened
 from actmine.pipeline.datasets.shards import Place, Shard, read_bytes
 from actmine.pipeline.errors import UserError, first_line, near_matches
 from actmine.pipeline.exemplars.heat import ActivationMap, heat
@@ -221,17 +221,15 @@ class Run:
         if self._shards is not None:
             return self._shards
         urls = dict(zip(self.shards["shard"].tolist(), self.shards["url"].tolist(), strict=True))
-        barred = not self.trusted if any(map(is_remote, urls.values())) else False
+        barred = not self.trusted if any(map(is_elsewhere, urls.values())) else False
         return {number: self._shard(number, url, barred) for number, url in urls.items()}
 
     def _shard(self, number: int, url: str, barred: bool) -> Shard:
-        if not is_remote(url):
-            return Shard(number, url, () if Path(url).is_dir() else None)
         why = (
             f"The images of {self.path} lie at {public(url)}, which is not asked for them: it is not a run that you "
             f"mined here. {FIX}"
         )
-        return Shard(number, url, barred=why if barred else "")
+        return reopened(number, url, why if barred and is_elsewhere(url) else "")
 
     def views(self, layer: str, unit: int | None = None, method: str = "deconvnet") -> pd.DataFrame:
         """The views of one unit's exemplars (or of a whole layer's) by a method, best first; none where there are none.

@@ -100,7 +100,7 @@ class CropWork:
             ):
                 look = WinnerPass(self.how, reader, together, pool, computing, lanes)
                 for part in parts:
-                    far = any(task.shard.remote for task in part.tasks)
+                    far = any(task.shard.is_far for task in part.tasks)
                     most = 2 * (max(at.cores, REMOTE_READS) if far else at.cores)
                     with at.turn:
                         kept = look(part.tasks, most, lambda images: tell(Tally(images)))

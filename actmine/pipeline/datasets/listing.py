@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from actmine.pipeline.datasets.shards import folder_key
+from actmine.pipeline.datasets.folder_shards import folder_key
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.storage.files import holds_run
 

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from fsspec.utils import glob_translate
 
+from actmine.pipeline.datasets.parquet_files import is_parquet, read_by_fsspec
 from actmine.pipeline.datasets.range_requests import file_name
 from actmine.pipeline.datasets.remote import (
     SCHEMES,
@@ -20,8 +21,8 @@ from actmine.pipeline.datasets.remote import (
     look_up,
     remote_file,
 )
+from actmine.pipeline.datasets.samples import IMAGE_EXTENSIONS, extension
 from actmine.pipeline.datasets.shard_index import index_name
-from actmine.pipeline.datasets.shards import IMAGE_EXTENSIONS, extension
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.progress import Progress, Silent
 from actmine.pipeline.spoken import command
@@ -39,6 +40,10 @@ class RemoteTar:
     index: RemoteFile | None
 
 
+class HoldsParquet(Exception):
+    """A folder holds Parquet files and no tars."""
+
+
 def names_remote(word: str) -> bool:
     """Whether DATASET is an address, or a pattern of some. Raises `UserError` for a kind that cannot be read."""
     if word.startswith("pipe:"):
@@ -48,6 +53,8 @@ def names_remote(word: str) -> bool:
         )
     if "://" not in word:
         return False
+    if read_by_fsspec(word) and not word.endswith(".tar"):
+        return True
     unknown = [kind for kind in re.findall(r"([\w+.-]+)://", word) if kind.lower() not in SCHEMES]
     if unknown:
         raise UserError(
@@ -82,9 +89,9 @@ def remote_tars(words: Sequence[str], pattern: str, progress: Progress) -> list[
     ]
 
 
-def short_name(tar: RemoteFile, vague: frozenset[str]) -> str:
+def short_name(url: str, vague: frozenset[str]) -> str:
     """A dataset's name by the folder its first tar lies in, or by its host or bucket."""
-    parts = urlsplit(tar.url)
+    parts = urlsplit(url)
     folders = [unquote(part).replace("/", "_") for part in parts.path.split("/")[:-1] if part]
     names = [(parts.hostname or parts.netloc), *folders]
     return f"{names[-2]}-{names[-1]}" if len(names) > 1 and names[-1].lower() in vague else names[-1]
@@ -168,6 +175,8 @@ def _refuse_without_tars(word: str, folder: str) -> None:
             f"There is nothing in {word}. Check its name: say a folder of tars or "
             f"{BRACES.format('s3://bucket/folder')}."
         )
+    if any(is_parquet(file.url) for file in below):
+        raise HoldsParquet(word)
     if any(extension(file.url) in IMAGE_EXTENSIONS for file in below):
         raise UserError(
             f"{word} holds images and no tars: one request an image would be slow and dear. Copy them to a disk, "

@@ -12,8 +12,10 @@ from typing import Any
 
 from webdataset import TarWriter
 
+from actmine.pipeline.datasets.samples import extension
 from actmine.pipeline.datasets.shard_index import index_name, write_index
-from actmine.pipeline.datasets.shards import Sample, Shard, extension, read_samples
+from actmine.pipeline.datasets.shards import Sample, read_samples
+from actmine.pipeline.datasets.tar_shards import TarShard
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.storage.files import written_aside
 
@@ -93,7 +95,7 @@ class ShardFile:
 
     def _read_back(self) -> None:
         expected = iter(self._rows.values())
-        for sample in read_samples(Shard(0, str(self._aside))):
+        for sample in read_samples(TarShard(0, str(self._aside))):
             row = next(expected, {})
             same = isinstance(sample, Sample) and (
                 sample.key, zlib.crc32(sample.data), sample.label, sample.label_name,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import count, groupby
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from actmine.pipeline.datasets.batches import map_in_order
 from actmine.pipeline.datasets.range_requests import public
 from actmine.pipeline.datasets.shard_file import ShardFile
 from actmine.pipeline.datasets.shard_index import index_name, read_note
-from actmine.pipeline.datasets.shards import Rejected, Sample, Shard, folder_key, read_samples
+from actmine.pipeline.datasets.shards import Rejected, Sample, Shard
 from actmine.pipeline.datasets.sources import Dataset
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.progress import Progress, Silent
@@ -165,7 +165,7 @@ class _Writing:
         """Every sample that is not written yet, with its shard."""
         first, position = self.next
         for shard in self.dataset.shards[first:]:
-            samples = read_samples(shard) if shard.files is None else _read_folder(shard, readers, workers)
+            samples = _read(shard, readers, workers)
             for sample in samples:
                 if shard.number > first or sample.position >= position:
                     yield shard, sample
@@ -185,15 +185,14 @@ class _Writing:
         return self.out / f"{self.name}-{number:06d}.tar"
 
 
-def _read_folder(shard: Shard, readers: ThreadPoolExecutor, workers: int) -> Iterator[Sample | Rejected]:
-    """As `read_samples`, the files read by several threads; files that share a key stay together."""
-    groups = [list(group) for _, group in groupby(shard.files or (), folder_key)]
-    pieces = [
-        replace(shard, files=tuple(file for group in groups[start : start + _GROUPS_A_PIECE] for file in group))
-        for start in range(0, len(groups), _GROUPS_A_PIECE)
-    ]
+def _read(shard: Shard, readers: ThreadPoolExecutor, workers: int) -> Iterator[Sample | Rejected]:
+    """The samples of a shard, its pieces read by several threads."""
+    pieces = shard.pieces()
+    if len(pieces) == 1:
+        yield from shard.samples()
+        return
     position = count()
-    for samples in map_in_order(lambda piece: list(read_samples(piece)), pieces, readers, 2 * workers):
+    for samples in map_in_order(lambda piece: list(piece.samples()), pieces, readers, 2 * workers):
         for sample in samples:
             yield replace(sample, position=next(position))
 
@@ -245,8 +244,8 @@ def _write_account(out: Path, account: dict[str, Any]) -> None:
 
 
 def _refuse_inside(dataset: Dataset, out: Path) -> None:
-    if dataset.shards[0].files is None or not is_local(out):
-        return
     source = Path(dataset.shards[0].url).resolve()
+    if not is_local(out) or not source.is_dir():
+        return
     if out.resolve().is_relative_to(source):
         raise UserError(f"OUT={out} lies inside SOURCE {source}, which would then hold its own shards. Choose another.")

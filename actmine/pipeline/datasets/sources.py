@@ -13,10 +13,23 @@ from pathlib import Path
 import braceexpand
 
 from actmine.pipeline.datasets.archives import DEVKIT, extract_imagenet, fetch_imagenette
+from actmine.pipeline.datasets.folder_shards import FolderShard, folder_key
 from actmine.pipeline.datasets.listing import digest, files_below, last_changed
-from actmine.pipeline.datasets.remote_sources import names_remote, remote_tars, short_name
+from actmine.pipeline.datasets.parquet_files import SUFFIX, is_parquet
+from actmine.pipeline.datasets.parquet_shards import file_stem
+from actmine.pipeline.datasets.parquet_sources import (
+    Found,
+    files_in,
+    local_files,
+    names_parquet,
+    parquet_of,
+    remote_files,
+)
+from actmine.pipeline.datasets.remote_sources import HoldsParquet, names_remote, remote_tars, short_name
+from actmine.pipeline.datasets.samples import IMAGE_EXTENSIONS, extension
 from actmine.pipeline.datasets.shard_index import index_name
-from actmine.pipeline.datasets.shards import IMAGE_EXTENSIONS, Shard, extension, folder_key
+from actmine.pipeline.datasets.shards import Shard
+from actmine.pipeline.datasets.tar_shards import TarShard
 from actmine.pipeline.datasets.tars import readable
 from actmine.pipeline.demo.concepts import CONCEPTS
 from actmine.pipeline.demo.dataset import render_dataset
@@ -104,7 +117,11 @@ def find_dataset(word: str, root: Path = Path("data"), progress: Progress = Sile
     if word == "imagenette":
         return _imagenette(root / word)
     if names_remote(word):
-        return _remote(word, progress)
+        words = _words(word)
+        try:
+            return _parquet(remote_files(words, word), word) if names_parquet(words) else _remote(word, progress)
+        except HoldsParquet:
+            return _parquet(remote_files(words, word), word)
     place = os.path.expanduser(word)
     if os.path.isdir(place) and word:
         return _anything(Path(place))
@@ -112,23 +129,40 @@ def find_dataset(word: str, root: Path = Path("data"), progress: Progress = Sile
     if not tars:
         raise UserError(
             f"There is no dataset {word!r}.{near_matches(word, NAMES)} DATASET is one of {', '.join(NAMES)}, "
-            "a folder of images (class/image or flat), or tars (shards/{0000..0063}.tar, also https:// or s3://)."
+            "a folder of images (class/image or flat), tars (shards/{0000..0063}.tar, also https:// or s3://), or "
+            "Parquet files (also hf://datasets/OWNER/NAME)."
         )
+    if all(map(is_parquet, tars)):
+        return _parquet(local_files(tars), word)
     return _tars(_short_name(Path(tars[0]).parent), tars)
 
 
 def _anything(folder: Path) -> Dataset:
     """The tars that lie in a folder, or the images in and below it."""
     tars = _tars_in(folder)
+    if not tars and not _has_images(folder) and (files := files_in(folder)):
+        return _parquet(files, str(folder))
     if not tars:
         return _folder(_short_name(folder), folder)
-    image = next((file.path for file in files_below(folder) if extension(file.path) in IMAGE_EXTENSIONS), None)
-    if image is not None:
+    if (image := _has_images(folder)) is not None:
         raise UserError(
             f"{folder} holds tars as well as images ({image}). "
             f"Say DATASET='{folder}/*.tar' for the tars, or move them elsewhere for the images."
         )
     return _tars(_short_name(folder), tars)
+
+
+def _has_images(folder: Path) -> str | None:
+    """The first image in or below a folder."""
+    return next((file.path for file in files_below(folder) if extension(file.path) in IMAGE_EXTENSIONS), None)
+
+
+def _parquet(files: Sequence[Found], word: str) -> Dataset:
+    found = parquet_of(files, word)
+    names = [(file_stem(file.url), file.size) for file in found.files]
+    first = found.files[0]
+    name = short_name(first.url, _VAGUE) if "://" in first.url else _short_name(Path(first.url).parent)
+    return Dataset(name, found.shards, digest(names), found.classes, found.rows, nbytes=sum(size for _, size in names))
 
 
 def _tars_in(folder: Path) -> list[str]:
@@ -159,7 +193,7 @@ def _words(pattern: str) -> list[str]:
 def _globbed(pattern: str) -> list[str]:
     if glob.has_magic(pattern):
         return sorted(glob.glob(pattern, recursive=True))
-    return [pattern] if os.path.exists(pattern) or pattern.endswith(".tar") else []
+    return [pattern] if os.path.exists(pattern) or pattern.endswith((".tar", SUFFIX)) else []
 
 
 def _short_name(path: Path) -> str:
@@ -190,7 +224,7 @@ def _tars(
         raise UserError(f"{len(gone)} of {len(urls)} shards are missing, the first is {gone[0]}.")
     sizes = [(Path(url).name, Path(url).stat().st_size) for url in urls]
     shards = tuple(
-        Shard(number, url, index=(index := _index_of(url)), changed=last_changed([url, index] if index else [url]))
+        TarShard(number, url, index=(index := _index_of(url)), changed=last_changed([url, index] if index else [url]))
         for number, url in enumerate(map(os.path.abspath, urls))
     )
     return Dataset(name, shards, digest(sizes), classes, samples, imagenet, sum(size for _, size in sizes))
@@ -205,11 +239,11 @@ def _remote(word: str, progress: Progress) -> Dataset:
     found = remote_tars(_words(word), word, progress)
     _refuse_unreadable([tar.name for tar in found])
     shards = tuple(
-        Shard(number, tar.tar.url, remote=tar.tar, index=tar.index, changed=tar.tar.version)
+        TarShard(number, tar.tar.url, remote=tar.tar, index=tar.index, changed=tar.tar.version)
         for number, tar in enumerate(found)
     )
     sizes = [(tar.name, tar.tar.size) for tar in found]
-    name = short_name(found[0].tar, _VAGUE)
+    name = short_name(found[0].tar.url, _VAGUE)
     return Dataset(name, shards, digest(sizes), nbytes=sum(size for _, size in sizes))
 
 
@@ -230,11 +264,11 @@ def _folder(name: str, root: Path, imagenet: bool = False) -> Dataset:
     ]
     classes = tuple(sorted({readable(path.split("/", 1)[0]) for path in images if "/" in path}))
     shards = tuple(
-        Shard(
+        FolderShard(
             number,
             os.path.abspath(root),
-            tuple(file.path for file in part),
-            classes,
+            files=tuple(file.path for file in part),
+            classes=classes,
             changed=digest([file.changed for file in part]),
         )
         for number, part in enumerate(parts)

@@ -88,7 +88,7 @@ class ExemplarPart:
     @property
     def far(self) -> bool:
         """Whether any of the images lies elsewhere, so that reading it is mostly waiting."""
-        return any(task.shard.remote for task in self.tasks)
+        return any(task.shard.is_far for task in self.tasks)
 
 
 def exemplar_parts(

@@ -65,7 +65,7 @@ class EmbeddingPart:
     @property
     def far(self) -> bool:
         """Whether any of the images lies elsewhere, so that reading it is mostly waiting."""
-        return any(its.scanned is not None and its.scanned.shard.remote for its in self.pictures)
+        return any(its.scanned is not None and its.scanned.shard.is_far for its in self.pictures)
 
 
 def scanned_pictures(numbers: Iterable[int], images: pa.Table, shards: Mapping[int, Shard]) -> Iterator[Picture]:
