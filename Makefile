@@ -14,14 +14,15 @@ SAID = $(strip $(foreach word,$(filter-out PYTHON VENV EXTRA ARGS SHELL MAKEFLAG
 # what is asked for may need extras of pyproject.toml: they are installed when first asked for
 PLACES := $(DATASET) $(SOURCE) $(RUN) $(OTHER) $(OUT)
 NEEDS := $(if $(findstring s3://,$(PLACES)),s3) $(if $(findstring http://,$(PLACES))$(findstring https://,$(PLACES)),http) \
-  $(if $(filter ray,$(ENGINE)),ray) $(if $(filter timm/%,$(MODEL)),timm) $(if $(filter pdf svg,$(FORMAT)),paper) \
+  $(if $(filter ray,$(ENGINE)),ray) $(if $(filter timm/%,$(MODEL)),timm) $(if $(filter hf/%,$(MODEL))$(findstring hf://,$(PLACES)),hf) \
+  $(if $(filter open_clip/%,$(MODEL)),open-clip) $(if $(findstring gs://,$(PLACES)),gcs) $(if $(findstring az://,$(PLACES)),azure) $(if $(filter pdf svg,$(FORMAT)),paper) \
   $(if $(filter mean-image,$(PRESET))$(filter 1,$(FACETS))$(filter --facets,$(ARGS)),facets) \
   $(if $(filter faiss,$(SEARCH))$(filter faiss --search=faiss,$(ARGS)),index)
 NEEDED := $(READY) $(patsubst %,$(VENV)/.with-%,$(NEEDS))
 INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --config-settings editable_mode=compat --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help setup mine visualize views focus check score facets compare layers inspect sheets atlas atlas-export shards demo-model test test-slow lint format bench bench-gpu test-gpu clean
+.PHONY: help setup mine visualize views focus check score facets compare layers inspect sheets atlas atlas-export shards demo-model test test-slow library lint format bench bench-gpu test-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -92,6 +93,9 @@ test: $(VENV)/.with-dev ## run the tests
 
 test-slow: $(VENV)/.with-dev ## run the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+library: $(VENV)/.with-dev ## write actmine/library.py, the functions of Python, of the options of commands
+	$(BIN)/python -m actmine.options.as_functions
 
 lint: $(VENV)/.with-dev ## check style and types
 	$(BIN)/ruff check .

@@ -82,8 +82,9 @@ def mine(
     Args:
         model: demo, a name of torchvision's, timm/NAME, or package.module:factory (of your own). Default: demo
             for the demo, googlenet otherwise. Or a module of your own.
-        dataset: demo, imagenet-val, imagenet-train, imagenette, a folder of images, or tars (disk, https://,
-            s3://). Or a torch Dataset, or one of Hugging Face.
+        dataset: demo, imagenet-val, imagenet-train, imagenette, a folder of images, tars or Parquet files (disk,
+            https://, s3://), or hf://datasets/OWNER/NAME (gs://, az:// likewise). Or a torch Dataset, or one of
+            Hugging Face.
         weights: Empty: the model's own. 'random'; the name of some that come with it (IMAGENET1K_V2, timm's
             a1_in1k); or a .safetensors/.pth file; FILE#part where it holds several (#teacher, #state.model).
         layers: Comma-separated globs or exact names. Default: every unit-bearing layer.

@@ -12,6 +12,7 @@ from typing import Any
 
 import fsspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from actmine.pipeline.datasets.range_requests import RemoteError, public
@@ -99,7 +100,8 @@ class _Reading:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, RemoteError):
             raise shard_error(error) from error
-        if isinstance(error, ShardError | UserError) or not isinstance(error, Exception):
+        ours = isinstance(error, UserError | AttributeError | TypeError | NameError)  # said already, or a defect
+        if ours or not isinstance(error, Exception):  # else whatever a file system and its libraries raise
             return
         raise ShardError(f"{self._url} cannot be read as Parquet ({first_line(error).rstrip('.')}). {KEPT}") from error
 
@@ -234,13 +236,13 @@ def forget(url: str) -> None:
 
 
 def _images(column: pa.Array | pa.ChunkedArray, columns: Columns) -> pa.Array | pa.ChunkedArray:
-    return pa.compute.struct_field(column, "bytes") if columns.nested else column
+    return pc.struct_field(column, "bytes") if columns.nested else column
 
 
 def _paths(batch: pa.RecordBatch, columns: Columns) -> list[str | None]:
     if not columns.path:
         return [None] * batch.num_rows
-    found: list[str | None] = pa.compute.struct_field(batch.column(columns.image), "path").to_pylist()
+    found: list[str | None] = pc.struct_field(batch.column(columns.image), "path").to_pylist()
     return found
 
 
