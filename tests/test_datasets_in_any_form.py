@@ -352,6 +352,6 @@ def test_a_run_without_its_dataset_shows_what_it_holds_and_says_what_is_missing(
 def test_pillow_s_pictures_keep_their_pixels(mode):
     image = picture(21, 17, 5).convert("L" if mode == "I;16" else mode)
     image = Image.fromarray(np.array(image).astype(np.uint16) * 257) if mode == "I;16" else image
-    data = [each for each in samples(dataset_of([image]).shards[0]) if isinstance(each, Sample)][0].data
+    data = next(each for each in samples(dataset_of([image]).shards[0]) if isinstance(each, Sample)).data
     again = Image.open(io.BytesIO(data))
     assert again.size == image.size and np.array_equal(np.array(again.convert("RGBA")), np.array(image.convert("RGBA")))

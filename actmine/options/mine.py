@@ -71,8 +71,8 @@ class Mine:
     dataset: Annotated[
         str,
         typer.Option(
-            help="demo, imagenet-val, imagenet-train, imagenette, a folder of images, tars or Parquet files (disk, https://, "
-            "s3://), or hf://datasets/OWNER/NAME (gs://, az:// likewise)."
+            help="demo, imagenet-val, imagenet-train, imagenette, a folder of images, tars or Parquet files (disk, "
+            "https://, s3://), or hf://datasets/OWNER/NAME (gs://, az:// likewise)."
         ),
     ] = "demo"
     model: Annotated[str, typer.Option(help=f"{MODEL_HELP} Default: demo for the demo, googlenet otherwise.")] = ""
