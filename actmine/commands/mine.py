@@ -63,8 +63,9 @@ def mine(options: Mine, display: Display, live: Live = NOTHING_LIVE) -> dict[str
     if options.facets:
         check_installed()
     place = prepared(options.engine, options.device)
-    name = options.model or ("demo" if options.dataset == "demo" else "googlenet")
+    name = options.model
     if live.module is None:
+        name = name or ("demo" if options.dataset == "demo" else "googlenet")
         check_name(name)
     run_folder(options.run)  # one that cannot hold a run is refused before anything is downloaded
     source = live.source(options.dataset, options.data, display)  # before weights are downloaded for nothing

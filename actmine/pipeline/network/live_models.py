@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.evaluated import PROGRAM, complete, evaluated, is_program, preprocessing_of, unwrapped
 from actmine.pipeline.network.made import Made
-from actmine.pipeline.network.models import Network, network_made
+from actmine.pipeline.network.models import Network, asked_for, network_made
 from actmine.pipeline.network.twin import twin
 from actmine.pipeline.network.weights import kind_of
 from actmine.pipeline.preprocessing.wishes import Wishes
@@ -48,7 +48,7 @@ def network_of(
         [f"No transform is given: {assumed} Say transform=, or --resize, --crop, --mean and --std."] if assumed else []
     )
     made = Made(own, how, LIVE, None if categories is None else tuple(categories), notices=tuple(notices))
-    return network_made(name, made, wishes, {}, runs=False)
+    return network_made(name, made, wishes, asked_for("", wishes), runs=False)
 
 
 def _copied(module: nn.Module, name: str) -> nn.Module:

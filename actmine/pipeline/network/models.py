@@ -78,7 +78,7 @@ def load_network(name: str, weights: str = "", wishes: Wishes = Wishes()) -> Net
         made = factories.make(name, weights, wishes)
     else:
         made = torchvision_models.make(name, weights, wishes)
-    return network_made(name, made, wishes, _asked(weights, wishes), runs=":" not in name and wishes == Wishes())
+    return network_made(name, made, wishes, asked_for(weights, wishes), runs=":" not in name and wishes == Wishes())
 
 
 def network_made(name: str, made: Made, wishes: Wishes, asked: Mapping[str, str | int], runs: bool) -> Network:
@@ -101,7 +101,8 @@ def network_made(name: str, made: Made, wishes: Wishes, asked: Mapping[str, str 
     )  # fmt: skip
 
 
-def _asked(weights: str, wishes: Wishes) -> dict[str, str | int]:
+def asked_for(weights: str, wishes: Wishes) -> dict[str, str | int]:
+    """What a network is asked for with, as a run records it."""
     said = {name: value for name, value in asdict(wishes).items() if value}
     return {"weights": os.path.abspath(weights) if looks_like_a_file(weights) else weights, **said}
 

@@ -26,9 +26,11 @@ from actmine.pipeline.scanning.compiling import decide
 from actmine.pipeline.scanning.compute import Compute, default_batch_size
 from actmine.pipeline.scanning.ledger import Ledger, begun
 from actmine.pipeline.scanning.limits import check_fits, say_size, settled
+from actmine.pipeline.stages.growth import PART, Growth, fold, growth, layers_of, settle, stale
+from actmine.pipeline.stages.growth import settled as settled_growth
 from actmine.pipeline.stages.mined_run import mined
 from actmine.pipeline.stages.mining import MineSettings, Mining
-from actmine.pipeline.storage.files import alone, is_local
+from actmine.pipeline.storage.files import alone, is_local, remove_files
 from actmine.pipeline.trust import remember
 
 _LANES = 8
@@ -89,6 +91,12 @@ def _mine(
     its = settings
     known = record.identity(dataset, network, traced, layers, its.keep, how, its.decoder, its.pictures, its.maps)
     known |= {"label_tree": its.tree.fingerprint} if its.tree and its.keep.labels else {}
+    if not settled_growth(run):
+        settle(run, record.read_record(run))
+    if (grown := growth(run, known)) is not None:
+        if grown.layers:
+            return _grow(dataset, network, traced, grown, run, settings, progress, engine)
+        known |= grown.held
     written = mined(run, Ledger(run, known), progress)
     if written is not None:
         return written
@@ -106,6 +114,38 @@ def _mine(
             if written is None:
                 raise
             return written
+
+
+def _grow(
+    dataset: Dataset,
+    network: Network,
+    traced: Traced,
+    grown: Growth,
+    run: Path,
+    settings: MineSettings,
+    progress: Progress,
+    engine: Engine,
+) -> dict[str, Any]:
+    """Mines what a finished run lacks beside it, and takes it in."""
+    has, more = grown.before["layers"], grown.topk > grown.before["topk"]
+    lacking = [name for name in grown.layers if name not in has]
+    if more:
+        progress.say(
+            f"{run} keeps {grown.before['topk']} exemplars of each unit, and is to keep {grown.topk}: which images "
+            f"come next is not known, so {len(grown.layers)} layers are scanned."
+        )
+    else:
+        progress.say(f"Adding {len(lacking)} layers to {run}, which has {len(has)}.")
+    layers = layers_of(traced, grown.layers, bool(grown.before.get("dependent")))
+    keep = replace(settings.keep, topk=grown.topk)
+    settings = replace(settings, keep=keep, compile="1" if grown.before["compiled"] else "0")
+    part = run / PART
+    wanted = {"layers": [layer.name for layer in layers], "topk": grown.topk}
+    if stale(part, wanted):
+        remove_files(path for path in part.rglob("*") if path.is_file())
+    written = _mine(dataset, network, traced, layers, part, settings, progress, engine)
+    with alone(run, progress.say):
+        return fold(run, grown, traced, written, progress)
 
 
 def _check_weights(network: Network, tapped: TappedNetwork) -> None:
