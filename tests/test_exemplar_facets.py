@@ -269,7 +269,7 @@ def test_without_scikit_learn_it_says_what_to_install(run, monkeypatch):
 
 
 def test_the_command_says_how_many_units_have_several(run, capfd, monkeypatch):
-    monkeypatch.setattr("actmine.commands.finished.mined_network", lambda opened, weights: network())
+    monkeypatch.setattr("actmine.commands.finished.mined_network", lambda *about: network())
     done = CliRunner().invoke(application(["facets"]), ["facets", "--run", str(run), "--layers", "second"])
     said = " ".join((capfd.readouterr().err + done.output).split())
     assert done.exit_code == 0, said

@@ -19,6 +19,7 @@ from torchvision import transforms
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from actmine.commands.visualize import visualize
+from actmine.console import Display
 from actmine.options.visualize import Visualize
 from actmine.pipeline.ascent.presets.default import DEFAULT
 from actmine.pipeline.demo import network as demo
@@ -197,7 +198,7 @@ def test_drawing_three_units_again_leaves_every_other_byte_alone(run, tmp_path):
 
 def test_the_command_draws_the_units_it_is_told_and_says_how_faithful_they_are(run, tmp_path, capsys):
     run = copied(run, tmp_path / "run")
-    visualize(Visualize(run=str(run), layers="block1.*", units="1,5-6", seed=2, device="cpu"))
+    visualize(Visualize(run=str(run), layers="block1.*", units="1,5-6", seed=2, device="cpu"), Display())
     rows = pd.read_parquet(run / "visualizations" / "block1.relu-default.parquet")
     assert list(rows.unit) == [1, 5, 6]
     assert rows["rank"].notna().all()
@@ -212,28 +213,28 @@ def test_the_command_draws_the_units_it_is_told_and_says_how_faithful_they_are(r
 
 def test_the_command_refuses_what_the_run_does_not_have(run, tmp_path):
     with pytest.raises(UserError, match=r"no layer 'block9.*'"):
-        visualize(Visualize(run=str(run), layers="block9.*"))
+        visualize(Visualize(run=str(run), layers="block9.*"), Display())
     with pytest.raises(UserError, match=r"has no unit 40\. block1\.relu has the units 0 to 39"):
-        visualize(Visualize(run=str(run), layers="block1.*", units="40"))
+        visualize(Visualize(run=str(run), layers="block1.*", units="40"), Display())
     with pytest.raises(UserError, match=r"There is no preset 'defautl'.*default"):
-        visualize(Visualize(run=str(run), preset="defautl"))
+        visualize(Visualize(run=str(run), preset="defautl"), Display())
     with pytest.raises(UserError, match="There is no finished run"):
-        visualize(Visualize(run=str(tmp_path / "nowhere")))
+        visualize(Visualize(run=str(tmp_path / "nowhere")), Display())
 
 
 def test_other_weights_are_refused_and_moved_ones_are_found(run, tmp_path):
     run = copied(run, tmp_path / "run")
     before = files(run)
     with pytest.raises(UserError, match=r"was mined with other weights than random.*WEIGHTS="):
-        visualize(Visualize(run=str(run), weights="random", layers="stem.*", units="0"))
+        visualize(Visualize(run=str(run), weights="random", layers="stem.*", units="0"), Display())
     tensors = load_file(demo.WEIGHTS_FILE)
     save_file({name: tensor.clone() for name, tensor in tensors.items()}, tmp_path / "moved.safetensors")
     moved = str(tmp_path / "moved.safetensors")
-    visualize(Visualize(run=str(run), weights=moved, layers="stem.*", units="0", device="cpu"))
+    visualize(Visualize(run=str(run), weights=moved, layers="stem.*", units="0", device="cpu"), Display())
     record = json.loads((run / "run.json").read_bytes())
     (run / "run.json").write_text(json.dumps(record | {"asked": {"weights": str(tmp_path / "gone.safetensors")}}))
     with pytest.raises(UserError, match=r"cannot be loaded again.*no weights file.*WEIGHTS=… says where"):
-        visualize(Visualize(run=str(run), layers="stem.*", units="0"))
+        visualize(Visualize(run=str(run), layers="stem.*", units="0"), Display())
     assert files(run) == before, "unit 0 had been drawn by that recipe"
 
 
@@ -243,7 +244,7 @@ def test_a_network_that_sees_images_in_another_way_is_refused(run, tmp_path):
     record["asked"] |= {"mean": "0.1,0.1,0.1"}
     (run / "run.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match="no longer makes its input"):
-        visualize(Visualize(run=str(run), layers="stem.*", units="0"))
+        visualize(Visualize(run=str(run), layers="stem.*", units="0"), Display())
 
 
 def test_a_run_of_a_version_before_can_be_drawn_too(run, tmp_path):
@@ -255,6 +256,6 @@ def test_a_run_of_a_version_before_can_be_drawn_too(run, tmp_path):
     shutil.rmtree(run / "visualizations")
     table = pq.read_table(run / "units" / "stem.relu.parquet").drop_columns(["visualization_rank"])
     pq.write_table(table, run / "units" / "stem.relu.parquet")
-    visualize(Visualize(run=str(run), layers="stem.*", units="2", device="cpu"))
+    visualize(Visualize(run=str(run), layers="stem.*", units="2", device="cpu"), Display())
     drawn = pd.read_parquet(run / "units" / "stem.relu.parquet").visualization_rank.notna()
     assert list(drawn[drawn].index) == [2]

@@ -401,7 +401,7 @@ def test_dreamsim_and_lpips_are_called_as_their_authors_say(monkeypatch):
 
 
 def test_the_command_scores_prints_medians_and_refuses_in_a_sentence(run, capfd, monkeypatch):
-    monkeypatch.setattr("actmine.commands.finished.mined_network", lambda opened, weights: network())
+    monkeypatch.setattr("actmine.commands.finished.mined_network", lambda *about: network())
     command = application(["score"])
     done = CliRunner().invoke(command, ["score", "--run", str(run), "--layers", "relu", "--similarity", COLOURS])
     assert done.exit_code == 0, done.output

@@ -23,7 +23,10 @@ class EngineName(StrEnum):
     ray = "ray"
 
 
-MODEL_HELP = "demo, a name of torchvision's, timm/NAME, or package.module:factory (of your own)."
+MODEL_HELP = (
+    "demo, a name of torchvision's, timm/NAME, hf/OWNER/NAME (transformers), open_clip/NAME,TAG, or "
+    "package.module:factory (of your own)."
+)
 WEIGHTS_HELP = (
     "Empty: the model's own. 'random'; the name of some that come with it (IMAGENET1K_V2, timm's a1_in1k); "
     "or a .safetensors/.pth file; FILE#part where it holds several (#teacher, #state.model)."

@@ -101,7 +101,8 @@ class Traced:
         found = []
         if self.by == "modules":
             found.append(
-                f"Followed by its modules: torch.fx cannot trace it ({self.why}). Functions between them are not seen."
+                "Followed by its modules, as its code cannot be followed operation by operation (torch.fx): what "
+                "functions compute between modules is no layer."
             )
         found += [f"Left out: {names}: {why}." for why, names in _grouped(self.left_out())]
         found += [f"No layers: {names}: {why}." for why, names in _grouped(self.unmet())]

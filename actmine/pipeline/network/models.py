@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,8 +15,13 @@ from torch import Tensor, nn
 
 from actmine.pipeline.demo import network as demo
 from actmine.pipeline.demo.concepts import CONCEPTS
-from actmine.pipeline.errors import UserError, near_matches
-from actmine.pipeline.network import factories, timm_models, torchvision_models
+from actmine.pipeline.network import (
+    factories,
+    open_clip_models,
+    timm_models,
+    torchvision_models,
+    transformers_models,
+)
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.made import Made, run_once
 from actmine.pipeline.network.weights import (
@@ -63,21 +69,15 @@ class Network:
 
 
 def load_network(name: str, weights: str = "", wishes: Wishes = Wishes()) -> Network:
-    """The network `name`: `demo`, one of torchvision's, `timm/NAME`, or `package.module:factory`.
+    """The network `name`: `demo`, one of torchvision's, `timm/NAME`, `hf/OWNER/NAME`, `open_clip/NAME,TAG` or
+    `package.module:factory`.
 
     `weights`: empty for its own, `random`, the name of some that come with it, or a `.safetensors`/`.pth` file.
     `wishes` change its preprocessing. Raises `UserError` for an unknown name, weights that do not fit, a file that
     cannot be read or downloaded, and a network that does not run on what its preprocessing gives.
     """
     check_name(name)
-    if name == "demo":
-        made = _demo(weights, wishes)
-    elif name.startswith(timm_models.PREFIX):
-        made = timm_models.make(name, weights, wishes)
-    elif ":" in name:
-        made = factories.make(name, weights, wishes)
-    else:
-        made = torchvision_models.make(name, weights, wishes)
+    made = _demo(weights, wishes) if name == "demo" else _library(name).make(name, weights, wishes)
     return network_made(name, made, wishes, asked_for(weights, wishes), runs=":" not in name and wishes == Wishes())
 
 
@@ -109,15 +109,30 @@ def asked_for(weights: str, wishes: Wishes) -> dict[str, str | int]:
 
 def check_name(name: str) -> None:
     """Raises `UserError` for a name that is no network's, with near matches; builds nothing."""
-    if name.startswith(timm_models.PREFIX):
-        timm_models.check(name)
-    elif ":" in name:
-        factories.check(name)
-    elif name != "demo" and name not in (known := torchvision_models.names()):
-        raise UserError(
-            f"There is no network {name!r}.{near_matches(name, ['demo', *known])} MODEL is demo, any name of "
-            "torchvision.models.list_models(), timm/NAME, or package.module:factory."
-        )
+    if name != "demo":
+        _library(name).check(name)
+
+
+class _Library(Protocol):
+    """A kind of MODEL: a further one is a file with these two, and its prefix in `_LIBRARIES`."""
+
+    def check(self, name: str) -> None:
+        """Raises `UserError` for a name that is none of its networks; builds nothing."""
+
+    def make(self, name: str, weights: str, wishes: Wishes) -> Made:
+        """The network. Raises `UserError` for what cannot be had."""
+
+
+_LIBRARIES: dict[str, _Library] = {
+    timm_models.PREFIX: timm_models,
+    transformers_models.PREFIX: transformers_models,
+    open_clip_models.PREFIX: open_clip_models,
+}
+
+
+def _library(name: str) -> _Library:
+    prefixed = (library for prefix, library in _LIBRARIES.items() if name.startswith(prefix))
+    return next(prefixed, factories if factories.is_factory(name) else torchvision_models)
 
 
 def _two_pictures(how: Preprocessing) -> Tensor:

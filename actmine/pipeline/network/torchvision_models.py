@@ -1,4 +1,4 @@
-"""Networks of torchvision, for classification, by name, with the weights and the transforms that come with them."""
+"""Networks of torchvision by name: of classification, segmentation and detection, with their weights and transforms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
+from torchvision.models import detection, segmentation
 
 from actmine.pipeline.errors import UserError, first_line, near_matches
 from actmine.pipeline.network.made import Made
@@ -23,16 +24,27 @@ from actmine.pipeline.network.weights import (
     read_weights,
     tensors_only,
 )
+from actmine.pipeline.preprocessing.images import Preprocessing
 from actmine.pipeline.preprocessing.transforms import follow
 from actmine.pipeline.preprocessing.wishes import Wishes, with_wishes
 
+_MODULES = (torchvision.models, segmentation, detection)
 _WITH_AUX = ("googlenet", "inception_v3")
 _OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")
 
 
 def names() -> list[str]:
-    """Every classification network."""
-    return list(torchvision.models.list_models(module=torchvision.models))
+    """Every network of classification, segmentation and detection."""
+    return [name for module in _MODULES for name in torchvision.models.list_models(module=module)]
+
+
+def check(name: str) -> None:
+    """Raises `UserError` for a name that is no network's, with near matches."""
+    if name not in (known := names()):
+        raise UserError(
+            f"There is no network {name!r}.{near_matches(name, ['demo', *known])} MODEL is demo, any name of "
+            "torchvision.models.list_models(), timm/NAME, hf/OWNER/NAME, open_clip/NAME,TAG, or package.module:factory."
+        )
 
 
 def make(name: str, weights: str, wishes: Wishes) -> Made:
@@ -45,12 +57,13 @@ def make(name: str, weights: str, wishes: Wishes) -> Made:
     owner, _, word = weights.rpartition(".")
     if word in choice.__members__ and owner in ("", choice.__name__):
         source, weights = choice[word], ""
-    how = with_wishes(follow(source.transforms()), wishes)
-    categories = tuple(source.meta["categories"])
+    preprocessing, notices = _preprocessing(name, source)
+    how = with_wishes(preprocessing, wishes)
+    categories = tuple(source.meta["categories"]) if _is(name, torchvision.models) else None
     if weights == "":
-        return Made(_pretrained(name, source), how, str(source), categories)
+        return Made(_mined(_pretrained(name, source)), how, str(source), categories, notices=notices)
     if weights == "random":
-        return Made(_random(name), how, RANDOM, categories)
+        return Made(_mined(_random(name)), how, RANDOM, categories, notices=notices)
     if not looks_like_a_file(weights):
         raise UserError(
             f"{name} has no weights {weights!r}.{near_matches(weights, [*choice.__members__, 'random'])} "
@@ -59,7 +72,46 @@ def make(name: str, weights: str, wishes: Wishes) -> Made:
     read = read_weights(Path(weights))
     module = _for_file(name, read)
     filled = _filled(module, read)
-    return Made(module, how, read.origin, categories, filled.missing, filled.notices)
+    return Made(_mined(module), how, read.origin, categories, filled.missing, (*notices, *filled.notices))
+
+
+class Backbone(nn.Module):
+    """What a network of detection sees images with: one tensor in; its own transform and its boxes are left out."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.backbone: Any = network.backbone
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The maps at all scales."""
+        found = self.backbone(images)
+        return tuple(found.values()) if isinstance(found, dict) else (found,)
+
+
+def _mined(network: nn.Module) -> nn.Module:
+    """The part of a network that takes a batch of images of one size: all of it, or the backbone of a detector."""
+    return Backbone(network).eval() if hasattr(network, "transform") and hasattr(network, "backbone") else network
+
+
+def _is(name: str, module: Any) -> bool:
+    return name in torchvision.models.list_models(module=module)
+
+
+def _preprocessing(name: str, source: Any) -> tuple[Preprocessing, tuple[str, ...]]:
+    """What the weights' transform does; to squares, where it leaves each image its shape."""
+    if _is(name, torchvision.models):
+        return follow(source.transforms()), ()
+    if _is(name, segmentation):
+        theirs = source.transforms()
+        side = int(theirs.resize_size[0])
+        how = Preprocessing.usual(side, (side, side), theirs.interpolation.value, tuple(theirs.mean), tuple(theirs.std))
+        what = "Its weights' transform leaves each image its shape"
+    else:
+        its: Any = _random(name).transform
+        side = int(min(its.min_size))
+        how = Preprocessing.usual(side, (side, side), "bilinear", tuple(its.image_mean), tuple(its.image_std))
+        what = "Its backbone is mined, without the boxes that it finds; its own transform leaves each image its shape"
+    return how, (f"{what}: here the middle is cut to {side} x {side}. --resize and --crop change it.",)
 
 
 def _pretrained(name: str, source: Any) -> nn.Module:
@@ -76,6 +128,8 @@ def _pretrained(name: str, source: Any) -> nn.Module:
 def _random(name: str, **options: Any) -> nn.Module:
     if name in _WITH_AUX:
         options["init_weights"] = True
+    if not _is(name, torchvision.models):
+        options["weights_backbone"] = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
         return torchvision.models.get_model(name, weights=None, **options).eval()

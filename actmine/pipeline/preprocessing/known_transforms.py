@@ -13,7 +13,7 @@ from torch import nn
 from torchvision import transforms as v1
 
 from actmine.pipeline.errors import UserError
-from actmine.pipeline.preprocessing.steps import Crop, Grey, Pad, Resize, Step
+from actmine.pipeline.preprocessing.steps import Crop, Grey, LowerCrop, Pad, Resize, Step
 
 _BY_NUMBER = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's constants
 _BY_CHANCE = {"AutoAugment", "RandAugment", "TrivialAugmentWide", "AugMix", "AugMixAugment", "ColorJitter",
@@ -86,10 +86,18 @@ def _leaves(transform: Any) -> Iterator[Any]:
         yield from _leaves(part)
 
 
+_FAMILIES = (
+    ("torchvision.transforms.", "torchvision"),
+    ("timm.data.", "timm"),
+    ("torch.nn.", "torch"),
+    ("actmine.pipeline.network.transformers_models", "transformers"),
+)
+
+
 def _family(leaf: Any) -> str:
     """Whose class it is; a class derived from theirs is anyone's."""
     module = type(leaf).__module__
-    for root, family in (("torchvision.transforms.", "torchvision"), ("timm.data.", "timm"), ("torch.nn.", "torch")):
+    for root, family in _FAMILIES:
         if module.startswith(root):
             return family
     return ""
@@ -157,6 +165,11 @@ def _crop(leaf: Any, reading: Reading) -> None:
     height, width = map(int, leaf.size)
     padding = getattr(leaf, "padding_mode", "constant")
     reading.add(Crop(height, width, _fill(getattr(leaf, "fill", 0)), padding))
+
+
+def _lower_crop(leaf: Any, reading: Reading) -> None:
+    height, width = map(int, leaf.size)
+    reading.add(LowerCrop(height, width))
 
 
 def _pad(leaf: Any, reading: Reading) -> None:
@@ -235,6 +248,7 @@ _DOES: dict[tuple[str, str], Callable[[Any, Reading], None]] = {
     ("torchvision", "ToDtype"): _dtype,
     ("torchvision", "Normalize"): _normalize,
     ("torch", "Identity"): _nothing,
+    ("transformers", "CenterCrop"): _lower_crop,
     ("timm", "ResizeKeepRatio"): _resize_keep_ratio,
     ("timm", "CenterCropOrPad"): _crop,
     ("timm", "TrimBorder"): _trim,

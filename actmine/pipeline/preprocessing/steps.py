@@ -141,6 +141,11 @@ class Crop(Step):
     fill: int | tuple[int, ...] = 0
     padding: str = "constant"
 
+    @staticmethod
+    def offset(before: int, crop: int) -> int:
+        """Where the crop begins on one axis (pixels); negative where it pads. Halves go to the even side."""
+        return -((crop - before) // 2) if crop > before else round((before - crop) / 2.0)
+
     def size(self, before: Size) -> Size:
         """Always the same."""
         return self.width, self.height
@@ -155,16 +160,26 @@ class Crop(Step):
         ]
         if any(borders):
             image = _padded(image, borders, self.fill, self.padding)
-        left, top = (max(crop_offset(*of), 0) for of in ((image.width, self.width), (image.height, self.height)))
+        left, top = (max(self.offset(*of), 0) for of in ((image.width, self.width), (image.height, self.height)))
         return image.crop((left, top, left + self.width, top + self.height))
 
     def origin(self, axis: int, found: Interval, before: int, after: int) -> Interval:
         """The same pixels; of padding, those it repeats, or the nearest."""
-        return _behind_padding(found, crop_offset(before, after), before, self.padding)
+        return _behind_padding(found, self.offset(before, after), before, self.padding)
 
     def back(self, axis: int, at: float, before: int, after: int) -> float:
         """As much further on as the crop begins."""
-        return at + crop_offset(before, after)
+        return at + self.offset(before, after)
+
+
+@dataclass(frozen=True, slots=True)
+class LowerCrop(Crop):
+    """The middle by the rule of transformers' image processors: halves go to the left and to the top."""
+
+    @staticmethod
+    def offset(before: int, crop: int) -> int:
+        """Where the crop begins on one axis (pixels)."""
+        return (before - crop) // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,13 +218,6 @@ def _padded(image: Image.Image, borders: list[int], fill: int | tuple[int, ...],
 
     found: Image.Image = functional.pad(image, borders, fill, padding)
     return found
-
-
-def crop_offset(before: int, crop: int) -> int:
-    """Where torchvision's centre crop begins on one axis (pixels); negative where it pads."""
-    if crop > before:
-        return -((crop - before) // 2)
-    return round((before - crop) / 2.0)
 
 
 def _behind_padding(found: Interval, offset: int, before: int, padding: str) -> Interval:

@@ -27,9 +27,9 @@ DEFAULT = Preset(
     canvas=Pixels(noise=0.03),
     objective=Centre(),
     stages=(
-        _stage(34, 0.6, Ratio(2.2, 0.8), Ratio(0.07, 0.07), 0.04),
-        _stage(16, 0.8, Ratio(0.8, 0.5), Ratio(0.07, 0.05), 0.04, leak=0.5),
-        _stage(10, 1.0, Ratio(0.5, 0.35), Ratio(0.05, 0.02), 0.01, natural=0.75, leak=0.1),
+        _stage(24, 0.5, Ratio(2.2, 0.8), Ratio(0.09, 0.07), 0.04),
+        _stage(8, 0.75, Ratio(0.8, 0.5), Ratio(0.08, 0.05), 0.04, leak=0.5),
+        _stage(6, 1.0, Ratio(0.5, 0.35), Ratio(0.06, 0.02), 0.01, natural=0.75, leak=0.1),
     ),
     slope=0.05,
     attempts=4,
