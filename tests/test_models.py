@@ -55,7 +55,7 @@ def unreachable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     [
         ("resnet52", "Did you mean resnet"),
         ("squeezenet", "Did you mean squeezenet1_1"),
-        ("", "timm/NAME, or package.module:factory"),
+        ("", "open_clip/NAME,TAG, or package.module:factory"),
         ("timm", "MODEL is demo"),
         ("timm/resnet10", "timm has no network 'resnet10'. Did you mean resnet10t"),
         ("timm/", "timm has no network ''"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -189,3 +190,26 @@ def test_programs_are_refused_by_name():
         actmine.layers(torch.jit.trace(nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 8, 8)))
     with pytest.raises(actmine.UserError, match=r"model is .*, not a torch\.nn\.Module"):
         actmine.layers(lambda x: x)
+
+
+@pytest.mark.parametrize(("kind", "others"), [("vit", 1), ("dinov2", 4)])
+def test_exemplars_at_class_and_register_tokens_have_the_whole_image_and_say_so(saved, kind, others, tmp_path):
+    photos = write_folder(tmp_path / "photos", {f"{n}.png": encoded(picture(50, 44, n), "PNG") for n in range(6)})
+    run = actmine.mine(f"hf/{saved / kind}", str(photos), topk=6, run=tmp_path / "run", visualize=False, sheets=False,
+                       quiet=True, layers="*mlp*fc1,*projection,*fc2")  # fmt: skip
+    for name, tokens in zip(run.layers.layer, run.layers.height, strict=True):
+        rows = run.exemplars(name)
+        if tokens != 16 + others:
+            assert rows.token.isna().all(), "maps"
+            continue
+        wanted = ["class" if y == 0 else "register" if y < others else "patch" for y in rows.y]
+        assert rows.token.tolist() == wanted
+        whole = rows[rows.token != "patch"]
+        assert (
+            whole[["left", "top", "right", "bottom"]].to_numpy() == [0, 0, 50, 44]
+        ).all() and not whole.clipped.any()
+    assert {"patch", "class"} <= {*pd.concat([run.exemplars(name) for name in run.layers.layer]).token.dropna()}
+    layer = next(name for name in run.layers.layer if "class" in run.exemplars(name).token.tolist())
+    row = run.exemplars(layer)[run.exemplars(layer).token == "class"].iloc[0]
+    shown = run.sheet(layer, int(row.unit))
+    assert shown.size[0] > 100 and run.crop(row).size == (50, 44)

@@ -20,6 +20,7 @@ EXEMPLARS = table(
     field("label_name", pa.string(), "the class in words, where known", nullable=True),
     field("y", pa.int32(), "row of the activation in the layer's map, from 0; null without positions", nullable=True),
     field("x", pa.int32(), "column of the activation in the layer's map, from 0; null without positions", nullable=True),
+    field("token", pa.string(), "what stands at (y, x) of a row of tokens: patch, a part of the image; class or register, tokens of no place, whose exemplars have the whole image as their box; null for maps, and where it is not known", nullable=True),
     field("left", pa.int32(), "left edge of the receptive field (pixels of the original image, inclusive); where run.json has boxes: network input, this and all boxes are in pixels of the network's input"),
     field("top", pa.int32(), "top edge of the receptive field (pixels of the original image, inclusive)"),
     field("right", pa.int32(), "right edge of the receptive field (pixels of the original image, exclusive)"),

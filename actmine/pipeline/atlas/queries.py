@@ -212,6 +212,7 @@ class Queries:
             focus if known and None not in focus else None,  # type: ignore[arg-type]
             bool(row.get("clipped")), Picture(layer, row["unit"], "crop", (str(row["rank"]),)) if seen else None,
             row.get("crop_activation"), self.images.size(row["image_id"]), row.get("facet"),
+            token=row.get("token") or "",
         )  # fmt: skip
 
     def _with_views(self, layer: str, unit: int, exemplars: list[Exemplar]) -> list[Exemplar]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from actmine.pipeline.atlas.figures import percent
 from actmine.pipeline.atlas.links import Picture
+from actmine.pipeline.readings.keep import TOP
 
 Box = tuple[int, int, int, int]
 """left, top, right, bottom, half-open (pixels of the original image)."""
@@ -111,6 +112,13 @@ class Exemplar:
     facet: int | None = None
     views: tuple[View, ...] = ()
     heat: Heat | None = None
+    token: str = ""
+
+    @property
+    def note(self) -> str:
+        """Which exemplar it is, how strong, and at which token where that has no place."""
+        which = f"rank {self.rank}" if self.band == TOP else self.band
+        return f"{which}, {self.token} token" if self.token not in ("", "patch") else which
 
 
 @dataclass(frozen=True, slots=True)

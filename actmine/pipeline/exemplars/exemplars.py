@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from actmine.pipeline.exemplars.winners import Winners
+from actmine.pipeline.network.grids import CLASS, REGISTER, Grid
 from actmine.pipeline.network.layers import Layer
 from actmine.pipeline.preprocessing.geometry import Box, WayBack
 from actmine.pipeline.preprocessing.images import Preprocessing
@@ -24,7 +25,7 @@ class Rows:
 
     `unit` counts all units of all layers from 0; `band` is a place in `bands`, see `winners`; `image` is a row of
     `Merged.images`; `box` is `[rows, 4]`: left, top, right, bottom in pixels of the original image, or of the network's
-    input where the preprocessing is not `followed`.
+    input where the preprocessing is not `followed`. `token` is what stands there of a row of tokens, see `Grid.token`.
     """
 
     bands: tuple[str, ...]
@@ -37,6 +38,7 @@ class Rows:
     x: np.ndarray
     box: np.ndarray
     clipped: np.ndarray
+    token: np.ndarray
 
     @property
     def top(self) -> int:
@@ -49,9 +51,17 @@ class Rows:
 
 
 def exemplar_rows(
-    won: Winners, merged: Merged, layers: Sequence[Layer], fields: dict[str, Field], how: Preprocessing
+    won: Winners,
+    merged: Merged,
+    layers: Sequence[Layer],
+    fields: dict[str, Field],
+    how: Preprocessing,
+    grids: Mapping[str, Grid] | None = None,
 ) -> Rows:
-    """Every exemplar of a merged scan that holds the images that `won`."""
+    """Every exemplar of a merged scan that holds the images that `won`; `grids` say which tokens are patches.
+
+    Those of no place have the whole image as their box.
+    """
     image = np.searchsorted(merged.images["image"].to_numpy(), won.image_id)
     flat = won.position.astype(np.int64)
     offsets = unit_offsets(layers)
@@ -59,10 +69,28 @@ def exemplar_rows(
     columns = np.array([layer.width or 1 for layer in layers])[layer_of]
     y, x = flat // columns, flat % columns
     box, clipped = _boxes(merged, layers, fields, how, layer_of, image, y, x)
+    token = _tokens(layers, grids or {}, layer_of, y)
+    nowhere = np.isin(token, (CLASS, REGISTER))
+    if nowhere.any():
+        sides = [merged.images[name].to_numpy()[image[nowhere]] for name in ("width", "height")]
+        box[nowhere] = 0
+        box[nowhere, 2:] = np.stack(sides, 1) if how.followed else how.size[::-1]
+        clipped[nowhere] = False
     return Rows(
         won.bands, won.unit.astype(np.int32), won.band, won.rank.astype(np.int32), won.activation, image,
-        y.astype(np.int32), x.astype(np.int32), box, clipped,
+        y.astype(np.int32), x.astype(np.int32), box, clipped, token,
     )  # fmt: skip
+
+
+def _tokens(layers: Sequence[Layer], grids: Mapping[str, Grid], layer_of: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """What stands at each position, None in maps."""
+    found = np.full(len(y), None, object)
+    for number, layer in enumerate(layers):
+        grid = grids.get(layer.name)
+        if grid is not None and grid.tokens:
+            here = layer_of == number
+            found[here] = [grid.token(row) for row in y[here].tolist()]
+    return found
 
 
 def _boxes(

@@ -17,6 +17,7 @@ from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.layouts import MAPS, MAPS_LAST, SEQUENCE, TOKEN_LAYOUTS
 from actmine.pipeline.network.shapes import noise
 
+PATCH, CLASS, REGISTER = "patch", "class", "register"
 _MOST_OTHERS = 64  # class and register tokens that a network may have
 _FIRST = 4  # tensors of so many tokens that are looked at: the very first may not depend on the image yet
 
@@ -32,6 +33,14 @@ class Grid:
     width: int
     first: int = 0
     tokens: bool = False
+
+    def token(self, number: int) -> str | None:
+        """What a token is: a patch, or of those of no place the class token, which comes first, or a register."""
+        if not self.tokens:
+            return None
+        if self.first <= number < self.first + self.height * self.width:
+            return PATCH
+        return CLASS if number == 0 else REGISTER
 
     def laid_out(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Of maps `[n, H, W]` of a layer those on the grid `[n, height, width]`, and all other tokens `[n, T]`."""

@@ -95,7 +95,7 @@ class Mining:
         self.blocks = blocks_of(dataset, most_blocks(units, settings.keep, dataset.about))
         self.words = dataset.label_words(self.network.categories)
         ledger.contents = {block.number: block.changed for block in self.blocks if block.changed}
-        self.grids: dict[str, Grid] = grids(subject.traced, self.layers) if settings.maps else {}
+        self.grids: dict[str, Grid] = grids(subject.traced, self.layers)
         self.seconds: dict[str, float] = {}
 
     def go(self, known: dict[str, Any]) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class Mining:
             write_table(self.run / "maxima" / "images.parquet", MAXIMA_IMAGES, [matrix_images(merged)])
         won = winners(merged, keep)
         merged = merged.keeping(won.image_id)
-        rows = exemplar_rows(won, merged, self.layers, self.fields, self.network.preprocessing)
+        rows = exemplar_rows(won, merged, self.layers, self.fields, self.network.preprocessing, self.grids)
         labels = self._write_tables(merged, rows, self._cut(merged, rows))
         self.seconds["mine"] = time.perf_counter() - start
         written = {
@@ -218,7 +218,9 @@ class Mining:
         start = time.perf_counter()
         folder, its, how = self.run / "state", self.settings, self.network.preprocessing
         on_grid = {
-            number: self.grids[layer.name] for number, layer in enumerate(self.layers) if layer.name in self.grids
+            number: self.grids[layer.name]
+            for number, layer in enumerate(self.layers)
+            if layer.name in self.grids and its.maps
         }
         if its.pictures == NONE and not on_grid:
             return []
@@ -258,7 +260,8 @@ class Mining:
             )  # fmt: skip
             write_pictures(self.run, [] if self.settings.pictures == NONE else [pictures for pictures, _ in kept])
             how, map_files = self.network.preprocessing, [maps for _, maps in kept]
-            maps = MapTables(self.run, self.fields, self.grids, merged, rows, how, map_files)
+            on_grid = self.grids if self.settings.maps else {}
+            maps = MapTables(self.run, self.fields, on_grid, merged, rows, how, map_files)
             tables.write_lists()
 
             def write(layer: Layer) -> None:

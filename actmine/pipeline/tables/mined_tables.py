@@ -158,6 +158,7 @@ class MinedTables:
                 "label_name": names.take(pa.array(rows.image[part])),
                 "y": pa.array(rows.y[part], mask=nowhere),
                 "x": pa.array(rows.x[part], mask=nowhere),
+                "token": pa.array(rows.token[part].tolist(), pa.string()),
                 **{side: pa.array(rows.box[part, i]) for i, side in enumerate(("left", "top", "right", "bottom"))},
                 "clipped": pa.array(rows.clipped[part]),
                 **dict.fromkeys(FOCUS, pa.nulls(count, pa.int32())),  # measured later, see focus.py
