@@ -22,7 +22,7 @@ NEEDED := $(READY) $(patsubst %,$(VENV)/.with-%,$(NEEDS))
 INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --config-settings editable_mode=compat --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help setup mine visualize views focus check score facets compare layers inspect sheets atlas atlas-export shards demo-model test test-slow library lint format bench bench-gpu test-gpu clean
+.PHONY: help setup mine visualize views focus check score facets compare layers inspect sheets atlas atlas-export shards demo-model test test-slow docs library lint format bench bench-gpu test-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -93,6 +93,9 @@ test: $(VENV)/.with-dev ## run the tests
 
 test-slow: $(VENV)/.with-dev ## run the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+docs: $(VENV)/.with-docs ## build the documents as a site into site/, or show them: ARGS=serve
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs $(or $(ARGS),build --strict --quiet)
 
 library: $(VENV)/.with-dev ## write actmine/library.py, the functions of Python, of the options of commands
 	$(BIN)/python -m actmine.options.as_functions

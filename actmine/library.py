@@ -80,8 +80,9 @@ def mine(
     Interrupt it at any time: the same command goes on where it stopped.
 
     Args:
-        model: demo, a name of torchvision's, timm/NAME, or package.module:factory (of your own). Default: demo
-            for the demo, googlenet otherwise. Or a module of your own.
+        model: demo, a name of torchvision's, timm/NAME, hf/OWNER/NAME (transformers), open_clip/NAME,TAG, or
+            package.module:factory (of your own). Default: demo for the demo, googlenet otherwise. Or a module of
+            your own.
         dataset: demo, imagenet-val, imagenet-train, imagenette, a folder of images, tars or Parquet files (disk,
             https://, s3://), or hf://datasets/OWNER/NAME (gs://, az:// likewise). Or a torch Dataset, or one of
             Hugging Face.
@@ -168,8 +169,8 @@ def layers(
     that directly follow them, and residual sums. An exact name may be any node or module of the network.
 
     Args:
-        model: demo, a name of torchvision's, timm/NAME, or package.module:factory (of your own). Or a module of
-            your own.
+        model: demo, a name of torchvision's, timm/NAME, hf/OWNER/NAME (transformers), open_clip/NAME,TAG, or
+            package.module:factory (of your own). Or a module of your own.
         weights: Empty: the model's own. 'random'; the name of some that come with it (IMAGENET1K_V2, timm's
             a1_in1k); or a .safetensors/.pth file; FILE#part where it holds several (#teacher, #state.model).
         layers: Comma-separated globs or exact names; all unit-bearing layers if empty.
@@ -526,8 +527,8 @@ def inspect(
         image: The picture.
         other: Another one, to compare: the same units of both, side by side.
         run: A finished run: its network, its units' own pictures and strongest images.
-        model: Without a run. demo, a name of torchvision's, timm/NAME, or package.module:factory (of your own).
-            Or a module of your own.
+        model: Without a run. demo, a name of torchvision's, timm/NAME, hf/OWNER/NAME (transformers),
+            open_clip/NAME,TAG, or package.module:factory (of your own). Or a module of your own.
         weights: Empty: the model's own. 'random'; the name of some that come with it (IMAGENET1K_V2, timm's
             a1_in1k); or a .safetensors/.pth file; FILE#part where it holds several (#teacher, #state.model).
         layers: Comma-separated names or globs; all layers if empty.

@@ -216,7 +216,7 @@ def open_run(path: str | Path, trust: bool = False) -> Run:
     Raises `UserError` if there is none, or if its run.json is damaged.
 
     >>> run = actmine.open_run("runs/demo-demo")                                      # doctest: +SKIP
-    >>> run["block5.relu"][7].sheet()                                                 # doctest: +SKIP
+    >>> run.sheet("block5.relu", 7)                                                   # doctest: +SKIP
     """
     with from_python():
         return Run(tables.open_run(path).path, trust=trust)

@@ -213,10 +213,10 @@ def test_two_runs_and_any_number_of_workers_give_the_same_bytes(folder, tmp_path
 def test_a_run_with_other_settings_is_refused_naming_what_differs(folder, tmp_path):
     dataset, network = find_dataset(str(folder)), build("resnet18")
     run_mine(dataset, network, tmp_path / "run", "layer1.*")
-    with pytest.raises(UserError, match=r"other settings: topk was 12, now 5\. Choose another RUN"):
-        run_mine(dataset, network, tmp_path / "run", "layer1.*", keep=Keep(5))
-    with pytest.raises(UserError, match="layers was"):
-        run_mine(dataset, network, tmp_path / "run", "layer2.*")
+    with pytest.raises(UserError, match=r"other settings: direction was \"max\", now \"min\"\. Choose another RUN"):
+        run_mine(dataset, network, tmp_path / "run", "layer1.*", keep=Keep(12, "min"))
+    with pytest.raises(UserError, match="batch_size was 16, now 8"):
+        run_mine(dataset, network, tmp_path / "run", "layer2.*", batch_size=8)
 
 
 def test_mining_again_keeps_the_tables(folder, tmp_path):

@@ -1,4 +1,4 @@
-"""Every query of the README runs on a run of the demo, and every command of it is one that exists."""
+"""Every query of the README and the guides runs on a run of the demo, and every command of them is one that exists."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import io
 import re
 import shlex
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from torchvision.models import resnet18
+from torchvision.transforms import v2
 
+import actmine
 from actmine.jobs.make_words import as_flags
 from actmine.options.records import COMMANDS as COMMANDS_OF_ACTMINE
 from actmine.options.records import options_of
@@ -21,12 +25,21 @@ from actmine.pipeline.network.models import load_network
 from actmine.pipeline.relations.compare import compare_runs
 from actmine.pipeline.run import open_run
 from actmine.pipeline.stages.exemplar_facets import facet_run
+from tests.making import picture
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.M | re.S)
+PAGES = [
+    README,
+    *(path.read_text() for path in sorted((ROOT / "docs").glob("guides/*.md"))),
+    (ROOT / "docs" / "index.md").read_text(),
+]
+BLOCKS = [block for page in PAGES for block in re.findall(r"^```([\w ]+)\n(.*?)^```", page, flags=re.M | re.S)]
+(NOTEBOOK,) = (text for kind, text in BLOCKS if kind == "python notebook")
 QUERIES = [text for kind, text in BLOCKS if kind == "python"]
-COMMANDS = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines() if line.strip()]
+COMMANDS = list(
+    dict.fromkeys(line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines() if line.strip())
+)
 SOME = {"block5.relu": [7, 8]}
 
 
@@ -52,6 +65,20 @@ def test_every_query_runs_on_a_run_of_the_demo_and_prints_something(demo_run, tm
         printed.append(out.getvalue())
     assert all(text.strip() for text in printed)
     assert "Empty DataFrame" not in "".join(printed)
+
+
+def test_the_lines_for_a_notebook_run_with_a_module_and_a_dataset(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("uvicorn", reason="needs the extra atlas")
+    monkeypatch.chdir(tmp_path)
+    quick = partial(actmine.mine, visualize=False, sheets=False, quiet=True, topk=2)
+    monkeypatch.setattr(actmine, "mine", quick)
+    preprocess = v2.Compose([v2.Resize(64), v2.CenterCrop(64), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+    names = {"net": resnet18(), "dataset": [picture(80, 70, seed) for seed in range(6)], "preprocess": preprocess}
+    lines = NOTEBOOK.strip().splitlines()
+    exec("\n".join(lines[:-2]), names)
+    sheet, address = (eval(line, names) for line in lines[-2:])
+    assert sheet.size[0] > 100 and capsys.readouterr().out.strip() == address
+    address.stop()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -95,5 +122,6 @@ def test_every_column_of_the_tables_that_it_names_exists():
         )
         for name in table.names
     }
-    named = set(re.findall(r"\"(\w+)\"", " ".join(re.findall(r"\[\[(.*?)\]\]", README, flags=re.S))))
+    asked = README + (ROOT / "docs" / "guides" / "questions.md").read_text()
+    named = set(re.findall(r"\"(\w+)\"", " ".join(re.findall(r"\[\[(.*?)\]\]", asked, flags=re.S))))
     assert named and named <= known

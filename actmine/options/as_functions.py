@@ -46,7 +46,7 @@ def _on_a_run(example: str, live: bool = True) -> _Function:
     return _Function(("run",), "Run", _SAME_RUN, _AFTER, example, live)
 
 
-_FUNCTIONS = {
+FUNCTIONS = {
     "mine": _Function(
         ("model", "dataset"), "Run", "The run, which remembers the network and the dataset.", _AFTER,
         'run = actmine.mine(net, dataset, layers="layer4.*", transform=preprocess, run="runs/mine")',
@@ -108,7 +108,7 @@ if TYPE_CHECKING:
 
 def library() -> str:
     """The text of `actmine/library.py`."""
-    return _HEAD + "".join(f"\n\n{_function(name, about)}" for name, about in _FUNCTIONS.items())
+    return _HEAD + "".join(f"\n\n{_function(name, about)}" for name, about in FUNCTIONS.items())
 
 
 def _function(name: str, about: _Function) -> str:

@@ -7,6 +7,7 @@ meanwhile, or after a command was killed, finds what it held before.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,16 +67,17 @@ def growth(run: Path, known: Mapping[str, Any]) -> Growth | None:
     no column can be added.
     """
     before, identity = record.read_record(run), begun(run)
-    if not identity or not before.get("fingerprint") or lost_of(run, before):
+    if not identity or before.get("fingerprint") != fingerprint(identity) or lost_of(run, before):
         return None
-    differing = {name for name in known if before.get(name) != known[name]}
-    differing |= {"dependent"} & {*before, *known} if before.get("dependent") != known.get("dependent") else set()
+    before |= identity  # whose sum is that of the record
+    wanted = json.loads(canonical(dict(known)))
+    differing = {name for name in {*wanted, "dependent"} if before.get(name) != wanted.get(name)}
     if not differing or differing - _GROWS or known.get("maxima") in ("float16", "float32"):
         return None
     more = int(known["topk"]) > int(before["topk"])
     lacking = [name for name in known["layers"] if name not in before["layers"]]
-    wanted = [*before["layers"], *lacking] if more else lacking
-    return Growth(before, tuple(wanted), max(int(known["topk"]), int(before["topk"])))
+    missing = [*before["layers"], *lacking] if more else lacking
+    return Growth(before, tuple(missing), max(int(known["topk"]), int(before["topk"])))
 
 
 def layers_of(traced: Traced, names: Sequence[str], dependent: bool) -> list[Layer]:
@@ -134,17 +136,16 @@ def settle(run: Path, written: Mapping[str, Any]) -> None:
     wanted = identity | {name: written[name] for name in _GROWS if name in written}
     if wanted != identity:
         write_bytes(run / "state" / "identity.json", canonical(wanted))
-    part = run / PART
-    if part.is_dir():
-        remove_files(path for path in sorted(part.rglob("*"), reverse=True) if path.is_file())
+    remove_files(path for path in (run / PART).rglob("*") if path.is_file())
 
 
 def settled(run: Path) -> bool:
-    """Whether the identity of a run is that of its record, as it is unless a command was killed between the two."""
+    """Whether a folding came to its end: a command may have been killed between the record and the identity."""
     identity, written = begun(run), record.read_record(run)
-    return not identity or not written.get("fingerprint") or all(
-        identity.get(name) == written.get(name) for name in _GROWS
-    )  # fmt: skip
+    if not identity or not written.get("fingerprint"):
+        return True
+    grown = identity | {name: written[name] for name in _GROWS if name in written}
+    return grown == identity or written["fingerprint"] != fingerprint(grown)
 
 
 def ledger_of(run: Path, known: dict[str, Any], grown: Growth) -> Ledger:

@@ -92,6 +92,12 @@ class BucketPath:
             if len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted)):
                 yield BucketPath(self._pure.joinpath(*parts))
 
+    def rglob(self, pattern: str) -> Iterator[BucketPath]:
+        """All objects below whose name matches `pattern`."""
+        for key in map(PurePosixPath, _files().find(str(self._pure))):
+            if fnmatchcase(key.name, pattern):
+                yield BucketPath(key)
+
     def read_bytes(self) -> bytes:
         """The whole object. Raises `FileNotFoundError` where there is none."""
         data: bytes = _files().cat_file(self._key)
