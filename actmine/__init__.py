@@ -30,12 +30,16 @@ if TYPE_CHECKING:
     from actmine.pipeline.datasets.tars import ShardError
     from actmine.pipeline.errors import UserError
     from actmine.pipeline.preprocessing.images import ImageError
+    from actmine.pipeline.readings.bucket_edges import edges as histogram_edges
+    from actmine.pipeline.readings.bucket_edges import middles as histogram_middles
     from actmine.pipeline.run import picture
+    from actmine.pipeline.sheets.figures import figure_style
     from actmine.runs import Atlas, Layer, Run, Unit, atlas, open_run
 
 __all__ = [
     "Atlas", "ImageError", "Inspection", "Layer", "Run", "ShardError", "Unit", "UserError",
-    "atlas", "atlas_export", "check", "compare", "facets", "focus", "inspect", "layers", "mine", "open_run", "picture",
+    "atlas", "atlas_export", "check", "compare", "facets", "figure_style", "focus", "histogram_edges",
+    "histogram_middles", "inspect", "layers", "mine", "open_run", "picture",
     "score", "shards", "sheets", "views", "visualize",
 ]  # fmt: skip
 _PLACES = {
@@ -43,9 +47,12 @@ _PLACES = {
     "actmine.pipeline.datasets.tars": ("ShardError",),
     "actmine.pipeline.errors": ("UserError",),
     "actmine.pipeline.preprocessing.images": ("ImageError",),
+    "actmine.pipeline.readings.bucket_edges": ("histogram_edges", "histogram_middles"),
     "actmine.pipeline.run": ("picture",),
+    "actmine.pipeline.sheets.figures": ("figure_style",),
     "actmine.runs": ("Atlas", "Layer", "Run", "Unit", "atlas", "open_run"),
 }
+_CALLED = {"histogram_edges": "edges", "histogram_middles": "middles"}
 _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 
 
@@ -55,7 +62,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("importlib.metadata").version("actmine")
     if name not in __all__:
         raise AttributeError(f"module 'actmine' has no attribute {name!r}")
-    found = getattr(importlib.import_module(_PLACE_OF.get(name, "actmine.library")), name)
+    found = getattr(importlib.import_module(_PLACE_OF.get(name, "actmine.library")), _CALLED.get(name, name))
     globals()[name] = found
     return found
 

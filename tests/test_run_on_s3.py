@@ -201,8 +201,9 @@ def test_mining_again_keeps_what_is_there(both, dataset):
     layers = traced.choose("stem.*,classifier")
     mine(dataset, network, traced, layers, run_folder("s3://bucket/a/run"), CPU, MineSettings(Keep(topk=4), workers=1))
     assert objects("a/run/") == before
-    with pytest.raises(UserError, match=r"s3://bucket/a/run was begun with other settings: topk was 4, now 5"):
-        mine(dataset, network, traced, layers, run_folder("s3://bucket/a/run"), CPU, MineSettings(Keep(5), workers=1))
+    with pytest.raises(UserError, match=r"s3://bucket/a/run was begun with other settings: sketch was 1024, now 64"):
+        settings = MineSettings(Keep(topk=4, sketch=64), workers=1)
+        mine(dataset, network, traced, layers, run_folder("s3://bucket/a/run"), CPU, settings)
 
 
 def test_a_killed_run_goes_on_in_the_bucket(both, dataset, tmp_path):
@@ -359,3 +360,19 @@ def test_a_run_in_a_bucket_is_compared_like_any_other(both):
     found = remote.matches(local.path, "stem.relu")
     assert len(found) and (found["similarity"][found["rank"] == 0] == 1).all()
     pd.testing.assert_frame_equal(found, local.matches(remote.path, "stem.relu"))
+
+
+def test_a_run_in_a_bucket_grows(both, dataset):
+    network = load_network("demo")
+    traced = Traced(network.module, network.input_shape)
+    place = run_folder("s3://bucket/growing/run")
+    for layers in ("stem.*", "classifier"):
+        mine(dataset, network, traced, traced.choose(layers), place, CPU, MineSettings(Keep(topk=4), workers=1))
+    there = objects("growing/run/")
+    assert not [name for name in there if name.startswith("growing/")]
+    wanted = open_run("s3://bucket/a/run")
+    for layer in ("stem.relu", "classifier"):
+        ours = open_run("s3://bucket/growing/run").exemplars(layer)
+        assert ours[["unit", "rank", "activation", "image_id"]].equals(
+            wanted.exemplars(layer)[["unit", "rank", "activation", "image_id"]]
+        )
