@@ -100,7 +100,7 @@ def mine(
         check_crops: Exemplars of each unit whose crop is checked, as `check` does. Costs many scans.
         views: Exemplars of each unit that are projected back to pixels by a deconvnet.
         facets: Sort each unit's exemplars into the kinds of images that it answers to.
-        labels: What each unit makes of each label, and its selectivity.
+        labels: Statistics of each unit by label, and its selectivity.
         min_support: Images that a label has in each half of the dataset before units are said to tell it.
         label_tree: Kinds of labels, of which units are told as well: a CSV file with the columns label and
             parent, or JSON, {"beagle": "dog", "dog": "animal"}; auto: WordNet's above ImageNet's classes; none.

@@ -35,7 +35,7 @@ from actmine.pipeline.network.subnetwork import subnetwork
 from actmine.pipeline.preprocessing.geometry import Box, original_box
 from actmine.pipeline.preprocessing.normalize import Normalize
 from actmine.pipeline.progress import Silent
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.run import open_run
 from actmine.pipeline.stages.check_crops import _Checking
 from actmine.pipeline.stages.focus import _Focusing
@@ -67,7 +67,7 @@ def main() -> None:
         traced = Traced(network.module, network.input_shape)
         layers = dict(enumerate(traced.choose("features.*")))
         dataset = find_dataset(str(images))
-        mine(dataset, network, traced, list(layers.values()), run, CPU, MineSettings(Keep(FIRST)))
+        mine(dataset, network, traced, list(layers.values()), run, CPU, MineSettings(StatisticsOptions(FIRST)))
         subject, engine, opened = Subject(network, traced, list(layers.values())), LocalEngine(CPU, 1), open_run(run)
         focusing = _Focusing(run, dataset.by_number, subject, engine, Silent(), FIRST)
         checking = _Checking(opened, subject, engine, Silent(), FIRST, None)

@@ -20,15 +20,15 @@ import torch
 
 from actmine.pipeline.cores import usable_cores
 from actmine.pipeline.readings.accumulators import Feed, new_accumulators
-from actmine.pipeline.readings.keep import Keep
-from actmine.pipeline.readings.seen import Seen
+from actmine.pipeline.readings.batch_index import BatchIndex
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.readings.taps import Readings, unit_offsets
 from actmine.pipeline.scanning.compute import PRECISIONS, Compute, Runner, default_batch_size
 from benchmarks.elsewhere import Elsewhere
 from benchmarks.rounds import Timing, interleaved
 from benchmarks.subject import PREPROCESSING, network, normalized, pixels, tapped
 
-KEEP = Keep()
+KEEP = StatisticsOptions()
 CPU = torch.device("cpu")
 
 
@@ -127,7 +127,7 @@ def plain_mining(images: int, precision: str, compiled: bool, batch: int = 64) -
         feed = Feed(new_accumulators(unit_offsets(taps.layers)[-1], KEEP, CPU))
         for part, places in zip(batches, numbers, strict=True):
             readings = Readings(*call(part))
-            feed(readings, Seen.of(places))
+            feed(readings, BatchIndex.of(places))
         for accumulator in feed.settle().values():
             accumulator.state()
 
@@ -145,7 +145,7 @@ def mining(images: int, precision: str, compiled: bool) -> Callable[[], None]:
         feed = Feed(new_accumulators(runner.units, KEEP, CPU))
         for start, readings in runner.map(starts, lambda start: (start, memory[start : start + size])):
             assert readings is not None
-            feed(readings, Seen.of(torch.arange(start, start + len(readings.maximum))))
+            feed(readings, BatchIndex.of(torch.arange(start, start + len(readings.maximum))))
         for accumulator in feed.settle().values():
             accumulator.state()
 

@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from actmine.pipeline.allocator import keep_freed_memory
 from actmine.pipeline.cores import usable_cores
+from actmine.pipeline.readings.batch_index import BatchIndex
 from actmine.pipeline.readings.reductions import read_map
-from actmine.pipeline.readings.seen import Seen
 from actmine.pipeline.readings.sketches import Sketches
 from actmine.pipeline.readings.statistics import Statistics
 from actmine.pipeline.readings.taps import Readings
@@ -60,8 +60,8 @@ def accumulators() -> None:
     readings = Readings(values, torch.zeros_like(values, dtype=torch.int64))
     candidates: dict[str, tuple[Callable[[], object], int]] = {
         "packing": (lambda: pack(values, images[:, None]), BATCH),
-        "statistics": (lambda: statistics.update(readings, Seen.of(images)), BATCH),
-        "sketches every 256 images": (lambda: sketches.update(many, Seen.of(torch.arange(256))), 256),
+        "statistics": (lambda: statistics.update(readings, BatchIndex.of(images)), BATCH),
+        "sketches every 256 images": (lambda: sketches.update(many, BatchIndex.of(torch.arange(256))), 256),
     }
     for rows in (256, 512, 1024):
         kept, new = torch.randint(1 << 62, (UNITS, K)), torch.randint(1 << 62, (rows, UNITS))

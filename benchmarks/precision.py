@@ -20,7 +20,7 @@ from actmine.pipeline.datasets.sources import find_dataset
 from actmine.pipeline.network.devices import pick_device
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import load_network
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.stages.mine import MineSettings, mine
 
 OTHERS: dict[str, dict[str, object]] = {
@@ -44,7 +44,7 @@ def main(dataset: str, model: str, weights: str, layers: str = "", topk: str = "
 
     def mined(**settings: object) -> pd.DataFrame:
         with tempfile.TemporaryDirectory() as folder:
-            how = MineSettings(Keep(max(depths)), **({"compile": "0", "batch_size": 16} | settings))  # type: ignore[arg-type]
+            how = MineSettings(StatisticsOptions(max(depths)), **({"compile": "0", "batch_size": 16} | settings))  # type: ignore[arg-type]
             mine(source, network, traced, chosen, Path(folder), device, how)
             columns = ["layer", "unit", "rank", "activation", "image_id", "y", "x"]
             return pd.read_parquet(Path(folder) / "exemplars", columns=columns)

@@ -24,7 +24,7 @@ from PIL import Image
 
 from actmine.pipeline.allocator import keep_freed_memory
 from actmine.pipeline.cores import usable_cores
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.readings.topk import TopK, pack
 from actmine.pipeline.run import Run
 from actmine.pipeline.scanning.limits import most_blocks
@@ -47,7 +47,7 @@ def main() -> None:
     torch.set_num_threads(usable_cores())
     print(f"{date.today()}  {usable_cores()} cores")
     for units, blocks in ((30_000, 5), (1_000_000, 2)):
-        seconds, most = merging(units, blocks), most_blocks(units, Keep(K), MANY)
+        seconds, most = merging(units, blocks), most_blocks(units, StatisticsOptions(K), MANY)
         print(
             f"merge {units:,} units, k = {K}: {seconds:.2f} s a block, "
             f"{seconds * most / 60:.1f} minutes for {most:,} blocks, {units * K * 12 / 1e6:,.0f} MB of top-k in each"

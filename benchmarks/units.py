@@ -20,9 +20,9 @@ import torch
 from actmine.pipeline.allocator import keep_freed_memory
 from actmine.pipeline.cores import usable_cores
 from actmine.pipeline.readings.accumulators import Feed, new_accumulators
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.batch_index import BatchIndex, identity
 from actmine.pipeline.readings.positions import draws
-from actmine.pipeline.readings.seen import Seen, identity
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.readings.taps import Readings, TappedNetwork, unit_offsets
 from actmine.pipeline.scanning.compute import Compute, Runner, default_batch_size
 from actmine.pipeline.words import SAMPLED
@@ -33,15 +33,15 @@ from benchmarks.subject import PREPROCESSING, layers_of, network, pixels
 CPU = torch.device("cpu")
 PLAIN = ("statistics", "topk")
 KINDS = {
-    "plain": (PLAIN, Keep()),
-    "histograms": ((*PLAIN, "histograms"), Keep()),
-    "labels": ((*PLAIN, "labels"), Keep()),
-    "sketches": ((*PLAIN, "sketches"), Keep()),
-    "all by default": ((), Keep()),
-    "DIRECTION=both": ((*PLAIN, "lowest"), Keep(direction="both")),
-    "BANDS=50": ((*PLAIN, "sample"), Keep(bands=(50.0,))),
-    "POSITIONS=sample": ((*PLAIN, "positions"), Keep(positions="sample")),
-    "POSITIONS=all": ((*PLAIN, "positions"), Keep(positions="all")),
+    "plain": (PLAIN, StatisticsOptions()),
+    "histograms": ((*PLAIN, "histograms"), StatisticsOptions()),
+    "labels": ((*PLAIN, "labels"), StatisticsOptions()),
+    "sketches": ((*PLAIN, "sketches"), StatisticsOptions()),
+    "all by default": ((), StatisticsOptions()),
+    "DIRECTION=both": ((*PLAIN, "lowest"), StatisticsOptions(direction="both")),
+    "BANDS=50": ((*PLAIN, "sample"), StatisticsOptions(bands=(50.0,))),
+    "POSITIONS=sample": ((*PLAIN, "positions"), StatisticsOptions(positions="sample")),
+    "POSITIONS=all": ((*PLAIN, "positions"), StatisticsOptions(positions="all")),
 }
 BAR = 1.05
 
@@ -71,9 +71,9 @@ def mining(kind: str, images: int) -> Callable[[], None]:
     size = default_batch_size(CPU)
     runner = Runner(tapped, PREPROCESSING, Compute(CPU, "fp32", False, size), usable_cores())
     memory = pixels(images)
-    seen = seen_of(images)
+    index = index_of(images)
     starts = range(0, images, size)
-    drawn = (lambda start: draws(seen.identities[start : start + size])) if keep.positions == SAMPLED else None
+    drawn = (lambda start: draws(index.identities[start : start + size])) if keep.positions == SAMPLED else None
 
     def run() -> None:
         accumulators = new_accumulators(runner.units, keep, CPU)
@@ -81,7 +81,7 @@ def mining(kind: str, images: int) -> Callable[[], None]:
         for start, readings in runner.map(starts, lambda start: (start, memory[start : start + size]), drawn):
             assert readings is not None
             end = start + size
-            feed(readings, Seen(seen.numbers[start:end], seen.identities[start:end], seen.labels[start:end]))
+            feed(readings, BatchIndex(index.numbers[start:end], index.identities[start:end], index.labels[start:end]))
         for accumulator in feed.settle().values():
             accumulator.state()
 
@@ -95,8 +95,8 @@ def feeds(rounds: int) -> None:
     units = unit_offsets(layers_of(network())[1])[-1]
     values = torch.randn(256, units).relu_()
     places = torch.zeros(256, units, dtype=torch.int32)
-    readings, seen = Readings(values, places, -values, places, values), seen_of(256)
-    accumulators = new_accumulators(units, Keep(direction="both", bands=(50.0,), positions=SAMPLED), CPU)
+    readings, seen = Readings(values, places, -values, places, values), index_of(256)
+    accumulators = new_accumulators(units, StatisticsOptions(direction="both", bands=(50.0,), positions=SAMPLED), CPU)
     calls = {name: lambda each=each: each.update(readings, seen) for name, each in accumulators.items()}
     with torch.inference_mode():
         timings = interleaved(calls, rounds, warmup=2)
@@ -105,11 +105,11 @@ def feeds(rounds: int) -> None:
         print(f"  {name:<18}{timing.median * 1e3:8.2f} ms")
 
 
-def seen_of(images: int) -> Seen:
+def index_of(images: int) -> BatchIndex:
     """Images of 1,000 labels at random."""
     numbers = torch.arange(images)
     labels = torch.from_numpy(np.random.default_rng(0).integers(0, 1000, images))
-    return Seen(numbers, identity(0, numbers), labels)
+    return BatchIndex(numbers, identity(0, numbers), labels)
 
 
 if __name__ == "__main__":

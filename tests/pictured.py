@@ -16,7 +16,7 @@ from actmine.pipeline.engines.local import LocalEngine
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import load_network
 from actmine.pipeline.progress import Progress, Silent
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.run import Run, open_run
 from actmine.pipeline.stages.check_crops import check_crops
 from actmine.pipeline.stages.mine import MineSettings, mine
@@ -48,7 +48,7 @@ def noisy_photographs(root: Path) -> Path:
 def mined(folder: Path, run: Path, pictures: str = str(SIDE), workers: int = 2, layers: str = LAYERS) -> Run:
     network = load_network("demo")
     traced = Traced(network.module, network.input_shape)
-    settings = MineSettings(Keep(6), workers=workers, pictures=pictures)
+    settings = MineSettings(StatisticsOptions(6), workers=workers, pictures=pictures)
     mine(find_dataset(str(folder)), network, traced, traced.choose(layers), run, CPU, settings)
     return open_run(run)
 

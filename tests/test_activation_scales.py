@@ -18,7 +18,7 @@ from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import Network
 from actmine.pipeline.preprocessing.images import Preprocessing, network_pixels
 from actmine.pipeline.readings.bucket_edges import PROBABILITIES
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.run import Run, open_run
 from actmine.pipeline.sheets import charts
 from actmine.pipeline.sheets.write import write_sheets
@@ -73,7 +73,7 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     path = tmp_path_factory.mktemp("scales") / "run"
     network = Network("scaled", Scaled().eval(), HOW, "random", "")
     traced = Traced(network.module, network.input_shape)
-    keep = Keep(3, bands=(50, 90), band_images=IMAGES, positions="all")
+    keep = StatisticsOptions(3, bands=(50, 90), band_images=IMAGES, positions="all")
     mine(find_dataset(str(folder)), network, traced, traced.choose(",".join(SCALES)), path, torch.device("cpu"),
          MineSettings(keep, batch_size=32, workers=1))  # fmt: skip
     return open_run(path)

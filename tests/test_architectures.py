@@ -21,7 +21,7 @@ from actmine.pipeline.datasets.sources import find_dataset
 from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.models import Network
 from actmine.pipeline.preprocessing.images import Preprocessing
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.stages.mine import MineSettings, mine
 from tests.making import encoded, picture
 
@@ -177,7 +177,15 @@ def test_mining_agrees_with_brute_force_in_value_image_and_position(name, folder
     traced = Traced(module, network.input_shape)
     layers = some_of(traced.unit_bearing())
     dataset = find_dataset(str(folder))
-    mine(dataset, network, traced, layers, tmp_path, torch.device("cpu"), MineSettings(Keep(K), BATCH, 2, compile="0"))
+    mine(
+        dataset,
+        network,
+        traced,
+        layers,
+        tmp_path,
+        torch.device("cpu"),
+        MineSettings(StatisticsOptions(K), BATCH, 2, compile="0"),
+    )
     mined = pd.read_parquet(tmp_path / "exemplars")
 
     transform = torchvision.transforms.Compose(

@@ -22,7 +22,7 @@ from actmine.pipeline.datasets.sources import find_dataset
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import load_network
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.stages.mine import MineSettings, mine
 from tests.making import encoded, image_tar, jpeg, member, picture, png, write_folder, write_tar
 
@@ -33,7 +33,7 @@ def run_mine(dataset: object, run: Path, **settings: object) -> None:
     network = load_network("demo", "random")
     traced = Traced(network.module, network.input_shape)
     layer = traced.unit_bearing()[0].name
-    options = {"keep": Keep(64), "workers": 1, "max_skipped": 1.0} | settings
+    options = {"keep": StatisticsOptions(64), "workers": 1, "max_skipped": 1.0} | settings
     source = find_dataset(str(dataset))
     mine(source, network, traced, traced.choose(layer), run, torch.device("cpu"), MineSettings(**options))  # type: ignore[arg-type]
 

@@ -21,9 +21,9 @@ from actmine.pipeline.engines.local import LocalEngine
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import load_network
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.batch_index import BatchIndex
 from actmine.pipeline.readings.maxima import Collected
-from actmine.pipeline.readings.seen import Seen
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.readings.taps import Readings
 from actmine.pipeline.run import open_run
 from actmine.pipeline.stages import mining
@@ -55,7 +55,7 @@ def mined(request, tmp_path_factory) -> Path:
     network = load_network("demo", "random")
     traced = Traced(network.module, network.input_shape)
     mine(find_dataset(str(root / "in")), network, traced, traced.choose(LAYER), root / "run", CPU,
-         MineSettings(Keep(2), workers=1, pictures="64"))  # fmt: skip
+         MineSettings(StatisticsOptions(2), workers=1, pictures="64"))  # fmt: skip
     shutil.copytree(root / "in", root / "kept")
     return root
 
@@ -134,7 +134,7 @@ def test_names_of_labels_whose_images_never_win_are_kept(tmp_path):
     traced = Traced(network.module, network.input_shape)
     layers = traced.choose("stem.relu")
     mine(find_dataset(str(tmp_path / "in")), network, traced, layers, tmp_path / "run", CPU,
-         MineSettings(Keep(1), workers=1))  # fmt: skip
+         MineSettings(StatisticsOptions(1), workers=1))  # fmt: skip
     labels = pd.read_parquet(tmp_path / "run" / "labels")
     winners = pd.read_parquet(tmp_path / "run" / "images.parquet")
     assert len(winners) < 12
@@ -148,7 +148,7 @@ def test_activations_that_half_precision_cannot_hold_are_kept_whole():
     for rows, kind in ((values, np.float32), (values / 100, np.float16), (values * torch.inf, np.float16)):
         collected = Collected(torch.float16)
         for n in range(3):
-            collected.update(Readings(rows[n : n + 1], torch.zeros(1, 2)), Seen.of(torch.tensor([n])))
+            collected.update(Readings(rows[n : n + 1], torch.zeros(1, 2)), BatchIndex.of(torch.tensor([n])))
         found = collected.finish(2).values
         assert found.dtype == kind
         assert np.array_equal(np.argsort(found, 0, "stable"), np.argsort(rows.numpy(), 0, "stable"))
@@ -175,7 +175,7 @@ def test_an_interrupted_scan_reads_again_what_was_replaced_meanwhile(kind, image
 
     def scan(run: str) -> dict[str, bytes]:
         mine(find_dataset(str(tmp_path / "in")), network, traced, traced.choose(LAYER), tmp_path / run, CPU,
-             MineSettings(Keep(2), workers=1, pictures="64"))  # fmt: skip
+             MineSettings(StatisticsOptions(2), workers=1, pictures="64"))  # fmt: skip
         tables = (tmp_path / run).rglob("*.parquet")
         return {str(path.relative_to(tmp_path / run)): path.read_bytes() for path in tables}
 

@@ -20,7 +20,7 @@ from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import Network
 from actmine.pipeline.progress import Silent
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.relations.compare import best_pairs, compare_runs
 from actmine.pipeline.relations.neighbors import find_neighbors
 from actmine.pipeline.run import Run, open_run
@@ -47,7 +47,7 @@ def network(name: str, order: list[int], width: int = 8) -> Network:
 def mined(folder: Path, made: Network, run: Path, **keep: int) -> Run:
     traced = Traced(made.module, made.input_shape)
     dataset = find_dataset(str(folder))
-    mine(dataset, made, traced, traced.choose(""), run, CPU, MineSettings(Keep(4, **keep), workers=1))  # type: ignore[arg-type]
+    mine(dataset, made, traced, traced.choose(""), run, CPU, MineSettings(StatisticsOptions(4, **keep), workers=1))  # type: ignore[arg-type]
     return open_run(run)
 
 
@@ -141,7 +141,15 @@ def _image_activations(run: Run, folder: Path) -> dict[str, np.ndarray]:
     made = network("wider", WIDER, 9) if run.path.name == "wider" else network("plain", PLAIN)
     traced = Traced(made.module, made.input_shape)
     full = run.path.parent / f"full-{run.path.name}"
-    mine(find_dataset(str(folder)), made, traced, traced.choose(""), full, CPU, MineSettings(Keep(120), workers=1))
+    mine(
+        find_dataset(str(folder)),
+        made,
+        traced,
+        traced.choose(""),
+        full,
+        CPU,
+        MineSettings(StatisticsOptions(120), workers=1),
+    )
     rows = pd.read_parquet(full / "exemplars", columns=["layer", "unit", "image_id", "activation"])
     return {
         layer: part.pivot(index="image_id", columns="unit", values="activation").to_numpy()

@@ -17,7 +17,7 @@ from actmine.pipeline.mined_network import mined_network
 from actmine.pipeline.network.computation import alike, digest, probe
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import Network, load_network
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.run import open_run
 from actmine.pipeline.scanning.ledger import Ledger
 from actmine.pipeline.stages.mine import MineSettings, mine
@@ -103,7 +103,7 @@ def test_a_run_under_way_is_not_gone_on_with_by_another_computation(folder, bran
     def command(sign: str) -> None:
         network = Network("net", code(folder, branch, sign), SMALL, "random", "the same")
         traced = Traced(network.module, network.input_shape)
-        cpu, settings = torch.device("cpu"), MineSettings(Keep(3), workers=1)
+        cpu, settings = torch.device("cpu"), MineSettings(StatisticsOptions(3), workers=1)
         mine(find_dataset("in"), network, traced, traced.choose(""), folder / "run", cpu, settings)
 
     commit = Ledger.commit
@@ -131,7 +131,7 @@ def test_a_finished_run_is_not_added_to_by_another_computation(folder):
     network = load_network("made_anew:Net")
     traced = Traced(network.module, network.input_shape)
     mine(find_dataset("in"), network, traced, traced.choose(""), folder / "run", torch.device("cpu"),
-         MineSettings(Keep(3), workers=1))  # fmt: skip
+         MineSettings(StatisticsOptions(3), workers=1))  # fmt: skip
     assert mined_network(open_run("run")).weights_hash == network.weights_hash
     code(folder, TRACED, "-")
     with pytest.raises(UserError, match=r"made_anew:Net computes something else"):

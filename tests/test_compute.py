@@ -20,7 +20,7 @@ from actmine.pipeline.network.models import Network, load_network
 from actmine.pipeline.preprocessing.images import Preprocessing
 from actmine.pipeline.preprocessing.normalize import Normalize
 from actmine.pipeline.progress import Silent
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.readings.taps import Readings, TappedNetwork
 from actmine.pipeline.scanning import compiling
 from actmine.pipeline.scanning.compiling import decide, operations
@@ -163,7 +163,15 @@ def mined(run: Path, folder: Path, **settings: object) -> pd.DataFrame:
     network: Network = load_network("demo")
     traced = Traced(network.module, network.input_shape)
     layers = traced.choose("stem.*,block5.*")
-    mine(find_dataset(str(folder)), network, traced, layers, run, CPU, MineSettings(Keep(topk=5), **settings))  # type: ignore[arg-type]
+    mine(
+        find_dataset(str(folder)),
+        network,
+        traced,
+        layers,
+        run,
+        CPU,
+        MineSettings(StatisticsOptions(topk=5), **settings),
+    )  # type: ignore[arg-type]
     return pd.read_parquet(run / "exemplars", columns=["layer", "unit", "rank", "activation", "image_id", "y", "x"])
 
 

@@ -15,7 +15,7 @@ from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import load_network
 from actmine.pipeline.preprocessing.device_decode import DeviceDecoder
 from actmine.pipeline.preprocessing.images import Preprocessing, decode, jpeg_size, network_pixels
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.readings.taps import TappedNetwork
 from actmine.pipeline.scanning.compute import Compute, Runner
 from actmine.pipeline.scanning.scan import BlockState, ScanSettings, scan
@@ -69,7 +69,7 @@ def scanned(folder: Path, decoder: str) -> BlockState:
     tapped = TappedNetwork(traced, traced.choose("stem.*"))
     how = Compute(CPU, batch_size=8)
     runner = Runner(tapped, network.preprocessing, how, 2)
-    settings = ScanSettings(network.preprocessing, Keep(40), how, decoder)
+    settings = ScanSettings(network.preprocessing, StatisticsOptions(40), how, decoder)
     (state,) = scan(blocks_of(find_dataset(str(folder))), runner, settings)
     return state
 

@@ -46,7 +46,7 @@ from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import load_network
 from actmine.pipeline.network.subject import Subject
 from actmine.pipeline.readings.accumulators import state_bytes as bytes_of_a_block
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.readings.taps import TappedNetwork
 from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
 from actmine.pipeline.scanning.compute import Compute, Runner
@@ -268,7 +268,7 @@ def state_bytes(work: ScanWork, items: Iterable[Block]) -> list[tuple[object, ..
 
 def test_work_that_went_through_a_pickle_gives_the_same_results(tmp_path):
     here = subject("stem.*,block1.*")
-    work = ScanWork(here, ScanSettings(here.network.preprocessing, Keep(5), Compute(CPU, batch_size=8)))
+    work = ScanWork(here, ScanSettings(here.network.preprocessing, StatisticsOptions(5), Compute(CPU, batch_size=8)))
     items = blocks(tmp_path)
     wanted = state_bytes(work, items)
     assert state_bytes(pickle.loads(pickle.dumps(work)), pickle.loads(pickle.dumps(items))) == wanted
@@ -289,7 +289,7 @@ def test_work_that_went_through_a_pickle_gives_the_same_results(tmp_path):
 
 def test_a_scan_takes_blocks_only_as_it_reads_them(tmp_path):
     here = subject("stem.*")
-    how = ScanSettings(here.network.preprocessing, Keep(3), Compute(CPU, batch_size=4))
+    how = ScanSettings(here.network.preprocessing, StatisticsOptions(3), Compute(CPU, batch_size=4))
     taken: list[int] = []
 
     def stream() -> Iterator[Block]:
@@ -306,7 +306,7 @@ def test_a_scan_takes_blocks_only_as_it_reads_them(tmp_path):
 
 def test_a_scan_computes_nothing_before_its_turn_and_gives_it_up_behind_its_last_batch(tmp_path):
     here = subject("stem.*")
-    how = ScanSettings(here.network.preprocessing, Keep(3), Compute(CPU, batch_size=4))
+    how = ScanSettings(here.network.preprocessing, StatisticsOptions(3), Compute(CPU, batch_size=4))
     events: list[str] = []
 
     class Turn:
@@ -397,11 +397,15 @@ def test_workers_with_another_installation_are_refused_by_name():
 
 def test_a_very_wide_run_gets_fewer_blocks_so_that_states_fit_on_a_disk():
     many = 1_281_167
-    assert most_blocks(1_000, Keep(), many) == 1024
-    wide = most_blocks(26_000, Keep(bands=(50.0,)), many)
-    assert LEAST_BLOCKS < wide < 1024 and wide * bytes_of_a_block(26_000, Keep(bands=(50.0,))) <= STATE_BYTES
-    assert most_blocks(10**7, Keep(1000), many) == LEAST_BLOCKS
-    assert most_blocks(26_000, Keep(), 50_000) < most_blocks(26_000, Keep(), many), "states are a part of the images"
+    assert most_blocks(1_000, StatisticsOptions(), many) == 1024
+    wide = most_blocks(26_000, StatisticsOptions(bands=(50.0,)), many)
+    assert (
+        LEAST_BLOCKS < wide < 1024 and wide * bytes_of_a_block(26_000, StatisticsOptions(bands=(50.0,))) <= STATE_BYTES
+    )
+    assert most_blocks(10**7, StatisticsOptions(1000), many) == LEAST_BLOCKS
+    assert most_blocks(26_000, StatisticsOptions(), 50_000) < most_blocks(26_000, StatisticsOptions(), many), (
+        "states are a part of the images"
+    )
 
 
 def test_without_ray_there_is_a_sentence_and_all_else_works():

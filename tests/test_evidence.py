@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from actmine.pipeline.readings.batch_index import BatchIndex, halves, identity
 from actmine.pipeline.readings.labels import Labels, Whole, correlations
 from actmine.pipeline.readings.maxima import area_under_curve
-from actmine.pipeline.readings.seen import Seen, halves, identity
 from actmine.pipeline.readings.taps import Readings
 from actmine.pipeline.tables.evidence import auc_intervals, false_discovery_rates, mean_by_chance, shared_by_chance
 from actmine.pipeline.tables.told_labels import Groups, Told
@@ -21,7 +21,7 @@ from actmine.pipeline.tables.told_labels import Groups, Told
 
 def kept(values: np.ndarray, labels: np.ndarray) -> Labels:
     made = Labels(values.shape[1])
-    seen = Seen.of(torch.arange(len(values)), labels=labels.tolist())
+    seen = BatchIndex.of(torch.arange(len(values)), labels=labels.tolist())
     made.update(Readings(torch.from_numpy(values), torch.zeros(values.shape, dtype=torch.int64)), seen)
     return made
 

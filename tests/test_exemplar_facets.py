@@ -30,7 +30,7 @@ from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import Network, load_network
 from actmine.pipeline.preprocessing.images import Preprocessing
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.run import open_run
 from actmine.pipeline.stages.exemplar_facets import facet_run, late_layer
 from actmine.pipeline.stages.mine import MineSettings, mine
@@ -81,7 +81,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return find_dataset(str(write_folder(tmp_path_factory.mktemp("pictures"), files)))
 
 
-def mined(dataset: Dataset, run: Path, keep: Keep) -> Path:
+def mined(dataset: Dataset, run: Path, keep: StatisticsOptions) -> Path:
     subject = network()
     traced = Traced(subject.module, subject.input_shape)
     mine(dataset, subject, traced, traced.choose("first,second"), run, CPU, MineSettings(keep, workers=1))
@@ -90,7 +90,7 @@ def mined(dataset: Dataset, run: Path, keep: Keep) -> Path:
 
 @pytest.fixture(scope="module")
 def small_run(pictures: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return mined(pictures, tmp_path_factory.mktemp("small") / "run", Keep(30, bands=(50,), band_images=5))
+    return mined(pictures, tmp_path_factory.mktemp("small") / "run", StatisticsOptions(30, bands=(50,), band_images=5))
 
 
 @pytest.fixture
@@ -236,7 +236,7 @@ def test_processes_and_workers_elsewhere_give_the_bytes_of_this_process(run, mon
 
 
 def test_of_a_run_of_the_lowest_its_first_band_has_the_facets(pictures, tmp_path):
-    run = mined(pictures, tmp_path / "run", Keep(20, "min"))
+    run = mined(pictures, tmp_path / "run", StatisticsOptions(20, "min"))
     assert faceted(run)["facet"].isna().all()  # behind a ReLU nothing is below zero
     assert (counts(run)["second"] == 0).all()
 

@@ -26,7 +26,7 @@ from actmine.pipeline.network.models import Network, check_name, load_network
 from actmine.pipeline.network.subject import Subject
 from actmine.pipeline.network.weights import weights_hash
 from actmine.pipeline.preprocessing.images import Preprocessing, network_pixels
-from actmine.pipeline.preprocessing.wishes import Wishes
+from actmine.pipeline.preprocessing.options import PreprocessingOptions
 from actmine.pipeline.run import open_run
 from actmine.pipeline.run import picture as shown
 from tests.making import encoded, picture, write_folder
@@ -172,9 +172,9 @@ def pictures(tmp_path: Path) -> dict[str, Image.Image]:
     return found
 
 
-def refused(spec: str, weights: str = "", wishes: Wishes = Wishes()) -> str:
+def refused(spec: str, weights: str = "", overrides: PreprocessingOptions = PreprocessingOptions()) -> str:
     with pytest.raises(UserError) as caught:
-        load_network(spec, weights, wishes)
+        load_network(spec, weights, overrides)
     return str(caught.value)
 
 
@@ -186,7 +186,7 @@ def test_a_function_a_class_a_dotted_name_and_a_network_itself_are_all_fine():
         load_network(f"own.networks:{name}").weights_hash for name in ("colours", "Holder.inside", "ready", "wrapped")
     }
     assert len(hashes) == 2  # halves are others
-    assert load_network("own.networks:Whole", "", Wishes(crop="32")).weights == "as the factory made them"
+    assert load_network("own.networks:Whole", "", PreprocessingOptions(crop="32")).weights == "as the factory made them"
 
 
 def test_what_training_leaves_behind_is_taken_off():
@@ -212,7 +212,7 @@ def test_without_a_transform_it_is_the_usual_one_and_that_is_said():
     assert network.preprocessing == Preprocessing.usual(256, (224, 224))
     (notice,) = network.notices
     assert "gives no transform" in notice and "224 x 224" in notice and "(network, transform)" in notice
-    assert load_network("own.networks:colours", "", Wishes(resize="none", crop="32")).notices == ()
+    assert load_network("own.networks:colours", "", PreprocessingOptions(resize="none", crop="32")).notices == ()
 
 
 def test_a_transform_that_cannot_be_followed_is_used_and_that_is_said():
@@ -223,8 +223,8 @@ def test_a_transform_that_cannot_be_followed_is_used_and_that_is_said():
 
 def test_channels_that_are_wished_for_reach_the_transform():
     assert load_network("own.networks:digits").input_shape == (1, 28, 28)
-    assert load_network("own.networks:digits", "", Wishes(channels=1)).input_shape == (1, 28, 28)
-    assert "first convolution takes 1 channel." in refused("own.networks:digits", "", Wishes(channels=3))
+    assert load_network("own.networks:digits", "", PreprocessingOptions(channels=1)).input_shape == (1, 28, 28)
+    assert "first convolution takes 1 channel." in refused("own.networks:digits", "", PreprocessingOptions(channels=3))
 
 
 def test_weights_come_from_a_file_that_fits(own):
@@ -307,9 +307,9 @@ def test_programs_are_refused_in_one_sentence(name):
 
 def test_lazy_modules_get_their_numbers_from_the_factorys_seed():
     torch.manual_seed(7)
-    first = weights_hash(load_network("own.networks:lazy", "", Wishes("16", "16")).module)
+    first = weights_hash(load_network("own.networks:lazy", "", PreprocessingOptions("16", "16")).module)
     torch.manual_seed(8)
-    assert weights_hash(load_network("own.networks:lazy", "", Wishes("16", "16")).module) == first
+    assert weights_hash(load_network("own.networks:lazy", "", PreprocessingOptions("16", "16")).module) == first
 
 
 def test_channels_that_come_in_another_order_are_known_by_pure_colours():
@@ -417,7 +417,7 @@ def test_small_grey_and_oblong_networks_are_mined_like_any_other(name, pictures,
     assert record["model"] == f"own.networks:{name}" and record["weights"] == "as the factory made them"
     assert tuple(record["preprocessing"]["size"]) == SHAPES[name]
 
-    network: Network = load_network(f"own.networks:{name}", "", Wishes(*flags[1::2]))
+    network: Network = load_network(f"own.networks:{name}", "", PreprocessingOptions(*flags[1::2]))
     images = torch.stack([transform(image) for image in pictures.values()])
     with torch.no_grad():
         maps = {"1": network.module[:2](images), "3": network.module(images)}  # type: ignore[index]

@@ -21,7 +21,7 @@ from actmine.pipeline.datasets.sources import find_dataset
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import load_network
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.record import read_record
 from actmine.pipeline.relations.neighbors import find_neighbors
 from actmine.pipeline.stages.mine import MineSettings, mine
@@ -37,7 +37,7 @@ LAYER = "stem.relu"
 
 def command(dataset: Path, run: Path) -> None:
     """A small `make mine`: tables, neighbours, pictures of two units."""
-    run_mine(dataset, run, keep=Keep(3, maxima="float32"))
+    run_mine(dataset, run, keep=StatisticsOptions(3, maxima="float32"))
     find_neighbors(run)
 
 
@@ -66,7 +66,7 @@ def under_way(dataset, tmp_path_factory) -> Path:
     actmine.pipeline.stages.mining.Mining._write_tables = killed
     try:
         with pytest.raises(KeyboardInterrupt):
-            run_mine(dataset, run, keep=Keep(3))
+            run_mine(dataset, run, keep=StatisticsOptions(3))
     finally:
         actmine.pipeline.stages.mining.Mining._write_tables = write
     return run
@@ -149,7 +149,7 @@ def test_tables_that_have_gone_are_made_again(dataset, whole, tmp_path):
 
 @pytest.mark.parametrize("kind", ["block-*", "maxima-*", "pictures-*"])
 def test_state_is_made_anew(dataset, under_way, tmp_path, kind):
-    run_mine(dataset, tmp_path / "whole", keep=Keep(3))
+    run_mine(dataset, tmp_path / "whole", keep=StatisticsOptions(3))
     wanted = tables(tmp_path / "whole")
     for seed in range(2):
         run = tmp_path / f"run{seed}"
@@ -159,17 +159,17 @@ def test_state_is_made_anew(dataset, under_way, tmp_path, kind):
             flipped(path, seed)
         else:
             path.unlink()
-        run_mine(dataset, run, keep=Keep(3))
+        run_mine(dataset, run, keep=StatisticsOptions(3))
         assert tables(run) == wanted
 
 
 def test_reversed_rows_of_kept_activations_are_noticed(dataset, under_way, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(under_way, run)
-    run_mine(dataset, tmp_path / "whole", keep=Keep(3))
+    run_mine(dataset, tmp_path / "whole", keep=StatisticsOptions(3))
     (path,) = (run / "state").glob("maxima-*")
     np.save(path.with_suffix(".npy"), np.load(path)[::-1])
-    run_mine(dataset, run, keep=Keep(3))
+    run_mine(dataset, run, keep=StatisticsOptions(3))
     assert tables(run) == tables(tmp_path / "whole")
 
 
@@ -180,7 +180,9 @@ def test_pictures_that_were_drawn_stay_where_a_table_is_made_again(dataset, tmp_
     cpu, run = torch.device("cpu"), tmp_path / "run"
 
     def made() -> None:
-        mine(find_dataset(str(dataset)), network, traced, layers, run, cpu, MineSettings(Keep(3), workers=1))
+        mine(
+            find_dataset(str(dataset)), network, traced, layers, run, cpu, MineSettings(StatisticsOptions(3), workers=1)
+        )
         visualize_run(run, network, traced, layers, find_preset("default"), cpu, units={layers[0].name: [0, 2]})
 
     made()

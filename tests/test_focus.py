@@ -30,7 +30,7 @@ from actmine.pipeline.network.models import Network
 from actmine.pipeline.network.subject import Subject
 from actmine.pipeline.preprocessing.geometry import Box, original_box
 from actmine.pipeline.preprocessing.images import Preprocessing
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
 from actmine.pipeline.stages.check_crops import check_crops
 from actmine.pipeline.stages.focus import focus_run
@@ -121,7 +121,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def mined(dataset: Dataset, subject: Network, run: Path, layers: str = "", topk: int = 6) -> Path:
     traced = Traced(subject.module, subject.input_shape)
-    settings = MineSettings(Keep(topk), 16, 1)
+    settings = MineSettings(StatisticsOptions(topk), 16, 1)
     mine(dataset, subject, traced, traced.choose(layers), run, CPU, settings)
     return run
 

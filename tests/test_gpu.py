@@ -27,10 +27,10 @@ from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import load_network
 from actmine.pipeline.preprocessing.images import Preprocessing
 from actmine.pipeline.readings.accumulators import Feed, new_accumulators
+from actmine.pipeline.readings.batch_index import BatchIndex
 from actmine.pipeline.readings.buckets import count_positions
-from actmine.pipeline.readings.keep import Keep
 from actmine.pipeline.readings.reductions import read_map
-from actmine.pipeline.readings.seen import Seen
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.readings.taps import Readings, TappedNetwork
 from actmine.pipeline.readings.topk import EMPTY
 from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
@@ -116,7 +116,7 @@ def test_infinities_and_nan_are_read_as_elsewhere():
 
 @pytest.mark.parametrize("k", [1, 7, 50, 150, 300])
 def test_all_that_is_kept_of_readings_is_what_the_cpu_keeps(k):
-    keep = Keep(k, direction="both", bands=(50.0,), positions=SAMPLED)
+    keep = StatisticsOptions(k, direction="both", bands=(50.0,), positions=SAMPLED)
     made = {device: new_accumulators(70, keep, torch.device(device)) for device in ("cpu", DEVICE.type)}
     draw = torch.Generator().manual_seed(0)
     for start in (0, 300, 600):
@@ -129,7 +129,7 @@ def test_all_that_is_kept_of_readings_is_what_the_cpu_keeps(k):
             feed = Feed(accumulators)
             there = Readings(*(None if part is None else part.to(device) for part in
                                (values, place, readings.minimum, place, values)))  # fmt: skip
-            feed(there, Seen.of(torch.arange(start, start + 300, device=device), labels=labels))
+            feed(there, BatchIndex.of(torch.arange(start, start + 300, device=device), labels=labels))
             feed.settle()
     for name, accumulator in made["cpu"].items():
         for part, wanted in accumulator.state().items():
@@ -191,7 +191,7 @@ def test_nothing_in_the_loop_waits_for_the_gpu():
     traced = Traced(resnet(), (3, 64, 64))
     tapped = TappedNetwork(traced, traced.unit_bearing(), True, SAMPLED)
     runner = Runner(tapped, HOW, Compute(DEVICE, batch_size=16), 2)
-    keep = Keep(9, direction="both", bands=(50.0,), positions=SAMPLED)
+    keep = StatisticsOptions(9, direction="both", bands=(50.0,), positions=SAMPLED)
     some = pixels(16)
 
     def loop(batches: int) -> Feed:
@@ -199,7 +199,7 @@ def test_nothing_in_the_loop_waits_for_the_gpu():
         draws = torch.arange(16)
         for start, readings in runner.map(range(batches), lambda start: (start, some), lambda start: draws):
             numbers = torch.arange(16 * start, 16 * start + 16).pin_memory().to(DEVICE, non_blocking=True)
-            feed(readings, Seen.of(numbers, labels=[number % 4 - 1 for number in range(16)]))
+            feed(readings, BatchIndex.of(numbers, labels=[number % 4 - 1 for number in range(16)]))
         feed.settle()
         return feed
 
@@ -214,7 +214,7 @@ def test_nothing_in_the_loop_waits_for_the_gpu():
 def mined(folder: Path, run: Path, device: torch.device, **how: object) -> Path:
     network = load_network("squeezenet1_1", "random")
     traced = Traced(network.module, network.input_shape)
-    keep = Keep(9, maxima="float32", positions=SAMPLED)
+    keep = StatisticsOptions(9, maxima="float32", positions=SAMPLED)
     settings = MineSettings(keep, batch_size=32, **how)
     mine(find_dataset(str(folder)), network, traced, traced.choose("features.*"), run, device, settings)
     return run
@@ -339,9 +339,12 @@ def test_memory_stays_below_its_bound():
         Preprocessing.usual(256, (224, 224)),
         Compute(DEVICE, "bf16", batch_size=256),
     )
-    feed = Feed(new_accumulators(runner.units, Keep(50), DEVICE))
+    feed = Feed(new_accumulators(runner.units, StatisticsOptions(50), DEVICE))
     for start in range(4):
-        feed(runner(pixels(256, 224)), Seen.of(torch.arange(256, device=DEVICE) + 256 * start, labels=list(range(256))))
+        feed(
+            runner(pixels(256, 224)),
+            BatchIndex.of(torch.arange(256, device=DEVICE) + 256 * start, labels=list(range(256))),
+        )
     feed.settle()
     torch.cuda.synchronize()
     assert torch.cuda.max_memory_allocated() < 8 << 30

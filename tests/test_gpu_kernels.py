@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actmine.pipeline.network.layers import Traced
+from actmine.pipeline.readings.batch_index import BatchIndex
 from actmine.pipeline.readings.buckets import BUCKETS, count_positions
 from actmine.pipeline.readings.fused_taps import _plainly, fused
 from actmine.pipeline.readings.reductions import read_layer, read_map
-from actmine.pipeline.readings.seen import Seen
 from actmine.pipeline.readings.statistics import Statistics
 from actmine.pipeline.readings.taps import Readings, TappedNetwork
 from actmine.pipeline.readings.topk import EMPTY, TopK
@@ -81,7 +81,7 @@ def test_the_best_kept_by_a_kernel_are_those_of_a_sort(k, units, images, seed):
         values[values == 3] = torch.tensor([torch.nan, torch.inf, -0.0])[batch]
         place = torch.randint(0, 99, (images, units), generator=draw, dtype=torch.int32)
         numbers = torch.arange(images) + 1000 * batch
-        exact.update(Readings(values, place), Seen.of(numbers))
+        exact.update(Readings(values, place), BatchIndex.of(numbers))
         keep_best(kernel._keys, kernel._positions, values, place, numbers)
     there = exact.state()["keys"] != EMPTY
     assert torch.equal(kernel.state()["keys"], exact.state()["keys"])
@@ -94,7 +94,7 @@ def test_statistics_and_histograms_of_a_kernel_are_those_of_a_cpu():
     values[values > 15] = torch.nan
     exact, kernel = Statistics(70), Statistics(70)
     for part in values.split(30):
-        exact.update(Readings(part, torch.zeros_like(part, dtype=torch.int32)), Seen.of(torch.arange(len(part))))
+        exact.update(Readings(part, torch.zeros_like(part, dtype=torch.int32)), BatchIndex.of(torch.arange(len(part))))
         add_statistics(kernel._of, part.contiguous())
     for name, wanted in exact.state().items():
         torch.testing.assert_close(kernel.state()[name], wanted, rtol=1e-12, atol=0)

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actmine.pipeline.readings.batch_index import BatchIndex
 from actmine.pipeline.readings.bucket_edges import BUCKETS_BEFORE
 from actmine.pipeline.readings.buckets import computed_bucket, count_positions
 from actmine.pipeline.readings.histograms import BUCKETS, PROBABILITIES, Histograms, bucket, edges, quantiles
-from actmine.pipeline.readings.seen import Seen
 from actmine.pipeline.readings.taps import Readings
 from tests.making import histogram_error
 
@@ -23,7 +23,7 @@ def fed(values: np.ndarray, batch: int = 7) -> Histograms:
     for start in range(0, len(values), batch):
         part = torch.from_numpy(values[start : start + batch])
         readings = Readings(part, torch.zeros_like(part, dtype=torch.int64))
-        histograms.update(readings, Seen.of(torch.arange(len(part))))
+        histograms.update(readings, BatchIndex.of(torch.arange(len(part))))
     return histograms
 
 

@@ -30,7 +30,7 @@ from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import Network, load_network
 from actmine.pipeline.network.subject import Subject
 from actmine.pipeline.preprocessing.images import Preprocessing
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.run import open_run
 from actmine.pipeline.stages.embedding import EmbeddingWork, Features, Picture, embedding_parts
 from actmine.pipeline.stages.interpretability import EXPLANATIONS, TRIALS, by_exemplars, by_picture, spread_of, trials
@@ -195,7 +195,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return find_dataset(str(write_folder(tmp_path_factory.mktemp("pictures"), files)))
 
 
-def mined(dataset: Dataset, run: Path, keep: Keep) -> Path:
+def mined(dataset: Dataset, run: Path, keep: StatisticsOptions) -> Path:
     subject = network()
     traced = Traced(subject.module, subject.input_shape)
     mine(dataset, subject, traced, traced.choose("read,relu"), run, CPU, MineSettings(keep, workers=1))
@@ -204,7 +204,7 @@ def mined(dataset: Dataset, run: Path, keep: Keep) -> Path:
 
 @pytest.fixture(scope="module")
 def small_run(pictures: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return mined(pictures, tmp_path_factory.mktemp("small") / "run", Keep(30, bands=(10,), band_images=20))
+    return mined(pictures, tmp_path_factory.mktemp("small") / "run", StatisticsOptions(30, bands=(10,), band_images=20))
 
 
 @pytest.fixture
@@ -324,10 +324,10 @@ def test_the_tables_stay_as_their_schema_says(run):
 @pytest.mark.parametrize(
     ("keep", "said"),
     [
-        (Keep(30), "--bands 5"),
-        (Keep(30, bands=(50,)), "drive units weakly"),
-        (Keep(30, direction="min"), "DIRECTION=min"),
-        (Keep(30, bands=(5,), band_images=3), "30 strong and 3 weak images"),
+        (StatisticsOptions(30), "--bands 5"),
+        (StatisticsOptions(30, bands=(50,)), "drive units weakly"),
+        (StatisticsOptions(30, direction="min"), "DIRECTION=min"),
+        (StatisticsOptions(30, bands=(5,), band_images=3), "30 strong and 3 weak images"),
     ],
 )
 def test_a_run_without_weak_or_strong_images_is_refused_with_the_flag_to_mine_with(keep, said, pictures, tmp_path):
@@ -337,9 +337,9 @@ def test_a_run_without_weak_or_strong_images_is_refused_with_the_flag_to_mine_wi
 
 
 def test_bands_of_low_percentiles_are_weak_and_else_the_bottom(pictures, tmp_path):
-    run = mined(pictures, tmp_path / "run", Keep(30, "both", (0, 10, 50), 5))
+    run = mined(pictures, tmp_path / "run", StatisticsOptions(30, "both", (0, 10, 50), 5))
     assert weak_bands(open_run(run)) == ("p0", "p10")
-    both = mined(pictures, tmp_path / "both", Keep(30, "both", (50,), 5))
+    both = mined(pictures, tmp_path / "both", StatisticsOptions(30, "both", (50,), 5))
     assert weak_bands(open_run(both)) == ("bottom",)
     assert scored(both).loc[("relu", 0), "interpretability_exemplars"] > 0.9
 
@@ -413,7 +413,7 @@ def test_the_command_scores_prints_medians_and_refuses_in_a_sentence(run, capfd,
 
 def test_an_image_or_a_table_that_has_gone_is_named(pictures, run, tmp_path):
     folder = Path(shutil.copytree(pictures.shards[0].url, tmp_path / "pictures"))
-    other = mined(find_dataset(str(folder)), tmp_path / "other", Keep(30, bands=(10,), band_images=20))
+    other = mined(find_dataset(str(folder)), tmp_path / "other", StatisticsOptions(30, bands=(10,), band_images=20))
     gone = open_run(other).exemplars("relu", 0)["key"].iloc[0]
     (folder / f"{gone}.png").unlink()
     with pytest.raises(UserError, match=gone):
@@ -446,7 +446,7 @@ def test_units_of_the_demo_can_be_understood(demo_dataset, tmp_path):
     subject = load_network("demo")
     traced = Traced(subject.module, subject.input_shape)
     run = tmp_path / "demo-demo"
-    keep = Keep(50, bands=(5,), band_images=40)
+    keep = StatisticsOptions(50, bands=(5,), band_images=40)
     mine(demo_dataset, subject, traced, traced.choose("block5.*"), run, CPU, MineSettings(keep, workers=2))
     shown = CliRunner().invoke(application(["score"]), ["score", "--run", str(run), "--units", "0-39"])
     assert shown.exit_code == 0, shown.output

@@ -20,9 +20,9 @@ from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import load_network
 from actmine.pipeline.preprocessing.images import network_pixels
+from actmine.pipeline.readings.batch_index import MEASURING, halves, identity
 from actmine.pipeline.readings.histograms import BUCKETS, PROBABILITIES
-from actmine.pipeline.readings.keep import Keep
-from actmine.pipeline.readings.seen import MEASURING, halves, identity
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.run import open_run
 from actmine.pipeline.scanning.limits import say_size
 from actmine.pipeline.stages.mine import MineSettings, mine
@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def mined(folder: Path, run: Path, keep: Keep, **settings: object) -> pd.DataFrame:
+def mined(folder: Path, run: Path, keep: StatisticsOptions, **settings: object) -> pd.DataFrame:
     network = load_network("demo")
     traced = Traced(network.module, network.input_shape)
     its = MineSettings(keep, **settings)  # type: ignore[arg-type]
@@ -77,7 +77,7 @@ def everything(folder: Path) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made: Path = tmp_path_factory.mktemp("runs") / "both"
-    mined(folder, made, Keep(6, "both", (50, 90), 4, maxima="float32"))
+    mined(folder, made, StatisticsOptions(6, "both", (50, 90), 4, maxima="float32"))
     return made
 
 
@@ -136,7 +136,7 @@ def test_the_most_negative_exemplars_are_those_of_a_sort_of_all_minima(folder, t
     traced = Traced(network.module, network.input_shape)
     layers = traced.choose(name)
     source = find_dataset(str(folder))
-    mine(source, network, traced, layers, tmp_path, CPU, MineSettings(Keep(5, "min"), batch_size=16))
+    mine(source, network, traced, layers, tmp_path, CPU, MineSettings(StatisticsOptions(5, "min"), batch_size=16))
     kept: list[np.ndarray] = []
     fresh = load_network("demo")
     fresh.module.get_submodule(name).register_forward_hook(lambda *call: kept.append(call[2].detach().clone().numpy()))
@@ -197,14 +197,14 @@ def test_the_matrix_holds_every_image_activation_and_says_whose(run, everything,
 
 
 def test_bands_and_labels_do_not_depend_on_workers(folder, run, tmp_path):
-    mined(folder, tmp_path, Keep(6, "both", (50, 90), 4, maxima="float32"), workers=1)
+    mined(folder, tmp_path, StatisticsOptions(6, "both", (50, 90), 4, maxima="float32"), workers=1)
     for table in ("exemplars", "units", "labels"):
         for path in sorted((run / table).glob("*.parquet")):
             assert path.read_bytes() == (tmp_path / table / path.name).read_bytes(), path
 
 
 def test_a_small_run_leaves_no_matrix_behind_unless_it_is_asked_to(folder, tmp_path):
-    mined(folder, tmp_path, Keep(3))
+    mined(folder, tmp_path, StatisticsOptions(3))
     opened = open_run(tmp_path)
     assert not (tmp_path / "maxima").exists() and not list((tmp_path / "state").glob("maxima-*"))
     assert opened.record["maxima"] == "passing" and opened.units("block5.relu")["best_label_auc"].notna().any()
@@ -217,7 +217,7 @@ def test_without_labels_nothing_is_said_of_them(folder, tmp_path):
     flat.mkdir()
     for path in sorted(folder.rglob("*.png"))[:20]:
         (flat / path.name).write_bytes(path.read_bytes())
-    mined(flat, tmp_path / "run", Keep(3, bands=(50,)))
+    mined(flat, tmp_path / "run", StatisticsOptions(3, bands=(50,)))
     units = open_run(tmp_path / "run").units("block5.relu")
     assert units[["best_label", "class_selectivity", "best_label_auc", "label_purity_chance"]].isna().all(axis=None)
     with pytest.raises(UserError, match="no table of labels"):
@@ -236,8 +236,8 @@ class Said:
 
 def test_the_size_of_a_matrix_that_stays_is_said_before_the_scan():
     said = Said()
-    say_size(Keep(maxima="float16"), 26_000, 50_000, said)  # type: ignore[arg-type]
-    say_size(Keep(maxima="passing"), 26_000, 50_000, said)  # type: ignore[arg-type]
+    say_size(StatisticsOptions(maxima="float16"), 26_000, 50_000, said)  # type: ignore[arg-type]
+    say_size(StatisticsOptions(maxima="passing"), 26_000, 50_000, said)  # type: ignore[arg-type]
     assert said.lines == [
         "KEEP_MAXIMA: about 50,000 images times 26,000 units, 2.6 GB of float16 in maxima/.",
     ]
@@ -249,7 +249,7 @@ def test_every_column_of_photographs_is_that_of_all_activations(photographs, squ
     network = load_network("squeezenet1_1", str(squeezenet_weights))
     traced = Traced(network.module, network.input_shape)
     source = find_dataset(str(photographs))
-    keep = Keep(9, bands=(50,), maxima="float32")
+    keep = StatisticsOptions(9, bands=(50,), maxima="float32")
     mine(source, network, traced, traced.choose(",".join(layers)), tmp_path, CPU, MineSettings(keep, compile="0"))
     opened = open_run(tmp_path)
     ids = opened.maxima().images

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actmine.pipeline.readings.batch_index import NO_LABEL, BatchIndex, halves, identity
 from actmine.pipeline.readings.labels import Labels, Whole, best_rows, correlations, means, selectivity
 from actmine.pipeline.readings.maxima import area_under_curve
-from actmine.pipeline.readings.seen import NO_LABEL, Seen, halves, identity
 from actmine.pipeline.readings.taps import Readings
 from actmine.pipeline.tables.chance import chance_purity
 
@@ -22,7 +22,7 @@ def fed(values: np.ndarray, labels: np.ndarray, batch: int = 5, most: int = 10**
     made = Labels(values.shape[1], most)
     for start in range(0, len(values), batch):
         part = torch.from_numpy(values[start : start + batch])
-        seen = Seen.of(first + start + torch.arange(len(part)), labels=labels[start : start + batch].tolist())
+        seen = BatchIndex.of(first + start + torch.arange(len(part)), labels=labels[start : start + batch].tolist())
         made.update(Readings(part, torch.zeros_like(part, dtype=torch.int64)), seen)
     return made
 

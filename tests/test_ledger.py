@@ -13,8 +13,8 @@ import torch
 
 import actmine.pipeline.scanning.merge
 from actmine.pipeline.errors import UserError
+from actmine.pipeline.readings.batch_index import BatchIndex
 from actmine.pipeline.readings.maxima import Maxima, Stored, opened
-from actmine.pipeline.readings.seen import Seen
 from actmine.pipeline.readings.statistics import Statistics
 from actmine.pipeline.readings.taps import Readings
 from actmine.pipeline.readings.topk import TopK
@@ -29,7 +29,7 @@ def a_state(block: int) -> BlockState:
     readings = Readings(torch.tensor([[1.0, -2.0], [3.0, torch.nan]]), torch.tensor([[4, 5], [6, 7]]))
     topk, statistics = TopK(2, 3), Statistics(2)
     for accumulator in (topk, statistics):
-        accumulator.update(readings, Seen.of(torch.arange(2)))
+        accumulator.update(readings, BatchIndex.of(torch.arange(2)))
     row = {"image": 0, "shard": block, "key": "ключ", "path": "a.jpg", "offset": 512, "nbytes": 9, "crc32": 5,
            "width": 3, "height": 2, "label": None, "label_name": None}  # fmt: skip
     return BlockState(

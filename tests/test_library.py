@@ -222,7 +222,12 @@ assert not {{"torch", "torchvision", "rich"}} & {{*sys.modules}}, "a finished ru
 
 def test_every_name_it_promises_is_there_and_documented():
     stated = ast.parse(Path(actmine.__file__).read_text())
-    typed = {alias.name for node in ast.walk(stated) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    typed = {
+        alias.asname or alias.name
+        for node in ast.walk(stated)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
     assert {*actmine.__all__} <= typed | {"annotations"}
     for name in actmine.__all__:
         assert (inspect.getdoc(getattr(actmine, name)) or "").strip(), name

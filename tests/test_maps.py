@@ -29,7 +29,7 @@ from actmine.pipeline.preprocessing.images import Preprocessing, decode, network
 from actmine.pipeline.preprocessing.normalize import Normalize
 from actmine.pipeline.preprocessing.steps import Crop, Resize
 from actmine.pipeline.progress import Progress, Silent
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.run import Run, open_run
 from actmine.pipeline.sheets.write import write_sheets
 from actmine.pipeline.stages.mine import MineSettings, mine
@@ -80,7 +80,7 @@ def mined(
     progress: Progress = Silent(),
 ) -> Run:  # fmt: skip
     network, traced = prepared(made)
-    how = MineSettings(Keep(5, direction), workers=2, maps=MAPS, pictures=pictures)
+    how = MineSettings(StatisticsOptions(5, direction), workers=2, maps=MAPS, pictures=pictures)
     mine(find_dataset(str(folder)), network, traced, traced.choose(layers), run, CPU, how, progress)
     return open_run(run)
 
@@ -176,7 +176,7 @@ def test_maps_without_pictures_and_pictures_without_maps(folder, tmp_path):
     run = mined(folder, tmp_path / "none", Convolutions, "second", pictures="none")
     assert len(run.maps("second")) and not (run.path / "pictures.parquet").exists()
     network, traced = prepared(Convolutions)
-    how, layers = MineSettings(Keep(5), maps=0), traced.choose("second")
+    how, layers = MineSettings(StatisticsOptions(5), maps=0), traced.choose("second")
     mine(find_dataset(str(folder)), network, traced, layers, tmp_path / "no", CPU, how)
     assert not (tmp_path / "no" / "maps").exists() and (tmp_path / "no" / "pictures.parquet").is_file()
     assert open_run(tmp_path / "no").maps("second").empty and run.maps("second", 3).unit.unique().tolist() == [3]

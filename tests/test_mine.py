@@ -29,7 +29,7 @@ from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import Network, load_network
 from actmine.pipeline.preprocessing.images import Preprocessing
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.readings.taps import TappedNetwork
 from actmine.pipeline.run import open_run
 from actmine.pipeline.stages.mine import MineSettings, mine
@@ -69,7 +69,7 @@ def build(name: str) -> Network:
 
 def run_mine(dataset: Dataset, network: Network, run: Path, layers: str = "", **settings: object) -> pd.DataFrame:
     traced = Traced(network.module, network.input_shape)
-    options: dict[str, object] = {"keep": Keep(12), "batch_size": 16, "workers": 2, "max_skipped": 0.05}
+    options: dict[str, object] = {"keep": StatisticsOptions(12), "batch_size": 16, "workers": 2, "max_skipped": 0.05}
     mine(dataset, network, traced, traced.choose(layers), run, CPU, MineSettings(**(options | settings)))  # type: ignore[arg-type]
     return pd.read_parquet(run / "exemplars")
 
@@ -150,7 +150,7 @@ def test_every_exemplar_of_the_whole_demo_equals_a_brute_force_sort(demo_dataset
     network = load_network("demo")
     traced = Traced(network.module, network.input_shape)
     names = [layer.name for layer in traced.unit_bearing()]
-    exemplars = run_mine(demo_dataset, network, tmp_path / "run", keep=Keep(50), batch_size=64)
+    exemplars = run_mine(demo_dataset, network, tmp_path / "run", keep=StatisticsOptions(50), batch_size=64)
     import webdataset
 
     pictures, image_id = [], 0
@@ -214,7 +214,7 @@ def test_a_run_with_other_settings_is_refused_naming_what_differs(folder, tmp_pa
     dataset, network = find_dataset(str(folder)), build("resnet18")
     run_mine(dataset, network, tmp_path / "run", "layer1.*")
     with pytest.raises(UserError, match=r"other settings: direction was \"max\", now \"min\"\. Choose another RUN"):
-        run_mine(dataset, network, tmp_path / "run", "layer1.*", keep=Keep(12, "min"))
+        run_mine(dataset, network, tmp_path / "run", "layer1.*", keep=StatisticsOptions(12, "min"))
     with pytest.raises(UserError, match="batch_size was 16, now 8"):
         run_mine(dataset, network, tmp_path / "run", "layer2.*", batch_size=8)
 
@@ -236,7 +236,9 @@ def test_too_many_skipped_samples_fail_but_leave_their_account_and_go_on_when_al
 
 
 def test_fewer_images_than_k_give_fewer_rows_and_no_invented_ones(folder, tmp_path):
-    exemplars = run_mine(find_dataset(str(folder)), build("resnet18"), tmp_path / "run", "layer1.0.add", keep=Keep(500))
+    exemplars = run_mine(
+        find_dataset(str(folder)), build("resnet18"), tmp_path / "run", "layer1.0.add", keep=StatisticsOptions(500)
+    )
     assert exemplars.groupby("unit").size().unique().tolist() == [89]
     assert exemplars["image_id"].between(0, 89).all()
 

@@ -22,7 +22,7 @@ from actmine.pipeline.network.models import Network
 from actmine.pipeline.preprocessing.device_decode import DeviceDecoder
 from actmine.pipeline.preprocessing.images import Preprocessing
 from actmine.pipeline.preprocessing.transforms import follow
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.readings.taps import TappedNetwork
 from actmine.pipeline.run import open_run
 from actmine.pipeline.scanning.compute import Compute, Runner
@@ -58,7 +58,7 @@ def small(channels: int) -> nn.Module:
 def mined(folder: Path, run: Path, how: Preprocessing, **settings: object) -> tuple[pd.DataFrame, dict]:
     network = Network("small", small(how.channels), how, "random", "small")
     traced = Traced(network.module, network.input_shape)
-    options: dict = {"keep": Keep(4), "batch_size": 8, "workers": 2, "max_skipped": 0.5, **settings}
+    options: dict = {"keep": StatisticsOptions(4), "batch_size": 8, "workers": 2, "max_skipped": 0.5, **settings}
     mine(find_dataset(str(folder)), network, traced, traced.choose(""), run, CPU, MineSettings(**options))
     return pd.read_parquet(run / "exemplars"), json.loads((run / "run.json").read_text())
 

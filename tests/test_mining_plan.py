@@ -15,7 +15,7 @@ from actmine.console import Display
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import load_network
 from actmine.pipeline.progress import in_bytes
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.stages import mining_plan
 from actmine.pipeline.stages.mine import MineSettings
 from actmine.pipeline.stages.mining_plan import Overall, Planned, seconds_an_image
@@ -46,7 +46,7 @@ def test_what_is_planned_to_be_written_is_about_what_a_run_writes(demo, demo_dat
 
 
 def test_what_is_left_out_is_not_planned(demo, demo_dataset):
-    stages = planned(demo, demo_dataset, maps=0, pictures="none", keep=Keep(sketch=0))
+    stages = planned(demo, demo_dataset, maps=0, pictures="none", keep=StatisticsOptions(sketch=0))
     assert [stage.does for stage in stages] == ["scan", "tables"]
     assert planned(demo, demo_dataset, maps=0)[1].does == "pictures"
 

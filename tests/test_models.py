@@ -19,16 +19,16 @@ from actmine.pipeline.network.models import Network, check_name, load_network
 from actmine.pipeline.network.weights import tensors_only, weights_hash
 from actmine.pipeline.preprocessing.images import network_pixels
 from actmine.pipeline.preprocessing.normalize import Normalize
+from actmine.pipeline.preprocessing.options import PreprocessingOptions
 from actmine.pipeline.preprocessing.transforms import follow
-from actmine.pipeline.preprocessing.wishes import Wishes
 from tests.making import encoded, picture, write_folder
 
 SMALL = "squeezenet1_1"
 
 
-def refused(name: str, weights: str = "", wishes: Wishes = Wishes()) -> str:
+def refused(name: str, weights: str = "", overrides: PreprocessingOptions = PreprocessingOptions()) -> str:
     with pytest.raises(UserError) as caught:
-        load_network(name, weights, wishes)
+        load_network(name, weights, overrides)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -167,14 +167,14 @@ def test_inside_tensors_only_every_load_is_of_tensors_alone(tmp_path):
 
 
 def test_flags_change_the_input_and_a_network_that_cannot_take_it_says_so():
-    network = load_network(SMALL, "random", Wishes(resize="40", crop="32x64", mean="0.5,0.5,0.5"))
+    network = load_network(SMALL, "random", PreprocessingOptions(resize="40", crop="32x64", mean="0.5,0.5,0.5"))
     assert network.input_shape == (3, 32, 64) and network.preprocessing.mean == (0.5, 0.5, 0.5)
     assert "does not run on images of 224 x 224 pixels and 1 channel: " in (
-        said := refused(SMALL, "random", Wishes(channels=1))
+        said := refused(SMALL, "random", PreprocessingOptions(channels=1))
     )
     assert "Its first convolution takes 3 channels. --resize, --crop and --channels say what it gets." in said
-    assert "does not run on images of 96 x 96" in refused("vit_b_32", "random", Wishes(crop="96"))
-    assert load_network("demo", "", Wishes(crop="48")).input_shape == (3, 48, 48)
+    assert "does not run on images of 96 x 96" in refused("vit_b_32", "random", PreprocessingOptions(crop="96"))
+    assert load_network("demo", "", PreprocessingOptions(crop="48")).input_shape == (3, 48, 48)
 
 
 # timm
@@ -202,10 +202,10 @@ def test_timm_networks_see_the_pixels_that_timm_gives_them(name):
 
 
 def test_timm_builds_for_the_size_and_the_channels_that_are_wished_for():
-    network = load_network("timm/test_vit", "random", Wishes(resize="100", crop="96", channels=1))
+    network = load_network("timm/test_vit", "random", PreprocessingOptions(resize="100", crop="96", channels=1))
     assert network.input_shape == (1, 96, 96)
     assert "built for 96 x 96 pixels and 1 channel" in network.notices[0]
-    assert load_network("timm/resnet10t", "random", Wishes(crop="64x96")).notices == ()
+    assert load_network("timm/resnet10t", "random", PreprocessingOptions(crop="64x96")).notices == ()
 
 
 def test_timm_weights_come_from_files_by_name_and_by_timms_own_translation(tmp_path):
@@ -219,7 +219,7 @@ def test_timm_weights_come_from_files_by_name_and_by_timms_own_translation(tmp_p
     save_file({f"model.{key}": value for key, value in half.items()}, tmp_path / "w.safetensors")
     network = load_network("timm/test_convnext", str(tmp_path / "w.safetensors"))
     assert network.missing and all(key.startswith("head") for key in network.missing)
-    small = load_network("timm/test_vit", "random", Wishes(crop="96", resize="96")).module.state_dict()
+    small = load_network("timm/test_vit", "random", PreprocessingOptions(crop="96", resize="96")).module.state_dict()
     torch.save(small, tmp_path / "vit.pth")  # its positions are of another image size, which timm resamples
     assert not load_network("timm/test_vit", str(tmp_path / "vit.pth")).missing
 

@@ -16,7 +16,7 @@ import actmine
 from actmine.pipeline.network.models import check_name, load_network
 from actmine.pipeline.preprocessing.images import network_pixels
 from actmine.pipeline.preprocessing.normalize import Normalize
-from actmine.pipeline.preprocessing.wishes import Wishes
+from actmine.pipeline.preprocessing.options import PreprocessingOptions
 from tests.making import encoded, picture, write_folder
 
 transformers = pytest.importorskip("transformers", reason="needs the extra hf")
@@ -140,7 +140,7 @@ def test_what_is_not_there_is_one_sentence(monkeypatch, tmp_path):
      ("fasterrcnn_mobilenet_v3_large_fpn", "backbone.body.16")],
 )  # fmt: skip
 def test_segmentation_and_backbones_of_detection_are_mined(name, layer):
-    network = load_network(name, "random", Wishes(resize="64", crop="64"))
+    network = load_network(name, "random", PreprocessingOptions(resize="64", crop="64"))
     layers = {each.name: each for each in network.traced().choose("")}
     assert layer in layers and network.preprocessing.followed and network.preprocessing.size == (64, 64)
     assert "leaves each image its shape" in network.notices[0]

@@ -16,7 +16,7 @@ from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import load_network
 from actmine.pipeline.preprocessing.signatures import ALIKE, comparable, firsts, signature
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.stages.mine import MineSettings, mine
 from tests.making import encoded, picture
 
@@ -91,7 +91,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mined(folder: Path, run: Path, **keep: object) -> pd.DataFrame:
     network = load_network("demo")
     traced = Traced(network.module, network.input_shape)
-    its = MineSettings(Keep(**keep), max_skipped=0)  # type: ignore[arg-type]
+    its = MineSettings(StatisticsOptions(**keep), max_skipped=0)  # type: ignore[arg-type]
     mine(find_dataset(str(folder)), network, traced, traced.choose("block5.relu"), run, CPU, its)
     return pd.read_parquet(run / "exemplars")
 

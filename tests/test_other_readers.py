@@ -10,7 +10,7 @@ import torch
 
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import load_network
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.run import open_run, picture
 from actmine.pipeline.stages.mine import MineSettings, mine
 
@@ -26,7 +26,15 @@ def reduced_run(demo_dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = load_network("demo")
     traced = Traced(network.module, network.input_shape)
     layers = traced.choose("stem.relu,classifier")
-    mine(demo_dataset, network, traced, layers, run, torch.device("cpu"), MineSettings(Keep(5), pictures="32"))
+    mine(
+        demo_dataset,
+        network,
+        traced,
+        layers,
+        run,
+        torch.device("cpu"),
+        MineSettings(StatisticsOptions(5), pictures="32"),
+    )
     return run
 
 

@@ -24,12 +24,12 @@ from actmine.pipeline.network.subject import Subject
 from actmine.pipeline.preprocessing.images import Preprocessing
 from actmine.pipeline.preprocessing.normalize import Normalize
 from actmine.pipeline.progress import Silent
+from actmine.pipeline.readings.batch_index import BatchIndex, identity
 from actmine.pipeline.readings.bucket_edges import BUCKETS, MIDDLE, PROBABILITIES, edges
 from actmine.pipeline.readings.buckets import _scattered, count_positions
-from actmine.pipeline.readings.keep import Keep
 from actmine.pipeline.readings.positions import Positions, draws
 from actmine.pipeline.readings.reductions import read_layer
-from actmine.pipeline.readings.seen import Seen, identity
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.readings.taps import Readings, TappedNetwork, unit_offsets
 from actmine.pipeline.run import open_run
 from actmine.pipeline.scanning.compute import Compute, Runner
@@ -296,7 +296,7 @@ def test_more_positions_than_an_int32_holds_are_counted():
 def test_a_sampled_nan_is_counted_nowhere():
     made = Positions(2)
     sampled = torch.tensor([[1.0, torch.nan], [2.0, 3.0]])
-    made.update(Readings(sampled, torch.zeros_like(sampled), sampled=sampled), Seen.of(torch.arange(2)))
+    made.update(Readings(sampled, torch.zeros_like(sampled), sampled=sampled), BatchIndex.of(torch.arange(2)))
     assert made.counts.sum(1).tolist() == [2, 1]
 
 
@@ -317,7 +317,7 @@ def network(branch: bool = False) -> Network:
 def mined(dataset: Dataset, run: Path, positions: str, branch: bool = False, **its: object) -> Path:
     subject = network(branch)
     traced = Traced(subject.module, subject.input_shape)
-    keep = Keep(4, "both", (50,), 3, positions=positions)
+    keep = StatisticsOptions(4, "both", (50,), 3, positions=positions)
     options: dict = {"batch_size": 8, "workers": 1, **its}
     mine(dataset, subject, traced, traced.choose("act,second,tokens,last"), run, CPU, MineSettings(keep, **options))
     return run
@@ -396,7 +396,7 @@ def test_work_that_went_through_a_pickle_counts_the_same(tars):
     traced = Traced(subject.module, subject.input_shape)
     here = Subject(subject, traced, traced.choose("second"))
     for positions in ("sample", "all"):
-        how = ScanSettings(subject.preprocessing, Keep(3, positions=positions), Compute(CPU, batch_size=8))
+        how = ScanSettings(subject.preprocessing, StatisticsOptions(3, positions=positions), Compute(CPU, batch_size=8))
         work = ScanWork(here, how)
         items = [Block(0, tars.shards[:1])]
         one, other = (
@@ -417,15 +417,18 @@ def test_without_the_option_columns_are_null_and_the_identity_is_that_of_before(
     run = mined(tars, tmp_path, "none")
     assert pd.read_parquet(run / "units")[COLUMNS].isna().all(axis=None)
     assert "positions" not in json.loads((run / "state" / "identity.json").read_bytes())
-    assert "positions" not in Keep().described() and Keep(positions="all").described()["positions"] == "all"
+    assert (
+        "positions" not in StatisticsOptions().described()
+        and StatisticsOptions(positions="all").described()["positions"] == "all"
+    )
     with pytest.raises(UserError, match='positions was null, now "all"'):
         mined(tars, tmp_path, "all")
 
 
 def test_what_cannot_be_kept_is_refused_in_a_sentence():
     with pytest.raises(UserError, match="POSITIONS=some is none of none, sample, all"):
-        Keep(positions="some")
+        StatisticsOptions(positions="some")
     for positions, most in (("sample", Positions.MOST_UNITS), ("all", Positions.MOST_UNITS_WHOLE)):
-        check_fits(most, Keep(positions=positions), Silent())
+        check_fits(most, StatisticsOptions(positions=positions), Silent())
         with pytest.raises(UserError, match=f"POSITIONS={positions} is kept of up to {most:,} units"):
-            check_fits(most + 1, Keep(positions=positions), Silent())
+            check_fits(most + 1, StatisticsOptions(positions=positions), Silent())

@@ -22,7 +22,7 @@ from actmine.pipeline.engines.local import LocalEngine
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import load_network
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.relations.neighbors import find_neighbors
 from actmine.pipeline.run import open_run
 from actmine.pipeline.scanning.scan import BlockState
@@ -81,7 +81,7 @@ def run_mine(tars: str, run: Path, engine: RayEngine | None) -> dict[str, bytes]
     network = load_network("demo")
     traced = Traced(network.module, network.input_shape)
     layers = traced.choose(LAYERS)
-    settings = MineSettings(Keep(topk=7), batch_size=16, workers=1)
+    settings = MineSettings(StatisticsOptions(topk=7), batch_size=16, workers=1)
     mine(find_dataset(tars), network, traced, layers, run, CPU, settings, engine=engine)
     find_neighbors(run, CPU)
     visualize_run(run, network, traced, layers, find_preset("default"), CPU, engine=engine)
@@ -264,7 +264,7 @@ def test_effective_fields_measured_on_a_cluster_have_the_bytes_of_this_process(e
     network, dataset = load_network("demo"), find_dataset(tars)
     traced = Traced(network.module, network.input_shape)
     layers = traced.choose("block4.relu,classifier")
-    mine(dataset, network, traced, layers, tmp_path / "here", CPU, MineSettings(Keep(topk=3)))
+    mine(dataset, network, traced, layers, tmp_path / "here", CPU, MineSettings(StatisticsOptions(topk=3)))
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     focus_run(tmp_path / "here", dataset.by_number, network, traced, layers, LocalEngine(CPU), most=3)
     record = focus_run(tmp_path / "there", dataset.by_number, network, traced, layers, engine, most=3)
@@ -277,7 +277,7 @@ def test_recipes_that_need_the_data_draw_the_same_on_a_cluster(name, engine, tar
     network, preset = load_network("demo"), find_preset(name)
     traced = Traced(network.module, network.input_shape)
     layers = traced.choose("block1.relu")
-    mine(find_dataset(tars), network, traced, layers, tmp_path / "here", CPU, MineSettings(Keep(topk=7)))
+    mine(find_dataset(tars), network, traced, layers, tmp_path / "here", CPU, MineSettings(StatisticsOptions(topk=7)))
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     preset = replace(preset, stages=tuple(replace(stage, steps=2) for stage in preset.stages))
     for place, crew in (("here", None), ("there", engine)):
@@ -290,7 +290,7 @@ def test_facets_found_on_a_cluster_have_the_bytes_of_this_process(engine, tars, 
     network = load_network("demo")
     traced = Traced(network.module, network.input_shape)
     layers = traced.choose("block1.relu")
-    mine(find_dataset(tars), network, traced, layers, tmp_path / "here", CPU, MineSettings(Keep(topk=20)))
+    mine(find_dataset(tars), network, traced, layers, tmp_path / "here", CPU, MineSettings(StatisticsOptions(topk=20)))
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     monkeypatch.setattr("actmine.pipeline.stages.facet_work._PART", 4)
     for place, crew in (("here", LocalEngine(CPU, 1)), ("there", engine)):

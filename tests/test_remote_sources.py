@@ -20,7 +20,7 @@ from actmine.pipeline.datasets.sources import Dataset, find_dataset
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import load_network
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.run import open_run
 from actmine.pipeline.stages.mine import MineSettings, mine
 from tests.making import image_tar, jpeg, refusal, samples, write_folder
@@ -98,7 +98,15 @@ def run_mine(dataset: Dataset, run: Path, workers: int = 2) -> Path:
     network = load_network("demo", "random")
     traced = Traced(network.module, network.input_shape)
     layers = traced.choose(traced.unit_bearing()[0].name)
-    mine(dataset, network, traced, layers, run, torch.device("cpu"), MineSettings(Keep(topk=5), workers=workers))
+    mine(
+        dataset,
+        network,
+        traced,
+        layers,
+        run,
+        torch.device("cpu"),
+        MineSettings(StatisticsOptions(topk=5), workers=workers),
+    )
     return run
 
 

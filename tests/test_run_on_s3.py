@@ -22,7 +22,7 @@ from actmine.pipeline.engines.local import LocalEngine
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import load_network
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.relations.compare import compare_runs
 from actmine.pipeline.relations.neighbors import find_neighbors
 from actmine.pipeline.run import Run, open_run, picture
@@ -83,7 +83,7 @@ def whole_run(dataset: Dataset, run: Path) -> Run:
     network = load_network("demo")
     traced = Traced(network.module, network.input_shape)
     layers = traced.choose("stem.*,classifier")
-    mine(dataset, network, traced, layers, run, CPU, MineSettings(Keep(topk=4), workers=1))
+    mine(dataset, network, traced, layers, run, CPU, MineSettings(StatisticsOptions(topk=4), workers=1))
     find_neighbors(run)
     focus_run(run, dataset.by_number, network, traced, layers, LocalEngine(CPU, 1), most=2)
     visualize_run(run, network, traced, layers[:1], find_preset("default"), CPU)
@@ -199,10 +199,18 @@ def test_mining_again_keeps_what_is_there(both, dataset):
     network = load_network("demo")
     traced = Traced(network.module, network.input_shape)
     layers = traced.choose("stem.*,classifier")
-    mine(dataset, network, traced, layers, run_folder("s3://bucket/a/run"), CPU, MineSettings(Keep(topk=4), workers=1))
+    mine(
+        dataset,
+        network,
+        traced,
+        layers,
+        run_folder("s3://bucket/a/run"),
+        CPU,
+        MineSettings(StatisticsOptions(topk=4), workers=1),
+    )
     assert objects("a/run/") == before
+    settings = MineSettings(StatisticsOptions(topk=4, sketch=64), workers=1)
     with pytest.raises(UserError, match=r"s3://bucket/a/run was begun with other settings: sketch was 1024, now 64"):
-        settings = MineSettings(Keep(topk=4, sketch=64), workers=1)
         mine(dataset, network, traced, layers, run_folder("s3://bucket/a/run"), CPU, settings)
 
 
@@ -367,7 +375,15 @@ def test_a_run_in_a_bucket_grows(both, dataset):
     traced = Traced(network.module, network.input_shape)
     place = run_folder("s3://bucket/growing/run")
     for layers in ("stem.*", "classifier"):
-        mine(dataset, network, traced, traced.choose(layers), place, CPU, MineSettings(Keep(topk=4), workers=1))
+        mine(
+            dataset,
+            network,
+            traced,
+            traced.choose(layers),
+            place,
+            CPU,
+            MineSettings(StatisticsOptions(topk=4), workers=1),
+        )
     there = objects("growing/run/")
     assert not [name for name in there if name.startswith("growing/")]
     wanted = open_run("s3://bucket/a/run")

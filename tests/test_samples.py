@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.exemplars.winners import winners
+from actmine.pipeline.readings.batch_index import BatchIndex, identity, mixed
 from actmine.pipeline.readings.histograms import Histograms
-from actmine.pipeline.readings.keep import Keep, parse_bands
 from actmine.pipeline.readings.lowest import Lowest
 from actmine.pipeline.readings.samples import Sample
-from actmine.pipeline.readings.seen import Seen, identity, mixed
+from actmine.pipeline.readings.statistics_options import StatisticsOptions, parse_bands
 from actmine.pipeline.readings.taps import Readings
 from actmine.pipeline.readings.topk import TopK, unpack
 
@@ -31,7 +31,7 @@ def fed(accumulator, values: np.ndarray, first: int = 0, batch: int = 16):
     for start in range(0, len(values), batch):
         part = values[start : start + batch]
         numbers = torch.arange(first + start, first + start + len(part))
-        accumulator.update(readings_of(part), Seen.of(numbers))
+        accumulator.update(readings_of(part), BatchIndex.of(numbers))
     return accumulator
 
 
@@ -56,7 +56,7 @@ def test_every_image_is_drawn_as_often_as_any_other():
     for shard in range(400):
         sample = Sample(1, 20)
         numbers = torch.arange(200)
-        seen = Seen.of(numbers, identity(shard, numbers))
+        seen = BatchIndex.of(numbers, identity(shard, numbers))
         sample.update(Readings(torch.zeros(200, 1), torch.zeros(200, 1, dtype=torch.int64)), seen)
         counts[sample.numbers.numpy()] += 1
     deviation = (400 * 0.1 * 0.9) ** 0.5  # of a binomial
@@ -80,10 +80,10 @@ def test_lowest_is_the_other_end_with_its_own_positions():
         wanted = sorted((float(np.float32(v - 1)), i) for i, v in enumerate(values[:, unit]))[:6]
         assert [(-a, i) for a, i in zip(activation[unit].tolist(), images[unit].tolist(), strict=True)] == wanted
     with pytest.raises(ValueError, match="minima"):
-        Lowest(4, 6).update(Readings(torch.zeros(1, 4), torch.zeros(1, 4)), Seen.of(torch.arange(1)))
+        Lowest(4, 6).update(Readings(torch.zeros(1, 4), torch.zeros(1, 4)), BatchIndex.of(torch.arange(1)))
 
 
-def merged_scan(values: np.ndarray, keep: Keep) -> SimpleNamespace:
+def merged_scan(values: np.ndarray, keep: StatisticsOptions) -> SimpleNamespace:
     units = values.shape[1]
     accumulators = {"histograms": Histograms(units), "topk": TopK(units, keep.topk), "sample": Sample(units)}
     return SimpleNamespace(accumulators={name: fed(each, values) for name, each in accumulators.items()})
@@ -91,7 +91,7 @@ def merged_scan(values: np.ndarray, keep: Keep) -> SimpleNamespace:
 
 def test_a_band_holds_images_from_around_its_percentile_in_ranks_behind_the_top():
     values = np.random.default_rng(1).gamma(2, 3, (900, 3)).astype(np.float32)
-    won = winners(merged_scan(values, Keep(5)), Keep(5, bands=(50, 99), band_images=7))
+    won = winners(merged_scan(values, StatisticsOptions(5)), StatisticsOptions(5, bands=(50, 99), band_images=7))
     assert won.bands == ("top", "p50", "p99")
     for unit in range(3):
         mine = won.unit == unit
@@ -107,7 +107,7 @@ def test_a_band_holds_images_from_around_its_percentile_in_ranks_behind_the_top(
 
 def test_a_band_is_drawn_uniformly_from_the_images_in_it():
     values = np.random.default_rng(2).permutation(1000).astype(np.float32)[:, None] + 1000
-    won = winners(merged_scan(values, Keep(1)), Keep(1, bands=(50,), band_images=1000))
+    won = winners(merged_scan(values, StatisticsOptions(1)), StatisticsOptions(1, bands=(50,), band_images=1000))
     band = won.activation[won.band == 1]
     low, high = band.min(), band.max()
     assert sorted(band) == sorted(value for value in values[:, 0] if low <= value <= high)  # 1,000 images: all drawn
@@ -118,6 +118,6 @@ def test_bands_are_percentiles_in_words():
     with pytest.raises(UserError, match="50,90,99"):
         parse_bands("high")
     with pytest.raises(UserError, match="no percentile"):
-        Keep(bands=(101,))
+        StatisticsOptions(bands=(101,))
     with pytest.raises(UserError, match="max, min, both"):
-        Keep(direction="up")
+        StatisticsOptions(direction="up")

@@ -26,7 +26,7 @@ from actmine.pipeline.datasets.tar_shards import tar_key
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import load_network
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.stages.mine import MineSettings, mine
 from actmine.schemas.shard_index import SHARD_INDEX, SOURCE_SKIPPED
 from tests.making import encoded, image_tar, jpeg, picture, samples, write_folder, write_tar
@@ -293,7 +293,7 @@ def mined(word: Path, run: Path) -> pd.DataFrame:
     network = load_network("demo", "random")
     traced = Traced(network.module, network.input_shape)
     layers = traced.choose("stem.*")
-    settings = MineSettings(Keep(topk=6), max_skipped=1.0)
+    settings = MineSettings(StatisticsOptions(topk=6), max_skipped=1.0)
     mine(find_dataset(str(word)), network, traced, layers, run, torch.device("cpu"), settings)
     columns = ["layer", "unit", "rank", "activation", "key", "label", "label_name", "y", "x", "left", "top"]
     return pd.read_parquet(run / "exemplars")[columns]

@@ -15,10 +15,11 @@ from actmine.jobs.__main__ import application
 from actmine.pipeline.datasets.first_images import first_sizes
 from actmine.pipeline.datasets.sources import find_dataset
 from actmine.pipeline.preprocessing.images import Preprocessing, network_pixels
+from actmine.pipeline.preprocessing.options import PreprocessingOptions as Options
+from actmine.pipeline.preprocessing.options import with_overrides
 from actmine.pipeline.preprocessing.sight import as_large_as, padding, padding_warning, sight
 from actmine.pipeline.preprocessing.steps import Grey, Pad
 from actmine.pipeline.preprocessing.transforms import follow
-from actmine.pipeline.preprocessing.wishes import Wishes, with_wishes
 from tests.making import encoded, jpeg, picture, write_folder, write_tar
 
 USUAL = Preprocessing.usual(256, (224, 224))
@@ -40,11 +41,11 @@ def small(root: Path, sizes: list[tuple[int, int]]) -> Path:
     [
         (USUAL, "224 × 224 pixels in colour: the short side resized to 256 (bilinear), the middle 224 × 224 taken."),
         (
-            with_wishes(USUAL, Wishes(resize="none", crop="28x32", channels=1)),
+            with_overrides(USUAL, Options(resize="none", crop="28x32", channels=1)),
             "28 × 32 pixels in grey: not resized, made grey, the middle 28 × 32 taken.",
         ),
         (
-            with_wishes(USUAL, Wishes(resize="20x30", crop="none", interpolation="bicubic")),
+            with_overrides(USUAL, Options(resize="20x30", crop="none", interpolation="bicubic")),
             "20 × 30 pixels in colour: resized to 20 × 30 (bicubic).",
         ),
         (Preprocessing((Pad(1, 2, 3, 4),), (9, 9)), "9 × 9 pixels in colour: not resized, padded by 1, 2, 3, 4."),
@@ -69,10 +70,10 @@ def test_a_transform_of_ones_own_is_named_as_such():
 @pytest.mark.parametrize(
     "how",
     [
-        with_wishes(USUAL, Wishes(resize="none")), with_wishes(USUAL, Wishes(resize="40")),
-        with_wishes(USUAL, Wishes(resize="none", crop="48x80")), USUAL,
-        Preprocessing((Pad(3, 4, 5, 60), *with_wishes(USUAL, Wishes(resize="90x90", crop="100")).steps), (100, 100)),
-        Preprocessing((Grey(), *with_wishes(USUAL, Wishes(resize="none", crop="64")).steps), (64, 64), (0.5,), (0.5,)),
+        with_overrides(USUAL, Options(resize="none")), with_overrides(USUAL, Options(resize="40")),
+        with_overrides(USUAL, Options(resize="none", crop="48x80")), USUAL,
+        Preprocessing((Pad(3, 4, 5, 60), *with_overrides(USUAL, Options(resize="90x90", crop="100")).steps), (100, 100)),
+        Preprocessing((Grey(), *with_overrides(USUAL, Options(resize="none", crop="64")).steps), (64, 64), (0.5,), (0.5,)),
     ],
 )  # fmt: skip
 def test_the_share_of_padding_is_that_of_pixels_that_stay_black_where_the_image_is_white(how, size):
@@ -81,7 +82,7 @@ def test_the_share_of_padding_is_that_of_pixels_that_stay_black_where_the_image_
 
 
 def test_more_than_a_tenth_is_warned_of_and_a_tenth_is_not():
-    how = with_wishes(USUAL, Wishes(resize="none", crop="100"))
+    how = with_overrides(USUAL, Options(resize="none", crop="100"))
     assert padding_warning(how, [(90, 100)] * 9) == padding_warning(how, []) == ""
     assert "up to 11% of what the network sees of 2 of the first 3 images is padding" in padding_warning(
         how, [(100, 89), (500, 500), (89, 100)]
@@ -89,11 +90,11 @@ def test_more_than_a_tenth_is_warned_of_and_a_tenth_is_not():
 
 
 def test_images_of_one_size_are_the_input_unless_something_else_is_said():
-    none = Wishes(resize="none")
+    none = Options(resize="none")
     assert as_large_as(none, [(32, 28)] * 3).crop == "28x32"
-    for wishes, sizes in ((none, [(32, 28), (28, 32)]), (none, []), (Wishes(), [(32, 28)])):
-        assert as_large_as(wishes, sizes) == wishes
-    assert as_large_as(Wishes(resize="none", crop="20"), [(32, 28)]).crop == "20"
+    for overrides, sizes in ((none, [(32, 28), (28, 32)]), (none, []), (Options(), [(32, 28)])):
+        assert as_large_as(overrides, sizes) == overrides
+    assert as_large_as(Options(resize="none", crop="20"), [(32, 28)]).crop == "20"
 
 
 def test_the_first_sizes_are_those_of_the_images_whatever_is_between_them(tmp_path):

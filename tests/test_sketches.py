@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.progress import Silent
 from actmine.pipeline.readings.accumulators import new_accumulators, state_bytes
-from actmine.pipeline.readings.keep import Keep
-from actmine.pipeline.readings.seen import Seen, identity
+from actmine.pipeline.readings.batch_index import BatchIndex, identity
 from actmine.pipeline.readings.sketches import Sketches, centred, signs, standard_error
 from actmine.pipeline.readings.statistics import Statistics
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.readings.taps import Readings
 from actmine.pipeline.scanning.limits import check_fits
 from actmine.pipeline.storage.files import table_file
@@ -27,9 +27,9 @@ def readings(values: np.ndarray) -> Readings:
     return Readings(maximum, torch.zeros_like(maximum, dtype=torch.int32))
 
 
-def seen(images: np.ndarray) -> Seen:
+def seen(images: np.ndarray) -> BatchIndex:
     numbers = torch.from_numpy(images)
-    return Seen.of(numbers, identity(3, numbers))
+    return BatchIndex.of(numbers, identity(3, numbers))
 
 
 def fed(values: np.ndarray, batch: int = 256, length: int = 1024, images: np.ndarray | None = None) -> Sketches:
@@ -199,22 +199,22 @@ def test_sketches_that_are_gone_or_of_another_length_are_refused(tmp_path):
 @pytest.mark.parametrize("length", [-64, 1, 100, 1000, 1 << 20])
 def test_a_length_that_is_none_is_refused(length):
     with pytest.raises(UserError, match=r"--sketch .* is no length of sketches\. Say a multiple of 64"):
-        Keep(sketch=length)
+        StatisticsOptions(sketch=length)
 
 
 def test_they_are_kept_unless_there_are_too_many_units_or_nobody_wants_them():
     cpu = torch.device("cpu")
-    assert "sketches" in new_accumulators(3, Keep(), cpu)
-    assert "sketches" not in new_accumulators(3, Keep(sketch=0), cpu)
+    assert "sketches" in new_accumulators(3, StatisticsOptions(), cpu)
+    assert "sketches" not in new_accumulators(3, StatisticsOptions(sketch=0), cpu)
     assert Sketches.fit(1 << 17) and not Sketches.fit((1 << 17) + 1)
-    assert state_bytes(100, Keep()) - state_bytes(100, Keep(sketch=0)) == 100 * 4096
+    assert state_bytes(100, StatisticsOptions()) - state_bytes(100, StatisticsOptions(sketch=0)) == 100 * 4096
 
 
 def test_a_run_of_too_many_units_for_sketches_says_so(monkeypatch):
     said: list[str] = []
     monkeypatch.setattr(Silent, "say", lambda self, sentence: said.append(sentence))
-    check_fits(Sketches.MOST_UNITS, Keep(), Silent())
-    check_fits(Sketches.MOST_UNITS + 1, Keep(sketch=0), Silent())
+    check_fits(Sketches.MOST_UNITS, StatisticsOptions(), Silent())
+    check_fits(Sketches.MOST_UNITS + 1, StatisticsOptions(sketch=0), Silent())
     assert not said
-    check_fits(Sketches.MOST_UNITS + 1, Keep(), Silent())
+    check_fits(Sketches.MOST_UNITS + 1, StatisticsOptions(), Silent())
     assert said == ["No sketches, so no units alike: they are kept of up to 131,072 units."]

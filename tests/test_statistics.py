@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actmine.pipeline.readings.seen import Seen
+from actmine.pipeline.readings.batch_index import BatchIndex
 from actmine.pipeline.readings.statistics import Statistics
 from actmine.pipeline.readings.taps import Readings
 
@@ -16,7 +16,9 @@ def fed(values: np.ndarray, batch: int) -> Statistics:
     statistics = Statistics(values.shape[1])
     for start in range(0, len(values), batch):
         part = torch.from_numpy(values[start : start + batch])
-        statistics.update(Readings(part, torch.zeros_like(part, dtype=torch.int64)), Seen.of(torch.arange(len(part))))
+        statistics.update(
+            Readings(part, torch.zeros_like(part, dtype=torch.int64)), BatchIndex.of(torch.arange(len(part)))
+        )
     return statistics
 
 

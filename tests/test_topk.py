@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actmine.pipeline.readings.seen import Seen
+from actmine.pipeline.readings.batch_index import BatchIndex
 from actmine.pipeline.readings.taps import Readings
 from actmine.pipeline.readings.topk import EMPTY, TopK, pack, unpack
 
@@ -38,7 +38,7 @@ def fed(values: np.ndarray, images: np.ndarray, k: int, batch: int) -> TopK:
     for start in range(0, len(values), batch):
         part = torch.from_numpy(values[start : start + batch])
         numbers = torch.from_numpy(images[start : start + batch])
-        topk.update(Readings(part, numbers[:, None] * 10 + torch.arange(part.shape[1])), Seen.of(numbers))
+        topk.update(Readings(part, numbers[:, None] * 10 + torch.arange(part.shape[1])), BatchIndex.of(numbers))
     return topk
 
 

@@ -24,7 +24,7 @@ from actmine.pipeline.errors import UserError
 from actmine.pipeline.mined_network import mined_network
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import load_network
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.run import open_run
 from actmine.pipeline.stages.mine import MineSettings, mine
 from actmine.pipeline.storage.parquet import read_rows, write_rows
@@ -68,7 +68,7 @@ def mined(tmp_path_factory) -> Path:
         network = load_network("made_here:small")
         traced = Traced(network.module, network.input_shape)
         source = find_dataset(str(root / "in"))
-        settings = MineSettings(Keep(4, bands=(5.0,), band_images=4), workers=1)
+        settings = MineSettings(StatisticsOptions(4, bands=(5.0,), band_images=4), workers=1)
         mine(source, network, traced, traced.choose(""), root / "run", torch.device("cpu"), settings)
     finally:
         os.chdir(before)

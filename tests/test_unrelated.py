@@ -15,7 +15,7 @@ from actmine.pipeline.datasets.sources import Dataset
 from actmine.pipeline.exemplars.crops import NONE
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import load_network
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.relations import unrelated
 from actmine.pipeline.relations.compare import best_pairs, compare_runs
 from actmine.pipeline.relations.nearest import Nearest
@@ -144,7 +144,7 @@ def test_q_values_and_distributions_are_those_of_scipy():
 def test_a_trained_network_hardly_matches_a_random_one(demo_run: Path, demo_dataset: Dataset, tmp_path):
     network = load_network("demo", "random")
     traced = Traced(network.module, network.input_shape)
-    how = MineSettings(Keep(2, labels=False), pictures=NONE)
+    how = MineSettings(StatisticsOptions(2, labels=False), pictures=NONE)
     mine(demo_dataset, network, traced, traced.choose(""), tmp_path / "random", torch.device("cpu"), how)
     best = best_pairs(compare_runs(open_run(demo_run), open_run(tmp_path / "random")), 496)
     assert np.median(best.pairs["similarity"]) > 0.3  # they look at the same images

@@ -13,16 +13,18 @@ from actmine.commands.live import NOTHING_LIVE, Live
 from actmine.console import Display
 from actmine.options.layers import Layers
 from actmine.pipeline.network.layouts import SEQUENCE, TOKEN_LAYOUTS, WINDOW_MAPS, WINDOWS
+from actmine.pipeline.preprocessing.options import PreprocessingOptions
 from actmine.pipeline.preprocessing.sight import USUAL, padding_warning, resizes, sight
-from actmine.pipeline.preprocessing.wishes import Wishes
 from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
 from actmine.pipeline.tables.layer_table import layer_rows
 
 
 def layers(options: Layers, display: Display, live: Live = NOTHING_LIVE) -> list[dict[str, Any]]:
     """Carries out `layers`; its answer is what `--json` says."""
-    wishes = Wishes(options.resize, options.crop, options.interpolation, options.mean, options.std, options.channels)
-    network = live.network(options.model, options.weights, wishes)
+    overrides = PreprocessingOptions(
+        options.resize, options.crop, options.interpolation, options.mean, options.std, options.channels
+    )
+    network = live.network(options.model, options.weights, overrides)
     for notice in network.notices:
         display.say(notice)
     if not options.as_json:

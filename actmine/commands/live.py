@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # a finished run is read without them
 
     from actmine.pipeline.datasets.sources import Dataset
     from actmine.pipeline.network.models import Network
-    from actmine.pipeline.preprocessing.wishes import Wishes
+    from actmine.pipeline.preprocessing.options import PreprocessingOptions
     from actmine.pipeline.progress import Progress
 
 
@@ -29,23 +29,23 @@ class Live:
     transform: Callable[..., Any] | None = None
     dataset: Any = None
 
-    def network(self, name: str, weights: str, wishes: Wishes | None = None) -> Network:
+    def network(self, name: str, weights: str, overrides: PreprocessingOptions | None = None) -> Network:
         """The live network, or the one that is called `name`. Raises `UserError` for what cannot be one."""
         from actmine.pipeline.network.live_models import network_of
         from actmine.pipeline.network.models import load_network
-        from actmine.pipeline.preprocessing.wishes import Wishes
+        from actmine.pipeline.preprocessing.options import PreprocessingOptions
 
-        wishes = wishes or Wishes()
+        overrides = overrides or PreprocessingOptions()
         if self.module is not None:
             if weights not in ("", "random"):
                 raise UserError(f"WEIGHTS={weights!r}: a module has its weights. Load them into it, or leave it out.")
-            return network_of(self.module, self.transform, wishes, name)
+            return network_of(self.module, self.transform, overrides, name)
         if self.transform is not None:
             raise UserError(
                 f"A transform goes with a module of your own; {name} has one. The words resize, crop, "
                 "interpolation, mean and std change it."
             )
-        return load_network(name, weights, wishes)
+        return load_network(name, weights, overrides)
 
     def source(self, word: str, root: Path, progress: Progress) -> Dataset:
         """The live dataset, or the one that DATASET names. Raises `UserError` for what cannot be one."""

@@ -19,10 +19,10 @@ from actmine.pipeline.errors import listed
 from actmine.pipeline.exemplars.crops import parse_pictures
 from actmine.pipeline.network.layers import Layer
 from actmine.pipeline.network.models import check_name
+from actmine.pipeline.preprocessing.options import EXIF, PreprocessingOptions
 from actmine.pipeline.preprocessing.sight import USUAL, as_large_as, padding_warning, resizes, sight
-from actmine.pipeline.preprocessing.wishes import EXIF, Wishes
 from actmine.pipeline.progress import Progress, duration
-from actmine.pipeline.readings.keep import Keep, parse_bands, parse_maxima
+from actmine.pipeline.readings.statistics_options import StatisticsOptions, parse_bands, parse_maxima
 from actmine.pipeline.record import note
 from actmine.pipeline.relations.neighbors import find_neighbors, sketch_length
 from actmine.pipeline.run import Run, open_run
@@ -45,7 +45,7 @@ from actmine.pipeline.words import OF_A_LAYER
 
 def mine(options: Mine, display: Display, live: Live = NOTHING_LIVE) -> dict[str, Any]:
     """Carries out `mine`; its answer is what `--json` says."""
-    keep = Keep(
+    keep = StatisticsOptions(
         options.topk,
         options.direction,
         parse_bands(options.bands),
@@ -69,7 +69,7 @@ def mine(options: Mine, display: Display, live: Live = NOTHING_LIVE) -> dict[str
         check_name(name)
     run_folder(options.run)  # one that cannot hold a run is refused before anything is downloaded
     source = live.source(options.dataset, options.data, display)  # before weights are downloaded for nothing
-    wishes = Wishes(
+    overrides = PreprocessingOptions(
         options.resize,
         options.crop,
         options.interpolation,
@@ -78,9 +78,9 @@ def mine(options: Mine, display: Display, live: Live = NOTHING_LIVE) -> dict[str
         options.channels,
         options.orientation,
     )
-    sizes = first_sizes(source, wishes.orientation == EXIF) if wishes.resize == "none" else []
-    wishes = as_large_as(wishes, sizes)
-    network = live.network(name, options.weights, wishes)
+    sizes = first_sizes(source, overrides.orientation == EXIF) if overrides.resize == "none" else []
+    overrides = as_large_as(overrides, sizes)
+    network = live.network(name, options.weights, overrides)
     for notice in network.notices:
         display.say(notice)
     display.say(sight(network.preprocessing))

@@ -33,7 +33,7 @@ def show_summary(run: Run, display: Display) -> None:
         ("units/", run.record["units"], "statistics, labels" + (", visualizations" if drawn else "")),
         *([("visualizations/", pictures, f"what gradient ascent drew, by {', '.join(drawn)}")] if drawn else []),
         ("exemplars/", counts["exemplars"], "the strongest images of each unit, and their boxes"),
-        *([("labels/", _labelled(run), "what units make of labels")] if (folder / "labels").is_dir() else []),
+        *([("labels/", _labelled(run), "statistics of units by label")] if (folder / "labels").is_dir() else []),
         *([("neighbors.parquet", alike["rows"], f"the units most alike each unit{_beyond(alike)}")] if alike else []),
         *([("views/", views, f"what of them drives the units, by {', '.join(projected)}")] if projected else []),
         ("images.parquet", counts["images_with_exemplars"], "the images those exemplars name"),

@@ -110,7 +110,7 @@ class Mine:
     facets: Annotated[
         bool, typer.Option(help="Sort each unit's exemplars into the kinds of images that it answers to.")
     ] = False
-    labels: Annotated[bool, typer.Option(help="What each unit makes of each label, and its selectivity.")] = True
+    labels: Annotated[bool, typer.Option(help="Statistics of each unit by label, and its selectivity.")] = True
     min_support: Annotated[
         int,
         typer.Option(

@@ -14,7 +14,7 @@ from actmine.pipeline.network.computation import alike, probe
 from actmine.pipeline.network.live_models import LIVE, network_of
 from actmine.pipeline.network.models import Network, load_network
 from actmine.pipeline.network.weights import RANDOM
-from actmine.pipeline.preprocessing.wishes import Wishes
+from actmine.pipeline.preprocessing.options import PreprocessingOptions
 from actmine.pipeline.run import Run
 from actmine.pipeline.spoken import LEFT_OPEN, call
 from actmine.pipeline.storage.files import is_local
@@ -33,16 +33,18 @@ def mined_network(
     """
     written = run.record
     asked = written.get("asked", {})
-    wishes = Wishes(**{field.name: asked[field.name] for field in fields(Wishes) if field.name in asked})
+    overrides = PreprocessingOptions(
+        **{field.name: asked[field.name] for field in fields(PreprocessingOptions) if field.name in asked}
+    )
     if module is not None:
-        network = network_of(module, transform, wishes, written["model"])
+        network = network_of(module, transform, overrides, written["model"])
     elif written["weights"] == LIVE:
         raise UserError(
             f"{run.path} was mined from a module in Python, {written['model']}, which no name loads again. Give it "
             f"there: {call('visualize', run=run.path, model=LEFT_OPEN, transform=LEFT_OPEN)}, say."
         )
     else:
-        network = _loaded(run, weights or _weights(written), wishes)
+        network = _loaded(run, weights or _weights(written), overrides)
     if network.weights_hash != written["weights_hash"]:
         raise UserError(
             f"{run.path} was mined with other weights than {network.weights} ({_short(written['weights_hash'])}, not "
@@ -64,12 +66,12 @@ def mined_network(
     return network
 
 
-def _loaded(run: Run, weights: str, wishes: Wishes) -> Network:
+def _loaded(run: Run, weights: str, overrides: PreprocessingOptions) -> Network:
     """The network by its name."""
     written = run.record
     _refuse_code_of_others(run, written["model"])
     try:
-        return load_network(written["model"], weights, wishes)
+        return load_network(written["model"], weights, overrides)
     except UserError as error:
         raise UserError(
             f"The network of {run.path} cannot be loaded again. {error} "

@@ -18,7 +18,7 @@ from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.computation import digest
 from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.models import Network
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.scanning.compute import Compute
 from actmine.pipeline.storage.files import alone, write_bytes
 
@@ -41,7 +41,7 @@ def identity(
     network: Network,
     traced: Traced,
     layers: Sequence[Layer],
-    keep: Keep,
+    keep: StatisticsOptions,
     how: Compute,
     decoder: str = "pillow",
     pictures: str = "",

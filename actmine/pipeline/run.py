@@ -24,7 +24,7 @@ from actmine.pipeline.errors import UserError, first_line, near_matches
 from actmine.pipeline.exemplars.heat import ActivationMap, heat
 from actmine.pipeline.exemplars.pictures import GONE, Original, Pictures, box_of
 from actmine.pipeline.preprocessing.images import decode
-from actmine.pipeline.readings.keep import BOTTOM, TOP, band_name
+from actmine.pipeline.readings.statistics_options import BOTTOM, TOP, band_name
 from actmine.pipeline.spoken import LEFT_OPEN, command
 from actmine.pipeline.storage.files import is_local, local_copy, readable_name, run_folder, table_file
 from actmine.pipeline.storage.parquet import parquet_file, read_rows
@@ -138,7 +138,7 @@ class Run:
         return self._rows("units", layer, unit)
 
     def labels(self, layer: str, unit: int | None = None) -> pd.DataFrame:
-        """What the units of a layer (or one of them) make of each label. Raises `UserError` if there are no labels."""
+        """The label statistics of the units of a layer (or of one of them). Raises `UserError` if there are no labels."""
         if not (self.path / "labels").is_dir():
             raise UserError(f"{self.path} has no table of labels: its images have none, or too many for its units.")
         return self._rows("labels", layer, unit)

@@ -17,7 +17,7 @@ from actmine.pipeline.cores import usable_cores
 from actmine.pipeline.datasets.batches import read_batches
 from actmine.pipeline.datasets.sources import blocks_of, find_dataset
 from actmine.pipeline.network.layers import Traced
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.readings.taps import TappedNetwork
 from actmine.pipeline.scanning.compute import Compute, Runner
 from actmine.pipeline.scanning.scan import ScanSettings, scan
@@ -49,7 +49,7 @@ def _measured(setting: Setting, folder: Path) -> None:
     how = Compute(setting.device, "bf16", False, setting.batch_size)
     traced = Traced(network("resnet18" if setting.small else "resnet50"), (3, 224, 224))
     runner = Runner(TappedNetwork(traced, traced.unit_bearing()), HOW, how, cores)
-    settings = ScanSettings(HOW, Keep(K, maxima="none"), how)
+    settings = ScanSettings(HOW, StatisticsOptions(K, maxima="none"), how)
     speed: dict[str, float] = {}
     for kind, processes in (("threads", 0), ("processes", max(cores - 1, 1))):
         start = time.perf_counter()

@@ -15,8 +15,8 @@ from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.preprocessing.images import Preprocessing
 from actmine.pipeline.preprocessing.normalize import Normalize
 from actmine.pipeline.readings.accumulators import Feed, new_accumulators
-from actmine.pipeline.readings.keep import Keep
-from actmine.pipeline.readings.seen import Seen
+from actmine.pipeline.readings.batch_index import BatchIndex
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.readings.taps import TappedNetwork
 from actmine.pipeline.scanning.compute import Compute, Runner
 from benchmarks.gpu.setting import Setting, verdict
@@ -64,13 +64,13 @@ class _Pass:
 
     def mine(self, batches: int, pixels: torch.Tensor) -> None:
         """All that is kept by default, of so many batches."""
-        feed = Feed(new_accumulators(self.runner.units, Keep(K), self.setting.device))
+        feed = Feed(new_accumulators(self.runner.units, StatisticsOptions(K), self.setting.device))
         size = len(pixels)
         opened = range(0, batches * size, size)
         for start, readings in self.runner.map(opened, lambda start: (start, pixels)):
             assert readings is not None
             numbers = torch.arange(start, start + size, device=self.setting.device)
-            feed(readings, Seen.of(numbers, labels=[number % LABELS for number in range(size)]))
+            feed(readings, BatchIndex.of(numbers, labels=[number % LABELS for number in range(size)]))
         feed.settle()
         self.setting.finish()
 
@@ -137,7 +137,9 @@ def accumulators(setting: Setting) -> None:
     """Milliseconds of each accumulator for a batch of readings of ResNet-50's units."""
     units = 64 if setting.small else 26_560
     images = setting.batch_size
-    made = new_accumulators(units, Keep(K, direction="both", bands=(50.0,), positions="sample"), setting.device)
+    made = new_accumulators(
+        units, StatisticsOptions(K, direction="both", bands=(50.0,), positions="sample"), setting.device
+    )
     from actmine.pipeline.readings.taps import Readings
 
     draw = torch.Generator(setting.device).manual_seed(0)
@@ -150,7 +152,7 @@ def accumulators(setting: Setting) -> None:
     def update(name: str) -> None:
         started[name] += images
         numbers = torch.arange(started[name], started[name] + images, device=setting.device)
-        made[name].update(readings, Seen.of(numbers, labels=labels))
+        made[name].update(readings, BatchIndex.of(numbers, labels=labels))
 
     timings = setting.timed({name: partial(update, name) for name in made}, 5)
     print(f"accumulators, ms for {images} images of {units:,} units")

@@ -69,7 +69,7 @@ def unit_seed(seed: int, layer: str, unit: int, attempt: int, facet: int | None 
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
+class _Task:
     """One picture to draw: of a unit, or of a facet of it, whose `exemplars` are ranks."""
 
     unit: int
@@ -94,8 +94,8 @@ def draw(
     up: kernels round differently in batches of another size, and sixty steps of ascent make another picture of that.
     On a CPU that many `cores` work, each on an ascent of its own: several on one would round differently.
     """
-    wishes = [wish for unit in units for wish in _wishes(climb, unit, (exemplars or {}).get(unit, ()))]
-    groups = [wishes[begin : begin + size] for begin in range(0, len(wishes), size)]
+    tasks = [task for unit in units for task in _to_draw(climb, unit, (exemplars or {}).get(unit, ()))]
+    groups = [tasks[begin : begin + size] for begin in range(0, len(tasks), size)]
     if climb.device.type != "cpu":
         return [found for group in groups for found in _drawn(climb, group, size, seed)]
     stopped, on_step = threading.Event(), climb.on_step
@@ -119,17 +119,17 @@ class _Stopped(Exception):
     """Nobody waits for the ascent any more."""
 
 
-def _wishes(climb: Climb, unit: int, exemplars: Sequence[Exemplar]) -> list[_Wish]:
+def _to_draw(climb: Climb, unit: int, exemplars: Sequence[Exemplar]) -> list[_Task]:
     if not climb.preset.references:
-        return [_Wish(unit, Guide())]
+        return [_Task(unit, Guide())]
     references = climb.placing(exemplars)
     if not climb.preset.facets:
-        return [_Wish(unit, Guide(references=references))]
+        return [_Task(unit, Guide(references=references))]
     facets = find_facets(climb.embedded(references).numpy()) if exemplars else []
     if not facets:  # it has not met one image
-        return [_Wish(unit, Guide(), 0)]
+        return [_Task(unit, Guide(), 0)]
     return [
-        _Wish(
+        _Task(
             unit, Guide(start=references[list(facet.nearest)].mean(0)), number,
             tuple(exemplars[member].rank for member in facet.members), facet.silhouette,
         )
@@ -137,28 +137,28 @@ def _wishes(climb: Climb, unit: int, exemplars: Sequence[Exemplar]) -> list[_Wis
     ]  # fmt: skip
 
 
-def _drawn(climb: Climb, wishes: list[_Wish], size: int, seed: int) -> list[Visualization]:
+def _drawn(climb: Climb, tasks: list[_Task], size: int, seed: int) -> list[Visualization]:
     name = climb.layer.name
     best: dict[int, Visualization] = {}
-    stuck = list(range(len(wishes)))
+    stuck = list(range(len(tasks)))
     for attempt in range(climb.preset.attempts):
-        full = [wishes[number] for number in stuck + stuck[:1] * (size - len(stuck))]
-        seeds = [unit_seed(seed, name, wish.unit, attempt, wish.facet) for wish in full]
+        full = [tasks[number] for number in stuck + stuck[:1] * (size - len(stuck))]
+        seeds = [unit_seed(seed, name, task.unit, attempt, task.facet) for task in full]
         jitter_seed = _hashed(f"{seed}/{name}/jitter/{attempt}")
-        units, guides = [wish.unit for wish in full], [wish.guide for wish in full]
+        units, guides = [task.unit for task in full], [task.guide for task in full]
         pictures, readings = climb(units, seeds, jitter_seed, attempt, guides)
         drawn = zip(stuck, full, seeds, to_bytes(pictures), readings.cpu().numpy(), strict=False)
-        for number, wish, its_seed, picture, its_readings in drawn:
+        for number, task, its_seed, picture, its_readings in drawn:
             found = Visualization(
-                wish.unit, to_rgb(picture), its_readings.copy(), its_seed, attempt + 1, wish.facet, wish.exemplars,
-                wish.silhouette,
+                task.unit, to_rgb(picture), its_readings.copy(), its_seed, attempt + 1, task.facet, task.exemplars,
+                task.silhouette,
             )  # fmt: skip
             better = max(best.get(number, found), found, key=_height)
             best[number] = replace(better, attempts=attempt + 1)
         stuck = [number for number in stuck if not best[number].activation > 0]
         if not stuck:
             break
-    return [best[number] for number in range(len(wishes))]
+    return [best[number] for number in range(len(tasks))]
 
 
 def _height(visualization: Visualization) -> float:

@@ -13,7 +13,7 @@ from actmine.pipeline.ascent.references import Exemplar, Placing
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.exemplars.exemplar_columns import with_bands
 from actmine.pipeline.exemplars.pictures import Pixels, encode
-from actmine.pipeline.readings.keep import TOP
+from actmine.pipeline.readings.statistics_options import TOP
 from actmine.pipeline.run import Run
 from actmine.pipeline.spoken import command
 from actmine.pipeline.storage.files import table_file

@@ -15,7 +15,7 @@ from actmine.pipeline.atlas.links import Picture
 from actmine.pipeline.atlas.records import Unit
 from actmine.pipeline.choose import parse_units
 from actmine.pipeline.errors import UserError
-from actmine.pipeline.readings.keep import BOTTOM, TOP
+from actmine.pipeline.readings.statistics_options import BOTTOM, TOP
 
 _FIELDS = {
     "images": "images_seen", "maximum": "activation_max", "minimum": "activation_min", "mean": "activation_mean",

@@ -19,7 +19,7 @@ from actmine.pipeline.atlas.short_names import shortened
 from actmine.pipeline.atlas.ways import steps
 from actmine.pipeline.checked_record import total_seconds
 from actmine.pipeline.naming import verdict
-from actmine.pipeline.readings.keep import TOP
+from actmine.pipeline.readings.statistics_options import TOP
 from actmine.pipeline.sheets import charts
 
 __all__ = ["HERE", "STATIC", "Atlas", "image_page", "layer_page", "prepare", "run_page", "search_page", "unit_page"]

@@ -23,7 +23,7 @@ from actmine.pipeline.atlas.records import Drawing, Exemplar, Heat, Layer, Neigh
 from actmine.pipeline.atlas.short_names import shortened
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.exemplars.pictures import SMALL_SIDE
-from actmine.pipeline.readings.keep import BOTTOM, TOP
+from actmine.pipeline.readings.statistics_options import BOTTOM, TOP
 from actmine.pipeline.run import Run, missing
 from actmine.pipeline.storage.files import is_local, table_file
 from actmine.pipeline.storage.reading import Reading

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from actmine.pipeline.atlas.figures import percent
 from actmine.pipeline.atlas.links import Picture
-from actmine.pipeline.readings.keep import TOP
+from actmine.pipeline.readings.statistics_options import TOP
 
 Box = tuple[int, int, int, int]
 """left, top, right, bottom, half-open (pixels of the original image)."""

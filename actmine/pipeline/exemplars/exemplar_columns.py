@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from actmine.pipeline.errors import UserError
-from actmine.pipeline.readings.keep import TOP
+from actmine.pipeline.readings.statistics_options import TOP
 from actmine.pipeline.storage.files import table_file
 from actmine.pipeline.storage.parquet import parquet_file
 

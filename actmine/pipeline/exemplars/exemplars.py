@@ -13,7 +13,7 @@ from actmine.pipeline.network.grids import CLASS, REGISTER, Grid
 from actmine.pipeline.network.layers import Layer
 from actmine.pipeline.preprocessing.geometry import Box, WayBack
 from actmine.pipeline.preprocessing.images import Preprocessing
-from actmine.pipeline.readings.keep import TOP
+from actmine.pipeline.readings.statistics_options import TOP
 from actmine.pipeline.readings.taps import unit_offsets
 from actmine.pipeline.receptive_fields.receptive_field import Field
 from actmine.pipeline.scanning.merge import Merged

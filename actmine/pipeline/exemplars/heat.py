@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from actmine.pipeline.exemplars.pictures import Box
-from actmine.pipeline.readings.keep import BOTTOM
+from actmine.pipeline.readings.statistics_options import BOTTOM
 from actmine.schemas.maps import LEVELS, PLACE
 
 _GREY = 0.65  # how much of its own colour a picture loses below the heat

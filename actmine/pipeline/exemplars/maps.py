@@ -17,7 +17,7 @@ from actmine.pipeline.network.layouts import as_map
 from actmine.pipeline.network.points import Read
 from actmine.pipeline.network.subject import Subject
 from actmine.pipeline.preprocessing.normalize import Normalize
-from actmine.pipeline.readings.keep import BOTTOM, TOP
+from actmine.pipeline.readings.statistics_options import BOTTOM, TOP
 from actmine.pipeline.readings.taps import unit_offsets
 from actmine.pipeline.scanning.compute import PRECISIONS, Compute, Whole
 from actmine.schemas.maps import LEVELS

@@ -11,8 +11,8 @@ from actmine.pipeline.preprocessing.signatures import comparable, firsts
 from actmine.pipeline.readings.accumulators import Accumulator
 from actmine.pipeline.readings.histograms import Histograms, ranked
 from actmine.pipeline.readings.histograms import bucket as bucket_of
-from actmine.pipeline.readings.keep import BOTTOM, TOP, Keep, band_name
 from actmine.pipeline.readings.samples import Sample
+from actmine.pipeline.readings.statistics_options import BOTTOM, TOP, StatisticsOptions, band_name
 from actmine.pipeline.readings.topk import unpack
 from actmine.pipeline.scanning.merge import Merged
 
@@ -37,7 +37,7 @@ class Winners:
     position: np.ndarray
 
 
-def winners(merged: Merged, keep: Keep) -> Winners:
+def winners(merged: Merged, keep: StatisticsOptions) -> Winners:
     """The exemplars of every unit of a merged scan. Units with fewer images have fewer rows."""
     names: list[str] = []
     parts: list[tuple[np.ndarray, ...]] = []

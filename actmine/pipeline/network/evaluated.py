@@ -12,11 +12,11 @@ from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
 from actmine.pipeline.errors import UserError
-from actmine.pipeline.network.made import run_once
+from actmine.pipeline.network.loaded_model import run_once
 from actmine.pipeline.network.weights import RANDOM_SEED
 from actmine.pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.preprocessing.options import PreprocessingOptions, with_overrides
 from actmine.pipeline.preprocessing.transforms import follow
-from actmine.pipeline.preprocessing.wishes import Wishes, with_wishes
 
 PROGRAM = (
     "a program of torch.jit or torch.export, in which single layers cannot be read. "
@@ -65,29 +65,31 @@ def complete(said: str, network: nn.Module, how: Preprocessing) -> None:
             run_once(said, network, how)
 
 
-def preprocessing_of(transform: Callable[..., Any] | None, wishes: Wishes) -> tuple[Preprocessing, str]:
-    """What a transform does, changed as wished for; ImageNet's usual one in place of none, and a sentence that says so.
+def preprocessing_of(
+    transform: Callable[..., Any] | None, overrides: PreprocessingOptions
+) -> tuple[Preprocessing, str]:
+    """What a transform does, with what is overridden; ImageNet's usual one in place of none, and a sentence that says so.
 
     The sentence is empty where there is nothing to say. Raises `UserError` for a transform that is no use.
     """
     if transform is not None:
-        return _followed(transform, wishes), ""
-    how = with_wishes(Preprocessing.usual(*_USUAL), wishes)
-    if wishes.resize or wishes.crop:
+        return _followed(transform, overrides), ""
+    how = with_overrides(Preprocessing.usual(*_USUAL), overrides)
+    if overrides.resize or overrides.crop:
         return how, ""
     return how, (
         f"images are resized to {_USUAL[0]}, cut to {how.size[0]} x {how.size[1]} and normalized as usual for ImageNet."
     )
 
 
-def _followed(transform: Callable[..., Any], wishes: Wishes) -> Preprocessing:
-    """What the transform does for as many channels as are wished for."""
-    if wishes.channels in (1, 3):
+def _followed(transform: Callable[..., Any], overrides: PreprocessingOptions) -> Preprocessing:
+    """What the transform does for as many channels as are asked for."""
+    if overrides.channels in (1, 3):
         try:
-            how = follow(transform, wishes.channels)
+            how = follow(transform, overrides.channels)
         except UserError:
             pass  # it is for another number of channels: it is followed as it is, and changed by the flags
         else:
-            changed = how.channels != wishes.channels
-            return with_wishes(how, wishes if changed else replace(wishes, channels=0))
-    return with_wishes(follow(transform), wishes)
+            changed = how.channels != overrides.channels
+            return with_overrides(how, overrides if changed else replace(overrides, channels=0))
+    return with_overrides(follow(transform), overrides)

@@ -18,9 +18,9 @@ from torch import nn
 
 from actmine.pipeline.errors import UserError, first_line, near_matches
 from actmine.pipeline.network.evaluated import PROGRAM, complete, evaluated, is_program, preprocessing_of
-from actmine.pipeline.network.made import Made
+from actmine.pipeline.network.loaded_model import LoadedModel
 from actmine.pipeline.network.weights import RANDOM_SEED, fill, kind_of, looks_like_a_file, read_weights
-from actmine.pipeline.preprocessing.wishes import Wishes
+from actmine.pipeline.preprocessing.options import PreprocessingOptions
 
 AS_MADE = "as the factory made them"
 
@@ -68,7 +68,7 @@ def refuse_inside(spec: str, folder: Path) -> None:
         )
 
 
-def make(spec: str, weights: str, wishes: Wishes) -> Made:
+def make(spec: str, weights: str, overrides: PreprocessingOptions) -> LoadedModel:
     """The network that the factory `spec` makes, called without arguments, under a fixed seed.
 
     `weights`: empty or `random` for the network as it is, or a file. A factory may give a transform too, which makes a
@@ -82,7 +82,7 @@ def make(spec: str, weights: str, wishes: Wishes) -> Made:
         )
     read = read_weights(Path(weights)) if looks_like_a_file(weights) and weights != "random" else None
     module, transform = _called(spec, "MODEL")
-    how, assumed = preprocessing_of(transform, wishes)
+    how, assumed = preprocessing_of(transform, overrides)
     notices = []
     if assumed:
         notices.append(f"{spec} gives no transform: {assumed} Let it return (network, transform), or say --resize, "
@@ -94,9 +94,9 @@ def make(spec: str, weights: str, wishes: Wishes) -> Made:
     complete(spec, module, how)
     if read is None:
         label = AS_MADE if not weights else f"{AS_MADE} (seed {RANDOM_SEED})"
-        return Made(module, how, label, notices=tuple(notices))
+        return LoadedModel(module, how, label, notices=tuple(notices))
     filled = fill(module, read)
-    return Made(module, how, read.origin, None, filled.missing, (*notices, *filled.notices))
+    return LoadedModel(module, how, read.origin, None, filled.missing, (*notices, *filled.notices))
 
 
 def make_module(spec: str, word: str) -> nn.Module:

@@ -12,11 +12,11 @@ from torch.nn.parameter import is_lazy
 
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.evaluated import PROGRAM, complete, evaluated, is_program, preprocessing_of, unwrapped
-from actmine.pipeline.network.made import Made
+from actmine.pipeline.network.loaded_model import LoadedModel
 from actmine.pipeline.network.models import Network, asked_for, network_made
 from actmine.pipeline.network.twin import twin
 from actmine.pipeline.network.weights import kind_of
-from actmine.pipeline.preprocessing.wishes import Wishes
+from actmine.pipeline.preprocessing.options import PreprocessingOptions
 
 LIVE = "as it was given"
 """What stands for the weights of a module that has no name to load it by."""
@@ -25,7 +25,7 @@ LIVE = "as it was given"
 def network_of(
     module: nn.Module,
     transform: Callable[..., Any] | None = None,
-    wishes: Wishes = Wishes(),
+    overrides: PreprocessingOptions = PreprocessingOptions(),
     name: str = "",
     categories: Sequence[str] | None = None,
 ) -> Network:
@@ -42,13 +42,13 @@ def network_of(
     inner = unwrapped(module)
     name = name or type(inner).__name__
     own = evaluated(_copied(inner, name), name)
-    how, assumed = preprocessing_of(transform, wishes)
+    how, assumed = preprocessing_of(transform, overrides)
     complete(name, own, how)
     notices = (
         [f"No transform is given: {assumed} Say transform=, or --resize, --crop, --mean and --std."] if assumed else []
     )
-    made = Made(own, how, LIVE, None if categories is None else tuple(categories), notices=tuple(notices))
-    return network_made(name, made, wishes, asked_for("", wishes), runs=False)
+    made = LoadedModel(own, how, LIVE, None if categories is None else tuple(categories), notices=tuple(notices))
+    return network_made(name, made, overrides, asked_for("", overrides), runs=False)
 
 
 def _copied(module: nn.Module, name: str) -> nn.Module:

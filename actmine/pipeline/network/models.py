@@ -23,7 +23,7 @@ from actmine.pipeline.network import (
     transformers_models,
 )
 from actmine.pipeline.network.layers import Traced
-from actmine.pipeline.network.made import Made, run_once
+from actmine.pipeline.network.loaded_model import LoadedModel, run_once
 from actmine.pipeline.network.weights import (
     RANDOM,
     RANDOM_SEED,
@@ -35,7 +35,7 @@ from actmine.pipeline.network.weights import (
 )
 from actmine.pipeline.preprocessing.images import Preprocessing, network_pixels
 from actmine.pipeline.preprocessing.normalize import Normalize
-from actmine.pipeline.preprocessing.wishes import Wishes, with_wishes
+from actmine.pipeline.preprocessing.options import PreprocessingOptions, with_overrides
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +68,28 @@ class Network:
         return Traced(self.module, self.input_shape, _two_pictures(self.preprocessing))
 
 
-def load_network(name: str, weights: str = "", wishes: Wishes = Wishes()) -> Network:
+def load_network(name: str, weights: str = "", overrides: PreprocessingOptions = PreprocessingOptions()) -> Network:
     """The network `name`: `demo`, one of torchvision's, `timm/NAME`, `hf/OWNER/NAME`, `open_clip/NAME,TAG` or
     `package.module:factory`.
 
     `weights`: empty for its own, `random`, the name of some that come with it, or a `.safetensors`/`.pth` file.
-    `wishes` change its preprocessing. Raises `UserError` for an unknown name, weights that do not fit, a file that
+    `overrides` change its preprocessing. Raises `UserError` for an unknown name, weights that do not fit, a file that
     cannot be read or downloaded, and a network that does not run on what its preprocessing gives.
     """
     check_name(name)
-    made = _demo(weights, wishes) if name == "demo" else _library(name).make(name, weights, wishes)
-    return network_made(name, made, wishes, asked_for(weights, wishes), runs=":" not in name and wishes == Wishes())
+    made = _demo(weights, overrides) if name == "demo" else _library(name).make(name, weights, overrides)
+    return network_made(
+        name,
+        made,
+        overrides,
+        asked_for(weights, overrides),
+        runs=":" not in name and overrides == PreprocessingOptions(),
+    )
 
 
-def network_made(name: str, made: Made, wishes: Wishes, asked: Mapping[str, str | int], runs: bool) -> Network:
+def network_made(
+    name: str, made: LoadedModel, overrides: PreprocessingOptions, asked: Mapping[str, str | int], runs: bool
+) -> Network:
     """What was made, as a network. Raises `UserError` where it does not run on its input, unless it is known to."""
     if not runs:
         run_once(name, made.module, made.preprocessing)
@@ -101,9 +109,9 @@ def network_made(name: str, made: Made, wishes: Wishes, asked: Mapping[str, str 
     )  # fmt: skip
 
 
-def asked_for(weights: str, wishes: Wishes) -> dict[str, str | int]:
+def asked_for(weights: str, overrides: PreprocessingOptions) -> dict[str, str | int]:
     """What a network is asked for with, as a run records it."""
-    said = {name: value for name, value in asdict(wishes).items() if value}
+    said = {name: value for name, value in asdict(overrides).items() if value}
     return {"weights": os.path.abspath(weights) if looks_like_a_file(weights) else weights, **said}
 
 
@@ -119,7 +127,7 @@ class _Library(Protocol):
     def check(self, name: str) -> None:
         """Raises `UserError` for a name that is none of its networks; builds nothing."""
 
-    def make(self, name: str, weights: str, wishes: Wishes) -> Made:
+    def make(self, name: str, weights: str, overrides: PreprocessingOptions) -> LoadedModel:
         """The network. Raises `UserError` for what cannot be had."""
 
 
@@ -146,7 +154,7 @@ def _two_pictures(how: Preprocessing) -> Tensor:
     return Normalize(how, torch.device("cpu"))(pixels)
 
 
-def _demo(weights: str, wishes: Wishes) -> Made:
+def _demo(weights: str, overrides: PreprocessingOptions) -> LoadedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
         module = demo.demo_network().eval()
@@ -156,4 +164,4 @@ def _demo(weights: str, wishes: Wishes) -> Made:
         path = Path(weights) if weights else demo.WEIGHTS_FILE
         filled = fill(module, read_weights(path))
         label = "trained on the demo" if not weights else path.name
-    return Made(module, with_wishes(how, wishes), label, CONCEPTS, filled.missing, filled.notices)
+    return LoadedModel(module, with_overrides(how, overrides), label, CONCEPTS, filled.missing, filled.notices)

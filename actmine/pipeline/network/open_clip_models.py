@@ -13,10 +13,10 @@ import torch
 from torchvision import transforms
 
 from actmine.pipeline.errors import UserError, first_line, listed, near_matches
-from actmine.pipeline.network.made import Made
+from actmine.pipeline.network.loaded_model import LoadedModel
 from actmine.pipeline.network.weights import RANDOM, RANDOM_SEED, fill, looks_like_a_file, read_weights, tensors_only
+from actmine.pipeline.preprocessing.options import PreprocessingOptions, with_overrides
 from actmine.pipeline.preprocessing.transforms import follow
-from actmine.pipeline.preprocessing.wishes import Wishes, with_wishes
 from actmine.pipeline.spoken import install
 
 PREFIX = "open_clip/"
@@ -36,7 +36,7 @@ def check(name: str) -> None:
         raise UserError(f"open_clip's {architecture} has no weights {tag!r}. It has {listed(tags, most=12) or 'none'}.")
 
 
-def make(name: str, weights: str, wishes: Wishes) -> Made:
+def make(name: str, weights: str, overrides: PreprocessingOptions) -> LoadedModel:
     """The tower of images with `weights`: empty for those that the name says, `random`, one of its tags, or a file.
 
     A file may hold the tower alone, or the whole model, whose texts are left out. Raises `UserError` for weights that
@@ -60,12 +60,12 @@ def make(name: str, weights: str, wishes: Wishes) -> Made:
         torch.manual_seed(RANDOM_SEED)
         model, transform = _made(library, name, architecture, None if weights else tag)
     module = model.visual.float().eval()
-    how = with_wishes(follow(_known(transform)), wishes)
+    how = with_overrides(follow(_known(transform)), overrides)
     if not looks_like_a_file(weights) or weights == "random":
-        return Made(module, how, RANDOM if weights else f"{architecture},{tag}")
+        return LoadedModel(module, how, RANDOM if weights else f"{architecture},{tag}")
     read = read_weights(Path(weights))
     filled = fill(module, _of_the_tower(read))
-    return Made(module, how, read.origin, None, filled.missing, filled.notices)
+    return LoadedModel(module, how, read.origin, None, filled.missing, filled.notices)
 
 
 def _made(library: ModuleType, name: str, architecture: str, tag: str | None) -> tuple[Any, Any]:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from actmine.pipeline.errors import UserError, first_line, listed, near_matches
-from actmine.pipeline.network.made import Made
+from actmine.pipeline.network.loaded_model import LoadedModel
 from actmine.pipeline.network.weights import (
     RANDOM,
     RANDOM_SEED,
@@ -24,8 +24,8 @@ from actmine.pipeline.network.weights import (
     read_weights,
     tensors_only,
 )
+from actmine.pipeline.preprocessing.options import PreprocessingOptions, with_overrides
 from actmine.pipeline.preprocessing.transforms import follow
-from actmine.pipeline.preprocessing.wishes import Wishes, with_wishes
 from actmine.pipeline.spoken import install
 
 PREFIX = "timm/"
@@ -38,10 +38,10 @@ def check(name: str) -> None:
     _config(*_split(name))
 
 
-def make(name: str, weights: str, wishes: Wishes) -> Made:
+def make(name: str, weights: str, overrides: PreprocessingOptions) -> LoadedModel:
     """The network `name` with `weights`: empty for its trained ones, `random`, one of its tags, or a file.
 
-    It is built for as many channels as are wished for, and where its architecture has one size, for the size. Raises
+    It is built for as many channels as are asked for, and where its architecture has one size, for the size. Raises
     `UserError` for weights that are none of these, do not fit or cannot be fetched.
     """
     timm = _timm(name)
@@ -52,15 +52,15 @@ def make(name: str, weights: str, wishes: Wishes) -> Made:
             raise UserError(f"MODEL={name} and WEIGHTS={weights} name two sets of weights. Say one of them.")
         tag, weights = weights, ""
     config = _config(architecture, tag)
-    how, options, notices = _input(timm, name, config, wishes)
+    how, options, notices = _input(timm, name, config, overrides)
     origin = f"{architecture}.{config.tag}" if config.tag else architecture
     if weights == "":
         module = _trained(timm, name, origin, config, options, tags)
-        return Made(module, how, origin, _categories(timm, module), notices=notices)
+        return LoadedModel(module, how, origin, _categories(timm, module), notices=notices)
     module = _random(timm, origin, options)
     categories = _categories(timm, module)
     if weights == "random":
-        return Made(module, how, RANDOM, categories, notices=notices)
+        return LoadedModel(module, how, RANDOM, categories, notices=notices)
     if not looks_like_a_file(weights):
         raise UserError(
             f"{name} has no weights {weights!r}.{near_matches(weights, [*tags, 'random'])} "
@@ -68,7 +68,7 @@ def make(name: str, weights: str, wishes: Wishes) -> Made:
         )
     read = read_weights(Path(weights))
     filled = fill(module, _translated(module, read))
-    return Made(module, how, read.origin, categories, filled.missing, (*notices, *filled.notices))
+    return LoadedModel(module, how, read.origin, categories, filled.missing, (*notices, *filled.notices))
 
 
 def _timm(name: str) -> ModuleType:
@@ -111,10 +111,12 @@ def _config(architecture: str, tag: str) -> Any:
         ) from error
 
 
-def _input(timm: ModuleType, name: str, config: Any, wishes: Wishes) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
+def _input(
+    timm: ModuleType, name: str, config: Any, overrides: PreprocessingOptions
+) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
     """The preprocessing, and how a network has to be built to take what it gives; the notices say so."""
     data = timm.data.resolve_data_config(pretrained_cfg=config.to_dict())
-    how = with_wishes(follow(timm.data.create_transform(**data, is_training=False)), wishes)
+    how = with_overrides(follow(timm.data.create_transform(**data, is_training=False)), overrides)
     channels, *size = data["input_size"]
     options: dict[str, Any] = {}
     if how.channels != channels:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import detection, segmentation
 
 from actmine.pipeline.errors import UserError, first_line, near_matches
-from actmine.pipeline.network.made import Made
+from actmine.pipeline.network.loaded_model import LoadedModel
 from actmine.pipeline.network.weights import (
     RANDOM,
     RANDOM_SEED,
@@ -25,8 +25,8 @@ from actmine.pipeline.network.weights import (
     tensors_only,
 )
 from actmine.pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.preprocessing.options import PreprocessingOptions, with_overrides
 from actmine.pipeline.preprocessing.transforms import follow
-from actmine.pipeline.preprocessing.wishes import Wishes, with_wishes
 
 _MODULES = (torchvision.models, segmentation, detection)
 _WITH_AUX = ("googlenet", "inception_v3")
@@ -47,7 +47,7 @@ def check(name: str) -> None:
         )
 
 
-def make(name: str, weights: str, wishes: Wishes) -> Made:
+def make(name: str, weights: str, overrides: PreprocessingOptions) -> LoadedModel:
     """The network `name` with `weights`: empty for its default ones, `random`, one of its weights' names, or a file.
 
     Raises `UserError` for weights that are none of these, do not fit or cannot be downloaded.
@@ -58,12 +58,12 @@ def make(name: str, weights: str, wishes: Wishes) -> Made:
     if word in choice.__members__ and owner in ("", choice.__name__):
         source, weights = choice[word], ""
     preprocessing, notices = _preprocessing(name, source)
-    how = with_wishes(preprocessing, wishes)
+    how = with_overrides(preprocessing, overrides)
     categories = tuple(source.meta["categories"]) if _is(name, torchvision.models) else None
     if weights == "":
-        return Made(_mined(_pretrained(name, source)), how, str(source), categories, notices=notices)
+        return LoadedModel(_mined(_pretrained(name, source)), how, str(source), categories, notices=notices)
     if weights == "random":
-        return Made(_mined(_random(name)), how, RANDOM, categories, notices=notices)
+        return LoadedModel(_mined(_random(name)), how, RANDOM, categories, notices=notices)
     if not looks_like_a_file(weights):
         raise UserError(
             f"{name} has no weights {weights!r}.{near_matches(weights, [*choice.__members__, 'random'])} "
@@ -72,7 +72,7 @@ def make(name: str, weights: str, wishes: Wishes) -> Made:
     read = read_weights(Path(weights))
     module = _for_file(name, read)
     filled = _filled(module, read)
-    return Made(_mined(module), how, read.origin, categories, filled.missing, (*notices, *filled.notices))
+    return LoadedModel(_mined(module), how, read.origin, categories, filled.missing, (*notices, *filled.notices))
 
 
 class Backbone(nn.Module):

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from actmine.pipeline.errors import UserError, first_line, listed
-from actmine.pipeline.network.made import Made
+from actmine.pipeline.network.loaded_model import LoadedModel
 from actmine.pipeline.network.weights import RANDOM, RANDOM_SEED, Weights, fill, fits, looks_like_a_file, read_weights
 from actmine.pipeline.preprocessing.images import Preprocessing, network_pixels
 from actmine.pipeline.preprocessing.normalize import Normalize
+from actmine.pipeline.preprocessing.options import PreprocessingOptions, with_overrides
 from actmine.pipeline.preprocessing.transforms import follow
-from actmine.pipeline.preprocessing.wishes import Wishes, with_wishes
 from actmine.pipeline.spoken import install
 
 PREFIX = "hf/"
@@ -40,7 +40,7 @@ def check(name: str) -> None:
         raise UserError(f"MODEL={name}: say hf/OWNER/NAME, a repository of the Hugging Face hub, or hf/./folder.")
 
 
-def make(name: str, weights: str, wishes: Wishes) -> Made:
+def make(name: str, weights: str, overrides: PreprocessingOptions) -> LoadedModel:
     """The network `name` with `weights`: empty for its own, `random`, or a file.
 
     Of a network of images and texts it is the tower of images. Its image processor becomes the preprocessing: exactly,
@@ -61,20 +61,26 @@ def make(name: str, weights: str, wishes: Wishes) -> Made:
         origin = (
             place if _is_folder(place) else f"{where}@{str(getattr(config, '_commit_hash', None) or revision)[:12]}"
         )
-        return Made(module.float().eval(), with_wishes(how, wishes), origin, _categories(config), notices=notices)
+        return LoadedModel(
+            module.float().eval(), with_overrides(how, overrides), origin, _categories(config), notices=notices
+        )
     with _quietly(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
         module = kind._from_config(config).float().eval()
     if weights == "random":
-        return Made(module, with_wishes(how, wishes), RANDOM, _categories(config), notices=notices)
+        return LoadedModel(module, with_overrides(how, overrides), RANDOM, _categories(config), notices=notices)
     if not looks_like_a_file(weights):
         raise UserError(f"{name} has no weights {weights!r}. WEIGHTS is empty, random, or a .safetensors/.pth file.")
     read = read_weights(Path(weights))
     if fits(module, read):
         filled = fill(module, read)
-        return Made(module, with_wishes(how, wishes), read.origin, _categories(config), filled.missing, notices)
+        return LoadedModel(
+            module, with_overrides(how, overrides), read.origin, _categories(config), filled.missing, notices
+        )
     module, missing = _by_old_names(kind, config, read)
-    return Made(module, with_wishes(how, wishes), read.origin, _categories(config), missing, (*notices, *read.notices))
+    return LoadedModel(
+        module, with_overrides(how, overrides), read.origin, _categories(config), missing, (*notices, *read.notices)
+    )
 
 
 def _by_old_names(kind: Any, config: Any, weights: Weights) -> tuple[nn.Module, frozenset[str]]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from actmine.pipeline.preprocessing.images import Preprocessing
+from actmine.pipeline.preprocessing.options import PreprocessingOptions
 from actmine.pipeline.preprocessing.steps import Crop, Grey, Pad, Resize, Size, Step
-from actmine.pipeline.preprocessing.wishes import Wishes
 
 USUAL: Size = (500, 375)
 """What stands for images of any size where they are resized (width, height in pixels)."""
@@ -27,12 +27,12 @@ def resizes(how: Preprocessing) -> bool:
     return not how.followed or any(isinstance(step, Resize) for step in how.steps)
 
 
-def as_large_as(wishes: Wishes, sizes: Sequence[Size]) -> Wishes:
-    """The same wishes; where nothing is to be resized and no crop is said, images of one size are the input's size."""
-    if wishes.resize != "none" or wishes.crop or len(set(sizes)) != 1:
-        return wishes
+def as_large_as(overrides: PreprocessingOptions, sizes: Sequence[Size]) -> PreprocessingOptions:
+    """The same options; where nothing is to be resized and no crop is said, images of one size are the input's size."""
+    if overrides.resize != "none" or overrides.crop or len(set(sizes)) != 1:
+        return overrides
     width, height = sizes[0]
-    return replace(wishes, crop=f"{height}x{width}")
+    return replace(overrides, crop=f"{height}x{width}")
 
 
 def padding(how: Preprocessing, size: Size) -> float:

@@ -14,10 +14,10 @@ from PIL import Image
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.preprocessing.images import ImageError, Preprocessing, fixed_size, transformed
 from actmine.pipeline.preprocessing.known_transforms import Reading, read
+from actmine.pipeline.preprocessing.options import PreprocessingOptions, check_numbers, with_overrides
 from actmine.pipeline.preprocessing.steps import Grey
-from actmine.pipeline.preprocessing.wishes import Wishes, check_numbers, with_wishes
 
-__all__ = ["OnGrey", "Wishes", "follow", "with_wishes"]
+__all__ = ["OnGrey", "PreprocessingOptions", "follow", "with_overrides"]
 _SAMPLES = ((320, 240), (250, 331))
 _PURE = ("#ff0000", "#00ff00", "#0000ff")
 

@@ -1,1 +1,1 @@
-"""What units make of a batch, read while the network runs, and what is kept of all batches."""
+"""Activations of a batch, read while the network runs, and the statistics that are kept of all batches."""

@@ -8,15 +8,15 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
+from actmine.pipeline.readings.batch_index import BatchIndex, together
 from actmine.pipeline.readings.histograms import Histograms
-from actmine.pipeline.readings.keep import Keep
 from actmine.pipeline.readings.labels import Labels
 from actmine.pipeline.readings.lowest import Lowest
 from actmine.pipeline.readings.positions import Positions
 from actmine.pipeline.readings.samples import Sample
-from actmine.pipeline.readings.seen import Seen, together
 from actmine.pipeline.readings.sketches import Sketches
 from actmine.pipeline.readings.statistics import Statistics
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.readings.taps import Readings
 from actmine.pipeline.readings.topk import TopK
 from actmine.pipeline.words import NO_POSITIONS
@@ -27,7 +27,7 @@ _TOGETHER = 256  # images fed at once: what one feeding costs apart from them is
 class Accumulator(Protocol):
     """What is kept of all readings: fed batch by batch, merged block by block, saved and restored."""
 
-    def update(self, readings: Readings, seen: Seen) -> None:
+    def update(self, readings: Readings, index: BatchIndex) -> None:
         """Takes in one batch, `readings` `[B, U]` of the images `seen` `[B]`."""
 
     def merge(self, other: Self) -> None:
@@ -59,7 +59,7 @@ ACCUMULATORS: dict[str, type[Accumulator]] = {
 }
 
 
-def new_accumulators(units: int, keep: Keep, device: torch.device) -> dict[str, Accumulator]:
+def new_accumulators(units: int, keep: StatisticsOptions, device: torch.device) -> dict[str, Accumulator]:
     """Those of `ACCUMULATORS` that it takes to `keep` what is asked for, empty."""
     made: dict[str, Accumulator] = {"statistics": Statistics(units, device)}
     if Histograms.fit(units):
@@ -79,7 +79,7 @@ def new_accumulators(units: int, keep: Keep, device: torch.device) -> dict[str, 
     return made
 
 
-def state_bytes(units: int, keep: Keep) -> int:
+def state_bytes(units: int, keep: StatisticsOptions) -> int:
     """About how many bytes the state of one block of some thousand images takes."""
     parts = [12 * keep.depth * (2 if keep.direction == "both" else 1), Histograms.BYTES_A_UNIT]
     parts += [Labels.BYTES_A_UNIT] if keep.labels else []
@@ -97,7 +97,7 @@ def held_images(accumulators: dict[str, Accumulator]) -> Tensor:
 class Sink(Protocol):
     """Whatever takes in readings."""
 
-    def update(self, readings: Readings, seen: Seen) -> None:
+    def update(self, readings: Readings, index: BatchIndex) -> None:
         """Takes in one batch."""
 
 
@@ -106,15 +106,15 @@ class Feed:
 
     def __init__(self, accumulators: dict[str, Accumulator], also: Sequence[Sink] = ()) -> None:
         self.accumulators, self.also = accumulators, also
-        self._waiting: list[tuple[Readings, Seen]] = []
+        self._waiting: list[tuple[Readings, BatchIndex]] = []
         self._images = 0
 
-    def __call__(self, readings: Readings, seen: Seen) -> None:
+    def __call__(self, readings: Readings, index: BatchIndex) -> None:
         """Takes in one batch; counts of all positions at once, which are as large for one image as for many."""
         positions = self.accumulators.get("positions")
         if readings.counted is not None and isinstance(positions, Positions):
             positions.add(readings.counted)
-        self._waiting.append((readings.compact(), seen))
+        self._waiting.append((readings.compact(), index))
         self._images += len(readings.maximum)
         if self._images >= _TOGETHER:
             self.settle()

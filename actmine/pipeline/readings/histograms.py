@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from actmine.pipeline.network.devices import runs_triton
+from actmine.pipeline.readings.batch_index import BatchIndex
 from actmine.pipeline.readings.bucket_edges import (
     BUCKETS,
     COARSE_RELATIVE_ERROR,
@@ -21,7 +22,6 @@ from actmine.pipeline.readings.bucket_edges import (
     middles,
 )
 from actmine.pipeline.readings.buckets import bucket
-from actmine.pipeline.readings.seen import Seen
 from actmine.pipeline.readings.taps import Readings
 
 __all__ = [
@@ -58,7 +58,7 @@ class Histograms:
             self._counts[_places(state)] = state["counts"]
         return self._counts
 
-    def update(self, readings: Readings, seen: Seen) -> None:
+    def update(self, readings: Readings, index: BatchIndex) -> None:
         """Takes in one batch: `readings` `[B, U]`."""
         self._count(readings.maximum, readings.complete)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from actmine.pipeline.network.devices import sent
-from actmine.pipeline.readings.seen import NO_LABEL, Seen, halves
+from actmine.pipeline.readings.batch_index import NO_LABEL, BatchIndex, halves
 from actmine.pipeline.readings.taps import Readings
 
 MOST_ENTRIES = 1 << 26
@@ -19,7 +19,7 @@ _LEAST_SPREAD = 1e-4
 
 
 class Labels:
-    """Sums of each of `units` units by label and half (see `seen.halves`). `labels` `[P]` ascending; `seen` `[P, 2]`.
+    """Sums of each of `units` units by label and half (`batch_index.halves`). `labels` `[P]` ascending; `seen` `[P, 2]`.
 
     `seen` counts images; `missing` int32 counts NaN activations, `total` float64 and `maximum` float32 leave them out,
     all `[P, 2, U]`; `square` `[2, U]` sums squares over the images with a label. Where there are more than `most` pairs
@@ -49,13 +49,13 @@ class Labels:
         images: np.ndarray = (self.seen[..., None] - self.missing[..., units]).cpu().numpy().astype(np.int32)
         return images
 
-    def update(self, readings: Readings, seen: Seen) -> None:
+    def update(self, readings: Readings, index: BatchIndex) -> None:
         """Takes in one batch: `readings` `[B, U]`; images without a label count for none."""
-        known = seen.labels != NO_LABEL
+        known = index.labels != NO_LABEL
         if not bool(known.any()):
             return
         every = bool(known.all())
-        labels, half, values = seen.labels[known], halves(seen.identities), readings.maximum
+        labels, half, values = index.labels[known], halves(index.identities), readings.maximum
         if not every:
             there = sent(known.nonzero()[:, 0], self.device)
             half, values = half[there], values[there]

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from actmine.pipeline.readings.seen import Seen
+from actmine.pipeline.readings.batch_index import BatchIndex
 from actmine.pipeline.readings.taps import Readings
 from actmine.pipeline.readings.topk import TopK
 
@@ -21,11 +21,11 @@ class Lowest:
     def __init__(self, units: int, k: int, device: torch.device | str = "cpu") -> None:
         self._turned = TopK(units, k, device)
 
-    def update(self, readings: Readings, seen: Seen) -> None:
+    def update(self, readings: Readings, index: BatchIndex) -> None:
         """Takes in one batch. Raises `ValueError` for readings without minima."""
         if readings.minimum is None or readings.lowest is None:
             raise ValueError("readings hold no minima: tap the network with minima=True")
-        self._turned.update(Readings(-readings.minimum, readings.lowest), seen)
+        self._turned.update(Readings(-readings.minimum, readings.lowest), index)
 
     def merge(self, other: Self) -> None:
         """Takes in what another saw of other images, numbered in the same way."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actmine.pipeline.readings.seen import Seen
+from actmine.pipeline.readings.batch_index import BatchIndex
 from actmine.pipeline.readings.taps import Readings
 from actmine.pipeline.storage.files import local_copy, written_aside
 
@@ -44,12 +44,12 @@ class Collected:
         self.kind = kind
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def update(self, readings: Readings, seen: Seen) -> None:
+    def update(self, readings: Readings, index: BatchIndex) -> None:
         """Takes in one batch: `readings` `[B, U]` of the images `seen` `[B]`."""
         values = readings.maximum
         if self.kind == torch.float16 and bool((values.isfinite() & (values.abs() > _MOST_HALF)).any()):
             self.kind = torch.float32
-        self._parts.append((seen.numbers.cpu(), seen.labels, values.to(self.kind).cpu()))
+        self._parts.append((index.numbers.cpu(), index.labels, values.to(self.kind).cpu()))
 
     def finish(self, units: int) -> Maxima:
         """All of them."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from actmine.pipeline.readings.batch_index import BatchIndex, mixed
 from actmine.pipeline.readings.histograms import Histograms
-from actmine.pipeline.readings.seen import Seen, mixed
 from actmine.pipeline.readings.taps import Readings
 from actmine.pipeline.words import EVERY, SAMPLED
 
@@ -17,7 +17,7 @@ _OF_POSITIONS = 0x905171045  # makes these draws independent of others by the sa
 
 
 def draws(identities: Tensor) -> Tensor:
-    """What each image's position is drawn by, from its identity (`readings.seen`): 63 random bits, int64 `[B]`.
+    """What each image's position is drawn by, from its identity (`readings.batch_index`): 63 random bits, int64 `[B]`.
 
     In a map of H x W positions it is that of this number modulo H W, counted row by row. So layers with maps of one
     size are read at the same place, and an image is read at the same places in every run over its dataset.
@@ -38,7 +38,7 @@ class Positions(Histograms):
         """Of how many units they are kept at most; `positions` is one of `keep.POSITIONS`."""
         return {SAMPLED: cls.MOST_UNITS, EVERY: cls.MOST_UNITS_WHOLE}[positions]
 
-    def update(self, readings: Readings, seen: Seen) -> None:
+    def update(self, readings: Readings, index: BatchIndex) -> None:
         """Takes in what was read at one position of each map; where all are counted, `add` takes that in."""
         if readings.sampled is not None:
             self._count(readings.sampled, readings.complete)

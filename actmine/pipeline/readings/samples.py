@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from actmine.pipeline.readings.seen import Seen, mixed
+from actmine.pipeline.readings.batch_index import BatchIndex, mixed
 from actmine.pipeline.readings.taps import Readings
 
 IMAGES = 1024
@@ -30,10 +30,10 @@ class Sample:
         self.maximum = torch.empty((0, units), device=device)
         self.position = torch.empty((0, units), dtype=torch.int32, device=device)
 
-    def update(self, readings: Readings, seen: Seen) -> None:
+    def update(self, readings: Readings, index: BatchIndex) -> None:
         """Takes in one batch: `readings` `[B, U]` of the images `seen` `[B]`."""
-        draws = mixed(seen.identities ^ _OF_SAMPLES)
-        self._add(draws, seen.numbers, readings.maximum, readings.position.to(torch.int32))
+        draws = mixed(index.identities ^ _OF_SAMPLES)
+        self._add(draws, index.numbers, readings.maximum, readings.position.to(torch.int32))
 
     def merge(self, other: Self) -> None:
         """Takes in what another saw of other images, numbered in the same way."""

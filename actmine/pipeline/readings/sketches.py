@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from actmine.pipeline.network.devices import quickly
-from actmine.pipeline.readings.keep import WORD
-from actmine.pipeline.readings.seen import Seen, mixed
+from actmine.pipeline.readings.batch_index import BatchIndex, mixed
+from actmine.pipeline.readings.statistics_options import WORD
 from actmine.pipeline.readings.taps import Readings
 from actmine.pipeline.words import LENGTH
 
@@ -52,9 +52,9 @@ class Sketches:
         self.sums = torch.zeros((units, length), device=device)
         self.ones = torch.zeros(length, dtype=torch.int64, device=device)
 
-    def update(self, readings: Readings, seen: Seen) -> None:
+    def update(self, readings: Readings, index: BatchIndex) -> None:
         """Takes in one batch: `readings` `[B, U]` of the images `seen` `[B]`."""
-        drawn = signs(seen.identities, len(self.ones))
+        drawn = signs(index.identities, len(self.ones))
         self.ones = self.ones + drawn.sum(0).to(torch.int64)
         values = readings.maximum.nan_to_num(0.0, torch.inf, -torch.inf)
         if values.device.type == "cuda":

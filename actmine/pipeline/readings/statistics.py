@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from actmine.pipeline.network.devices import runs_triton
-from actmine.pipeline.readings.seen import Seen
+from actmine.pipeline.readings.batch_index import BatchIndex
 from actmine.pipeline.readings.taps import Readings
 
 _COUNTS = ("images", "nan", "fired")
@@ -28,7 +28,7 @@ class Statistics:
         self._of |= {name: torch.zeros(units, dtype=sums, device=device) for name in _SUMS}
         self._of |= {name: torch.full((units,), none, device=device) for name, none in _NONE.items()}
 
-    def update(self, readings: Readings, seen: Seen) -> None:
+    def update(self, readings: Readings, index: BatchIndex) -> None:
         """Takes in one batch: `readings` `[B, U]`."""
         numbers = readings.maximum
         if runs_triton(numbers.device):

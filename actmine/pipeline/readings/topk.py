@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from actmine.pipeline.network.devices import runs_triton
-from actmine.pipeline.readings.seen import Seen
+from actmine.pipeline.readings.batch_index import BatchIndex
 from actmine.pipeline.readings.taps import Readings
 
 EMPTY = torch.iinfo(torch.int64).min
@@ -53,14 +53,14 @@ class TopK:
         self._keys = torch.full((units, k), EMPTY, dtype=torch.int64, device=device)
         self._positions = torch.zeros((units, k), dtype=torch.int32, device=device)
 
-    def update(self, readings: Readings, seen: Seen) -> None:
+    def update(self, readings: Readings, index: BatchIndex) -> None:
         """Takes in one batch: `readings` `[B, U]` of the images `seen` `[B]`."""
         if runs_triton(readings.maximum.device) and self.k <= _HELD_BY_KERNEL:
             from actmine.pipeline.readings.unit_kernels import keep_best
 
-            keep_best(self._keys, self._positions, readings.maximum, readings.position, seen.numbers)
+            keep_best(self._keys, self._positions, readings.maximum, readings.position, index.numbers)
             return
-        keys = pack(readings.maximum, seen.numbers[:, None])
+        keys = pack(readings.maximum, index.numbers[:, None])
         self._keep_best([self._keys, keys.t()], [self._positions, readings.position.to(torch.int32).t()])
 
     def merge(self, other: Self) -> None:

@@ -17,7 +17,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from actmine.pipeline.readings.seen import mixed
+from actmine.pipeline.readings.batch_index import mixed
 from actmine.pipeline.tables.sketch_tables import UnitSketches, UnitVariance
 from actmine.schemas.chance import LEVEL
 

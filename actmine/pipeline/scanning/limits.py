@@ -9,10 +9,10 @@ from actmine.pipeline.errors import UserError
 from actmine.pipeline.progress import Progress
 from actmine.pipeline.readings.accumulators import state_bytes
 from actmine.pipeline.readings.histograms import Histograms
-from actmine.pipeline.readings.keep import Keep
 from actmine.pipeline.readings.maxima import SMALL_BYTES
 from actmine.pipeline.readings.positions import Positions
 from actmine.pipeline.readings.sketches import Sketches
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.words import NO_POSITIONS
 
 STATE_BYTES = 32 << 30
@@ -21,7 +21,7 @@ _LEAST_STATE_BYTES, _STATE_BYTES_AN_IMAGE = 4 << 30, 20_000  # committing them m
 LEAST_BLOCKS = 32
 
 
-def most_blocks(units: int, keep: Keep, images: int) -> int:
+def most_blocks(units: int, keep: StatisticsOptions, images: int) -> int:
     """How many blocks a run of `units` units over about so many `images` may have.
 
     Their states stay below `STATE_BYTES`, and below some kilobytes an image where that is less.
@@ -30,7 +30,7 @@ def most_blocks(units: int, keep: Keep, images: int) -> int:
     return min(max(room // state_bytes(units, keep), LEAST_BLOCKS), MOST_BLOCKS)
 
 
-def settled(keep: Keep, units: int, images: int, local: bool) -> Keep:
+def settled(keep: StatisticsOptions, units: int, images: int, local: bool) -> StatisticsOptions:
     """`keep` with a decision in place of auto: the matrix is made for a while if it is small and on this machine."""
     if keep.maxima != "auto":
         return keep
@@ -38,7 +38,7 @@ def settled(keep: Keep, units: int, images: int, local: bool) -> Keep:
     return replace(keep, maxima="passing" if small else "none")
 
 
-def say_size(keep: Keep, units: int, images: int, progress: Progress) -> None:
+def say_size(keep: StatisticsOptions, units: int, images: int, progress: Progress) -> None:
     """Says before the scan what room the matrix of all image activations takes, where it is kept."""
     if keep.keeps_maxima:
         size = images * units * (2 if keep.maxima == "float16" else 4) / 1e9
@@ -46,7 +46,7 @@ def say_size(keep: Keep, units: int, images: int, progress: Progress) -> None:
         progress.say(f"KEEP_MAXIMA: {about}.")
 
 
-def check_fits(units: int, keep: Keep, progress: Progress) -> None:
+def check_fits(units: int, keep: StatisticsOptions, progress: Progress) -> None:
     """Says what is left out of a run of so many units. Raises `UserError` where that was asked for."""
     if keep.sketch and not Sketches.fit(units):
         progress.say(f"No sketches, so no units alike: they are kept of up to {Sketches.MOST_UNITS:,} units.")

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import torch
 
 from actmine.pipeline.readings.accumulators import Accumulator, held_images
+from actmine.pipeline.readings.batch_index import halves, identity
 from actmine.pipeline.readings.maxima import Stored
-from actmine.pipeline.readings.seen import halves, identity
 from actmine.pipeline.scanning.scan import BlockState
 
 _MANY_IMAGES = 1 << 20
@@ -49,7 +49,7 @@ class Merged:
         return int(pc.sum(self.shards["seen"]).as_py() or 0)
 
     def halves(self, image_ids: np.ndarray) -> np.ndarray:
-        """Which half of the dataset images are in, see `seen.halves`, int64 `[N]`."""
+        """Which half of the dataset images are in, see `batch_index.halves`, int64 `[N]`."""
         members = self.shards["members"].to_numpy()
         first = np.cumsum(members) - members
         row = np.searchsorted(first, image_ids, "right") - 1

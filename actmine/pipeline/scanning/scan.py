@@ -20,10 +20,10 @@ from actmine.pipeline.network.devices import sent
 from actmine.pipeline.preprocessing.device_decode import DeviceDecoder
 from actmine.pipeline.preprocessing.images import Preprocessing
 from actmine.pipeline.readings.accumulators import Accumulator, Feed, held_images, new_accumulators
-from actmine.pipeline.readings.keep import Keep
+from actmine.pipeline.readings.batch_index import NO_LABEL, BatchIndex, identity
 from actmine.pipeline.readings.maxima import Collected, Maxima, Stored
 from actmine.pipeline.readings.positions import draws
-from actmine.pipeline.readings.seen import NO_LABEL, Seen, identity
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.readings.taps import Readings
 from actmine.pipeline.scanning.compute import Compute, Runner
 from actmine.pipeline.scanning.finishing import Behind
@@ -90,7 +90,7 @@ class ScanSettings:
     """
 
     preprocessing: Preprocessing
-    keep: Keep
+    keep: StatisticsOptions
     compute: Compute
     decoder: str = "pillow"
 
@@ -171,7 +171,7 @@ def _in_turn(batches: Iterator[Batch], turn: AbstractContextManager[Any]) -> Ite
 class _Block:
     """One block while it is being scanned."""
 
-    def __init__(self, block: Block, units: int, keep: Keep, device: torch.device) -> None:
+    def __init__(self, block: Block, units: int, keep: StatisticsOptions, device: torch.device) -> None:
         self.block = block
         self.device = device
         self.units, self.keep = units, keep
@@ -193,7 +193,7 @@ class _Block:
         numbers, identities = (
             sent(values, self.device) for values in (positions + self.first, identity(batch.shard.number, positions))
         )
-        self.feed(readings, Seen(numbers, identities, labels))
+        self.feed(readings, BatchIndex(numbers, identities, labels))
 
     def account(self, batch: Batch) -> None:
         """Writes down what became of every sample of the batch."""

@@ -17,7 +17,7 @@ from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.models import Network
 from actmine.pipeline.network.subject import Subject
 from actmine.pipeline.progress import Progress, Silent
-from actmine.pipeline.readings.keep import TOP
+from actmine.pipeline.readings.statistics_options import TOP
 from actmine.pipeline.run import Run
 from actmine.pipeline.stages.embedding import (
     EmbeddingPart,

@@ -25,8 +25,8 @@ from actmine.pipeline.network.grids import Grid, grids
 from actmine.pipeline.network.layers import Layer
 from actmine.pipeline.network.subject import Subject
 from actmine.pipeline.progress import Progress
-from actmine.pipeline.readings.keep import Keep
 from actmine.pipeline.readings.maxima import opened
+from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.readings.taps import unit_offsets
 from actmine.pipeline.receptive_fields.receptive_field import Field
 from actmine.pipeline.scanning.compute import Compute
@@ -61,7 +61,7 @@ class MineSettings:
     activation map is; `tree` is that of the labels, if they form one.
     """
 
-    keep: Keep = field(default_factory=Keep)
+    keep: StatisticsOptions = field(default_factory=StatisticsOptions)
     batch_size: int = 0
     workers: int = 0
     max_skipped: float = 0.01

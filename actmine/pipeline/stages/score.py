@@ -19,7 +19,7 @@ from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.models import Network
 from actmine.pipeline.network.subject import Subject
 from actmine.pipeline.progress import Progress, Silent
-from actmine.pipeline.readings.keep import BOTTOM, TOP, band_name
+from actmine.pipeline.readings.statistics_options import BOTTOM, TOP, band_name
 from actmine.pipeline.readings.taps import unit_offsets
 from actmine.pipeline.run import Run
 from actmine.pipeline.spoken import LEFT_OPEN, command

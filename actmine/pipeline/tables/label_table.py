@@ -1,4 +1,4 @@
-"""What units make of labels, as tables: a row per unit and label; the label, and the node above, each tells best."""
+"""Label statistics as tables: a row per unit and label; the label, and the node above, each tells best."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from actmine.pipeline.exemplars.exemplars import Rows
 from actmine.pipeline.network.layers import Layer
+from actmine.pipeline.readings.batch_index import MEASURING, NO_LABEL
 from actmine.pipeline.readings.labels import Labels, means
 from actmine.pipeline.readings.maxima import Matrix
-from actmine.pipeline.readings.seen import MEASURING, NO_LABEL
 from actmine.pipeline.scanning.merge import Merged
 from actmine.pipeline.tables.label_tree import Tree, nodes_of
 from actmine.pipeline.tables.told_labels import Groups, Told, label_correlations

@@ -12,11 +12,11 @@ import pyarrow as pa
 from actmine.pipeline import naming
 from actmine.pipeline.exemplars.exemplars import Rows
 from actmine.pipeline.network.layers import Layer
+from actmine.pipeline.readings.batch_index import NO_LABEL
 from actmine.pipeline.readings.histograms import Histograms
 from actmine.pipeline.readings.labels import Labels
 from actmine.pipeline.readings.maxima import Matrix
 from actmine.pipeline.readings.positions import Positions
-from actmine.pipeline.readings.seen import NO_LABEL
 from actmine.pipeline.readings.sketches import Sketches
 from actmine.pipeline.readings.statistics import Statistics
 from actmine.pipeline.readings.taps import unit_offsets
@@ -43,7 +43,7 @@ _LABELS_A_GROUP = 1 << 16
 class MinedTables:
     """Writes the tables of one run; `words` names the labels where the shards themselves do not.
 
-    `matrix` has the image activations of all images, where they are at hand; `least` is `Keep.min_support`,
+    `matrix` has the image activations of all images, where they are at hand; `least` is `min_support`,
     `tree` that of the labels, if they form one.
     """
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from actmine.pipeline.readings.batch_index import CHOOSING, MEASURING
 from actmine.pipeline.readings.labels import Labels, Whole, best_rows, correlations, means, selectivity
 from actmine.pipeline.readings.maxima import Matrix, area_under_curve
-from actmine.pipeline.readings.seen import CHOOSING, MEASURING
 from actmine.pipeline.tables.evidence import auc_intervals, false_discovery_rates, mean_by_chance
 
 _UNITS_AT_ONCE = 1024

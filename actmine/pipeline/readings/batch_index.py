@@ -15,7 +15,7 @@ _OF_HALVES = 0x4A1F5  # makes these draws independent of others by the same iden
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class BatchIndex:
     """Images that went through the network together.
 
     `numbers`, int64 `[B]`: the caller's, within a block from 0, on the device of the readings. `identities`, int64
@@ -28,18 +28,18 @@ class Seen:
     labels: Tensor
 
     @classmethod
-    def of(cls, numbers: Tensor, identities: Tensor | None = None, labels: Sequence[int] | None = None) -> Seen:
+    def of(cls, numbers: Tensor, identities: Tensor | None = None, labels: Sequence[int] | None = None) -> BatchIndex:
         """Images of which less is known: identities are then those of their numbers in one shard, labels none."""
         known = identity(0, numbers) if identities is None else identities
         named = torch.full((len(numbers),), NO_LABEL) if labels is None else torch.tensor(labels, dtype=torch.int64)
         return cls(numbers, known, named)
 
 
-def together(parts: Sequence[Seen]) -> Seen:
+def together(parts: Sequence[BatchIndex]) -> BatchIndex:
     """Several batches as one."""
     if len(parts) == 1:
         return parts[0]
-    return Seen(
+    return BatchIndex(
         torch.cat([part.numbers for part in parts]),
         torch.cat([part.identities for part in parts]),
         torch.cat([part.labels for part in parts]),

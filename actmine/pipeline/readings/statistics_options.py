@@ -18,7 +18,7 @@ MOST_LENGTH = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
+class StatisticsOptions:
     """What is kept of each unit.
 
     `topk`: how many exemplars at each end. `direction`, one of `DIRECTIONS`: which ends, the strongest activations, the
@@ -96,7 +96,7 @@ def parse_bands(text: str) -> tuple[float, ...]:
 
 
 def parse_maxima(word: str) -> str:
-    """One of `MAXIMA` from what KEEP_MAXIMA says: 0 is none, 1 is float32. `Keep` refuses what is none of them."""
+    """One of `MAXIMA` from what KEEP_MAXIMA says: 0 is none, 1 is float32; others are refused later."""
     return {"0": "none", "1": "float32", "": "auto"}.get(word, word)
 
 

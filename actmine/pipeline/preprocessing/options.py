@@ -17,7 +17,7 @@ INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos", "box", "hamming")
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class PreprocessingOptions:
     """What the flags say of the preprocessing, word for word; empty (0) leaves what the network brings.
 
     `resize`: pixels of the short side, HEIGHTxWIDTH or none; `crop`: pixels, HEIGHTxWIDTH or none; `interpolation`:
@@ -34,36 +34,36 @@ class Wishes:
     orientation: str = ""
 
 
-def with_wishes(how: Preprocessing, wishes: Wishes) -> Preprocessing:
-    """`how` with whatever is wished for in place of its own; always computed on Pillow images.
+def with_overrides(how: Preprocessing, overrides: PreprocessingOptions) -> Preprocessing:
+    """`how` with whatever is asked for in place of its own; always computed on Pillow images.
 
     Of a transform that cannot be followed, --resize or --crop replace all; mean and std are then ImageNet's if they
-    are not said. Raises `UserError` for wishes that cannot be read or met, and where the size of the network's input
+    are not said. Raises `UserError` for overrides that cannot be read or met, and where the size of the network's input
     would depend on the image.
     """
-    if wishes.orientation:
-        if wishes.orientation not in ORIENTATIONS:
-            raise UserError(f"There is no --orientation {wishes.orientation}. It is {' or '.join(ORIENTATIONS)}.")
-        how = with_wishes(how, replace(wishes, orientation=""))
-        return replace(how, upright=wishes.orientation == EXIF)
-    said = [f"--{wish.name}" for wish in fields(wishes) if getattr(wishes, wish.name)]
+    if overrides.orientation:
+        if overrides.orientation not in ORIENTATIONS:
+            raise UserError(f"There is no --orientation {overrides.orientation}. It is {' or '.join(ORIENTATIONS)}.")
+        how = with_overrides(how, replace(overrides, orientation=""))
+        return replace(how, upright=overrides.orientation == EXIF)
+    said = [f"--{option.name}" for option in fields(overrides) if getattr(overrides, option.name)]
     if not said:
         how.size  # noqa: B018  # raises if it depends on the image
         return how
     if how.transform is not None:
-        how = _on_images(how, wishes, said)
-    steps = _resized(how.steps, wishes.resize)
-    steps = _cropped(steps, wishes.crop)
-    steps = _interpolated(steps, wishes.interpolation)
-    channels = wishes.channels or how.channels
+        how = _on_images(how, overrides, said)
+    steps = _resized(how.steps, overrides.resize)
+    steps = _cropped(steps, overrides.crop)
+    steps = _interpolated(steps, overrides.interpolation)
+    channels = overrides.channels or how.channels
     if channels not in (1, 3):
         raise UserError(f"--channels={channels}: an image has 1 (grey) or 3.")
     mean, std = how.mean, how.std
     if channels != how.channels:
         steps = _in_colour(steps) if channels == 3 else _in_grey(steps)
         mean, std = (values * 3 if channels == 3 else (_average(values),) for values in (mean, std))
-    mean = _numbers("--mean", wishes.mean, channels) if wishes.mean else mean
-    std = _numbers("--std", wishes.std, channels) if wishes.std else std
+    mean = _numbers("--mean", overrides.mean, channels) if overrides.mean else mean
+    std = _numbers("--std", overrides.std, channels) if overrides.std else std
     check_numbers(mean, std)
     found = replace(how, steps=steps, fixed=fixed_size(steps), mean=mean, std=std)
     found.size  # noqa: B018
@@ -76,10 +76,10 @@ def check_numbers(mean: Sequence[float], std: Sequence[float]) -> None:
         raise UserError(f"mean {list(mean)} and std {list(std)} are finite numbers, and std is above 0.")
 
 
-def _on_images(how: Preprocessing, wishes: Wishes, said: list[str]) -> Preprocessing:
+def _on_images(how: Preprocessing, overrides: PreprocessingOptions, said: list[str]) -> Preprocessing:
     """The same, as far as it is known, in steps on Pillow images, in place of a transform that makes the input."""
     if not how.followed:
-        if not (wishes.resize or wishes.crop):
+        if not (overrides.resize or overrides.crop):
             raise UserError(
                 f"{', '.join(said)} cannot change the network's own transform, which is not made of known parts. "
                 "Say --resize and --crop too, which replace it as a whole, or change it."
@@ -87,7 +87,7 @@ def _on_images(how: Preprocessing, wishes: Wishes, said: list[str]) -> Preproces
         if how.channels == 1:
             return Preprocessing((Grey(),), None, (_average(IMAGENET_MEAN),), (_average(IMAGENET_STD),))
         return Preprocessing((), None)
-    if not wishes.resize and any(isinstance(step, Resize) and step.filter == "plain" for step in how.steps):
+    if not overrides.resize and any(isinstance(step, Resize) and step.filter == "plain" for step in how.steps):
         raise UserError(
             f"{', '.join(said)} cannot change the network's own transform, which resizes tensors without antialiasing, "
             "as nothing else does. Say --resize too, or change it."

@@ -12,7 +12,7 @@ from actmine.pipeline.preprocessing.images import Preprocessing
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class LoadedModel:
     """A module in evaluation mode on the CPU, and all that is known of it.
 
     `weights` says where its tensors came from, `missing` names those that a file lacked (they are random), `notices`
