@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import zlib
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,11 @@ import actmine
 from actmine.pipeline.datasets import parquet_files, parquet_sources
 from actmine.pipeline.datasets.live import dataset_of
 from actmine.pipeline.datasets.reopened import reopened
-from actmine.pipeline.datasets.shards import Rejected, Replaced, Sample, ShardError, read_bytes
+from actmine.pipeline.datasets.shards import Place, Rejected, Replaced, Sample, ShardError, read_bytes
 from actmine.pipeline.datasets.sources import find_dataset
 from actmine.pipeline.errors import UserError
 from tests.making import encoded, jpeg, picture, refusal, samples, write_folder, write_tar
-from tests.serving import Answer, in_pieces, running, web_server
+from tests.serving import Answer, impatient, in_pieces, running, s3_store, web_server
 
 KINDS = ("cat", "dog", "newt")
 FILES = {
@@ -213,6 +214,39 @@ def test_several_splits_are_not_mined_as_one(place, tmp_path):
     said = refusal(str(folder))
     assert "holds the splits train, validation" in said and "data/train-*.parquet'" in said
     assert find_dataset(str(folder / "data" / "validation-*.parquet")).samples == 3
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("default/train/0000", "default/validation/0000")])
+def test_splits_are_known_by_names_and_folders(names, tmp_path):
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table(range(3)), tmp_path / f"{name}.parquet")
+    assert "holds the splits " in refusal(str(tmp_path))
+    assert find_dataset(str(tmp_path / f"{names[0]}.parquet")).samples == 3
+
+
+def test_a_file_that_is_replaced_is_read_anew(tmp_path):
+    file = tmp_path / "a.parquet"
+    pq.write_table(table(range(6)), file)
+    shard = find_dataset(str(file)).shards[0]
+    sample = [each for each in samples(shard) if isinstance(each, Sample)][2]
+    assert read_bytes(shard, sample.place) == sample.data
+    pq.write_table(table(range(6, 12)), file)
+    with pytest.raises(Replaced, match=r"Row 2 of .*a\.parquet"):
+        read_bytes(shard, Place(sample.place.path, 2, sample.place.nbytes, zlib.crc32(sample.data)))
+
+
+def test_a_folder_of_parquet_in_a_bucket_is_the_same_dataset(place, tmp_path, by_folder, monkeypatch):
+    pytest.importorskip("moto", reason="needs moto")
+    impatient(monkeypatch)
+    with s3_store(monkeypatch) as store:
+        files = {f"birds/data/{path.name}": path.read_bytes() for path in (place / "parquet" / "data").iterdir()}
+        url = store.put("parquet", files)
+        dataset = find_dataset(f"{url}/birds")
+        assert dataset.samples == 24 and dataset.shards[0].is_far
+        run = mined(f"{url}/birds/data/*.parquet", tmp_path / "run")
+        pd.testing.assert_frame_equal(run.exemplars("3")[SEEN], by_folder.exemplars("3")[SEEN])
+        assert run.original(3).size == by_folder.original(3).size
 
 
 def test_a_file_that_changed_is_noticed(tmp_path):

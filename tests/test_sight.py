@@ -72,8 +72,8 @@ def test_a_transform_of_ones_own_is_named_as_such():
     [
         with_overrides(USUAL, Options(resize="none")), with_overrides(USUAL, Options(resize="40")),
         with_overrides(USUAL, Options(resize="none", crop="48x80")), USUAL,
-        Preprocessing((Pad(3, 4, 5, 60), *with_overrides(USUAL, Options(resize="90x90", crop="100")).steps), (100, 100)),
-        Preprocessing((Grey(), *with_overrides(USUAL, Options(resize="none", crop="64")).steps), (64, 64), (0.5,), (0.5,)),
+        Preprocessing((Pad(3, 4, 5, 60), *with_overrides(USUAL, Options("90x90", "100")).steps), (100, 100)),
+        Preprocessing((Grey(), *with_overrides(USUAL, Options("none", "64")).steps), (64, 64), (0.5,), (0.5,)),
     ],
 )  # fmt: skip
 def test_the_share_of_padding_is_that_of_pixels_that_stay_black_where_the_image_is_white(how, size):

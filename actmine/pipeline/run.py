@@ -138,7 +138,7 @@ class Run:
         return self._rows("units", layer, unit)
 
     def labels(self, layer: str, unit: int | None = None) -> pd.DataFrame:
-        """The label statistics of the units of a layer (or of one of them). Raises `UserError` if there are no labels."""
+        """Label statistics of the units of a layer (or of one of them). Raises `UserError` if there are no labels."""
         if not (self.path / "labels").is_dir():
             raise UserError(f"{self.path} has no table of labels: its images have none, or too many for its units.")
         return self._rows("labels", layer, unit)

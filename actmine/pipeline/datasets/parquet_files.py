@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -65,18 +66,26 @@ class ParquetFile:
 
     def opened(self) -> pq.ParquetFile:
         """The file with its footer, which stays in memory. Raises `ShardError` where it cannot be read or is none."""
-        with _LOCK:
-            if self in _FILES:
-                _FILES.move_to_end(self)
-                return _FILES[self]
         with self.reading():
-            source = self._source()
-            file = pq.ParquetFile(source, pre_buffer=False)
+            key = self.now
+            with _LOCK:
+                if key in _FILES:
+                    _FILES.move_to_end(key)
+                    return _FILES[key]
+            file = pq.ParquetFile(self._source(), pre_buffer=False)
         with _LOCK:
-            _FILES[self] = file
+            _FILES[key] = file
             if len(_FILES) > _OPEN:
                 _FILES.popitem(last=False)
         return file
+
+    @property
+    def now(self) -> tuple[object, ...]:
+        """What tells the file from another in its place, on a disk."""
+        if self.is_far:
+            return (self,)
+        state = os.stat(self.url)
+        return self, state.st_size, state.st_mtime_ns
 
     def reading(self) -> _Reading:
         """A block whose errors are `ShardError`s."""
@@ -132,9 +141,9 @@ class _Ranges(io.RawIOBase):
         return data
 
 
-_FILES: OrderedDict[ParquetFile, pq.ParquetFile] = OrderedDict()
+_FILES: OrderedDict[tuple[object, ...], pq.ParquetFile] = OrderedDict()
 _LOCK = threading.RLock()
-_CACHE: OrderedDict[tuple[ParquetFile, int], pa.Array] = OrderedDict()
+_CACHE: OrderedDict[tuple[object, ...], pa.Array] = OrderedDict()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +223,8 @@ def image_at(file: ParquetFile, row: int) -> bytes | None:
 
 def _group(file: ParquetFile, group: int) -> pa.Array:
     with _LOCK:  # one at a time: the threads that want images want neighbours of each other
-        known = (file, group)
+        with file.reading():
+            known = (*file.now, group)
         if known not in _CACHE:
             columns = columns_of(file)
             with file.reading():
@@ -229,10 +239,9 @@ def _group(file: ParquetFile, group: int) -> pa.Array:
 def forget(url: str) -> None:
     """Drops what is kept of a file: it is read anew."""
     with _LOCK:
-        for file in [each for each in _FILES if each.url == url]:
-            del _FILES[file]
-        for known in [each for each in _CACHE if each[0].url == url]:
-            del _CACHE[known]
+        for kept in (_FILES, _CACHE):
+            for known in [each for each in kept if getattr(each[0], "url", "") == url]:
+                del kept[known]
 
 
 def _images(column: pa.Array | pa.ChunkedArray, columns: Columns) -> pa.Array | pa.ChunkedArray:

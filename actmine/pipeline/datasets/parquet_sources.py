@@ -28,6 +28,7 @@ from actmine.pipeline.errors import UserError, listed
 
 ROWS_PER_SHARD = 512
 _AT_ONCE = 16
+_SPLITS = frozenset("train training validation valid val test testing dev".split())
 _SPLIT = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}\b.*")
 
 
@@ -117,16 +118,25 @@ def _refuse_several_splits(files: Sequence[Found], word: str) -> None:
     """Images of the training split and of the one to test with are not one dataset by accident."""
     splits: dict[str, str] = {}
     for file in files:
-        named = _SPLIT.fullmatch(file_stem(file.url))
-        if named:
-            splits.setdefault(named["split"], file.url)
+        name, pattern = _split_of(public(file.url))
+        if name:
+            splits.setdefault(name, pattern)
     if len(splits) > 1:
-        one, where = next(iter(splits.items()))
-        folder = public(where).rpartition("/")[0]
         raise UserError(
             f"DATASET={public(word)!r} holds the splits {listed(list(splits))}. Say which: "
-            f"DATASET='{folder}/{one}-*{SUFFIX}', say."
+            f"DATASET='{next(iter(splits.values()))}', say."
         )
+
+
+def _split_of(url: str) -> tuple[str, str]:
+    """The split that a file is of, by its name or its folder's, and a pattern for all of it; empty if neither says."""
+    folder, stem = url.rpartition("/")[0], file_stem(url)
+    if named := _SPLIT.fullmatch(stem):
+        return named["split"], f"{folder}/{named['split']}-*{SUFFIX}"
+    if stem.lower() in _SPLITS:
+        return stem, url
+    above = folder.rpartition("/")[2]
+    return (above, f"{folder}/*{SUFFIX}") if above.lower() in _SPLITS else ("", "")
 
 
 def _elsewhere(word: str) -> list[Found]:

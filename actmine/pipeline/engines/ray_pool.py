@@ -57,10 +57,17 @@ class RayPool:
         return [name for name, actor in self._actors.items() if actor.ready]
 
     def give(self, worker: str, ticket: int, item: Any) -> None:
-        """Sends an item."""
+        """Sends an item. Raises `UserError` for one that cannot be pickled."""
         actor = self._actors.get(worker)
-        if actor is not None:  # else it was lost, which the schedule is about to hear
+        if actor is None:  # it was lost, which the schedule is about to hear
+            return
+        try:
             actor.items[actor.handle.do.remote(ticket, self.work, item)] = ticket
+        except TypeError as error:  # so Ray says it, of whatever pickle raises
+            raise UserError(
+                "The dataset or the network cannot be sent to Ray's workers, as it cannot be pickled: take out of it "
+                "what cannot travel, such as open files and locks, or leave ENGINE=ray out."
+            ) from error
 
     def drop(self, worker: str) -> None:
         """Ends an actor's process; another one takes its slot."""

@@ -68,7 +68,7 @@ def complete(said: str, network: nn.Module, how: Preprocessing) -> None:
 def preprocessing_of(
     transform: Callable[..., Any] | None, overrides: PreprocessingOptions
 ) -> tuple[Preprocessing, str]:
-    """What a transform does, with what is overridden; ImageNet's usual one in place of none, and a sentence that says so.
+    """What a transform does, with what is overridden; in place of none ImageNet's usual one, and a sentence on that.
 
     The sentence is empty where there is nothing to say. Raises `UserError` for a transform that is no use.
     """

@@ -19,7 +19,7 @@ _LEAST_SPREAD = 1e-4
 
 
 class Labels:
-    """Sums of each of `units` units by label and half (`batch_index.halves`). `labels` `[P]` ascending; `seen` `[P, 2]`.
+    """Sums of each of `units` units by label and half (`batch_index.halves`). `labels` `[P]` ascend; `seen` `[P, 2]`.
 
     `seen` counts images; `missing` int32 counts NaN activations, `total` float64 and `maximum` float32 leave them out,
     all `[P, 2, U]`; `square` `[2, U]` sums squares over the images with a label. Where there are more than `most` pairs
