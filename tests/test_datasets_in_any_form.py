@@ -310,6 +310,28 @@ def test_a_dataset_of_the_hub_is_mined_by_its_name(place, by_folder, tmp_path):
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "run" / "exemplars")[SEEN], by_folder.exemplars("3")[SEEN])
 
 
+@pytest.mark.parametrize("scheme", ["gs", "az"])
+def test_other_stores_are_read_by_whatever_file_system_is_installed_for_them(scheme, place, tmp_path, monkeypatch):
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class Store(MemoryFileSystem):
+        protocol, store, pseudo_dirs = scheme, {}, [""]
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return "/" + path.removeprefix(f"{scheme}://").strip("/")
+
+    monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, scheme, Store)
+    for path in (place / "parquet" / "data").iterdir():
+        Store().pipe(f"/bucket/birds/data/{path.name}", path.read_bytes())
+    dataset = find_dataset(f"{scheme}://bucket/birds")
+    assert dataset.samples == 24 and dataset.classes == KINDS and all(shard.is_far for shard in dataset.shards)
+    found = [each for shard in dataset.shards for each in samples(shard)]
+    assert [each.data for each in found if isinstance(each, Sample)] == [FILES[name] for name in NAMES]
+    with pytest.raises(UserError, match="names no Parquet files"):
+        find_dataset(f"{scheme}://bucket/nothing")
+
+
 class Faulty(Tensors):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if index == 5:

@@ -204,6 +204,8 @@ def test_exemplars_at_class_and_register_tokens_have_the_whole_image_and_say_so(
             continue
         wanted = ["class" if y == 0 else "register" if y < others else "patch" for y in rows.y]
         assert rows.token.tolist() == wanted
+        about = run.layer(name).about
+        assert (about["first_patch"], about["patch_rows"], about["patch_columns"]) == (others, 4, 4)
         whole = rows[rows.token != "patch"]
         assert (
             whole[["left", "top", "right", "bottom"]].to_numpy() == [0, 0, 50, 44]

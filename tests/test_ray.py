@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from actmine.pipeline.ascent.presets import find_preset
+from actmine.pipeline.datasets.live import dataset_of
 from actmine.pipeline.datasets.sources import Block, find_dataset
 from actmine.pipeline.engines.engine import Tally, Tell, Workplace
 from actmine.pipeline.engines.local import LocalEngine
@@ -32,6 +33,7 @@ from actmine.pipeline.stages.mine import MineSettings, mine
 from actmine.pipeline.stages.visualize import visualize_run
 from actmine.pipeline.work import ScanWork
 from tests.making import image_tar
+from tests.test_datasets_in_any_form import Tensors, write_parquet
 
 pytestmark = pytest.mark.slow
 ray = pytest.importorskip("ray", reason="needs ray: pip install 'actmine[ray]'")
@@ -308,3 +310,17 @@ def test_a_damaged_shard_is_the_same_sentence_as_here(engine, tmp_path):
             run_mine(str(tar), tmp_path / run, there)
         said.append(str(caught.value))
     assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("form", ["parquet", "torch"])
+def test_parquet_and_datasets_of_python_on_a_cluster_give_the_bytes_of_this_process(engine, tmp_path, form):
+    dataset = find_dataset(str(write_parquet(tmp_path / "parquet"))) if form == "parquet" else dataset_of(Tensors())
+    subject = load_network("demo")
+    traced = Traced(subject.module, subject.input_shape)
+    settings = MineSettings(StatisticsOptions(topk=3), 8, workers=1)
+    for run, at in (("here", LocalEngine(CPU, 1)), ("there", engine)):
+        mine(dataset, subject, traced, traced.choose(LAYERS), tmp_path / run, CPU, settings, engine=at)
+    names = sorted(path.relative_to(tmp_path / "here") for path in (tmp_path / "here").rglob("*.parquet"))
+    assert len(names) > 8
+    for name in names:
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes(), name

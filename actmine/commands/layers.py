@@ -12,6 +12,7 @@ from rich.table import Table
 from actmine.commands.live import NOTHING_LIVE, Live
 from actmine.console import Display
 from actmine.options.layers import Layers
+from actmine.pipeline.network.grids import grids
 from actmine.pipeline.network.layouts import SEQUENCE, TOKEN_LAYOUTS, WINDOW_MAPS, WINDOWS
 from actmine.pipeline.preprocessing.options import PreprocessingOptions
 from actmine.pipeline.preprocessing.sight import USUAL, padding_warning, resizes, sight
@@ -33,7 +34,7 @@ def layers(options: Layers, display: Display, live: Live = NOTHING_LIVE) -> list
             display.say(warning)
     traced = network.traced()
     chosen = traced.choose(options.layers, dependent=True)
-    rows = layer_rows(chosen, receptive_fields(traced, chosen))
+    rows = layer_rows(chosen, receptive_fields(traced, chosen), grids(traced, chosen))
     if options.as_json:
         return rows
     table = Table(
@@ -73,6 +74,9 @@ def _positions(row: dict[str, Any]) -> str:
     if row["height"] is None:
         return ""
     if row["layout"] in (*TOKEN_LAYOUTS, SEQUENCE):
-        return f"{row['height']} tokens"
+        if row["first_patch"] is None:
+            return f"{row['height']} tokens"
+        others = row["height"] - row["patch_rows"] * row["patch_columns"]
+        return f"{f'{others} + ' if others else ''}{row['patch_rows']} × {row['patch_columns']} tokens"
     across = "windows of" if row["layout"] in (WINDOWS, WINDOW_MAPS) else "×"
     return f"{row['height']} {across} {row['width']}"

@@ -256,7 +256,7 @@ class Mining:
         with opened(merged.maxima) as matrix, stage as advance:
             tables = MinedTables(
                 self.run, self.layers, self.fields, merged, rows, self.words, matrix, self.settings.keep.min_support,
-                self.settings.tree,
+                self.settings.tree, self.grids,
             )  # fmt: skip
             write_pictures(self.run, [] if self.settings.pictures == NONE else [pictures for pictures, _ in kept])
             how, map_files = self.network.preprocessing, [maps for _, maps in kept]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from actmine.pipeline import naming
 from actmine.pipeline.exemplars.exemplars import Rows
+from actmine.pipeline.network.grids import Grid
 from actmine.pipeline.network.layers import Layer
 from actmine.pipeline.readings.batch_index import NO_LABEL
 from actmine.pipeline.readings.histograms import Histograms
@@ -44,7 +45,7 @@ class MinedTables:
     """Writes the tables of one run; `words` names the labels where the shards themselves do not.
 
     `matrix` has the image activations of all images, where they are at hand; `least` is `min_support`,
-    `tree` that of the labels, if they form one.
+    `tree` that of the labels, if they form one, `grids` those of layers by name.
     """
 
     def __init__(
@@ -58,8 +59,9 @@ class MinedTables:
         matrix: Matrix | None = None,
         least: int = 5,
         tree: Tree | None = None,
+        grids: Mapping[str, Grid] | None = None,
     ) -> None:
-        self.run, self.layers, self.fields = run, layers, fields
+        self.run, self.layers, self.fields, self.grids = run, layers, fields, grids or {}
         self.merged, self.rows = merged, rows
         labels = merged.images["label"].to_pylist()
         self.names = _label_names(labels, merged.images["label_name"].to_pylist(), words or ())
@@ -90,7 +92,7 @@ class MinedTables:
         columns |= {"image_id": images["image"], "label_name": pa.array(self.names, pa.string())}
         table = pa.table([columns[name] for name in IMAGES.names], schema=IMAGES)
         write_table(self.run / "images.parquet", IMAGES, [table])
-        write_rows(self.run / "layers.parquet", LAYERS, layer_rows(self.layers, self.fields))
+        write_rows(self.run / "layers.parquet", LAYERS, layer_rows(self.layers, self.fields, self.grids))
 
     def write_layer(self, layer: Layer) -> None:
         """One layer's files of `exemplars/`, `units/`, `labels/` and `sketches/`."""
