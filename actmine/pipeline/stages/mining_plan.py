@@ -26,7 +26,7 @@ from actmine.pipeline.stages.mine import MineSettings
 _DECODE, _AN_EXEMPLAR, _A_UNIT, _A_SHEET = 0.0045, 4e-5, 8e-4, 0.2
 _A_PAIR = 1.2e-8  # comparing two units
 # Bytes that a picture, an exemplar, a unit, a unit's sketch and a drawn picture take; a map about half of its cells
-_PICTURE, _EXEMPLAR, _UNIT, _SKETCH, _DRAWN, _SHEET = 70_000, 25, 400, 4_000, 12_000, 900_000
+_PICTURE, _EXEMPLAR, _UNIT, _SKETCH, _DRAWN, _SHEET = 70_000, 25, 400, 4_000, 56_000, 1_800_000
 _AT_ONCE = {"cpu": 4, "cuda": 64}  # images of the batch that is timed
 
 
