@@ -411,3 +411,28 @@ def test_pillow_s_pictures_keep_their_pixels(mode):
     data = next(each for each in samples(dataset_of([image]).shards[0]) if isinstance(each, Sample)).data
     again = Image.open(io.BytesIO(data))
     assert again.size == image.size and np.array_equal(np.array(again.convert("RGBA")), np.array(image.convert("RGBA")))
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "HSV", "RGBX"])
+def test_modes_that_no_lossless_file_has_are_taken_as_rgb_is_made_of_them(mode):
+    image = picture(21, 17, 5).convert(mode)
+    data = next(each for each in samples(dataset_of([image]).shards[0]) if isinstance(each, Sample)).data
+    assert np.array_equal(np.array(Image.open(io.BytesIO(data))), np.array(image.convert("RGB")))
+
+
+def test_half_precision_still_says_which_level_each_number_is():
+    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16)
+    data = next(
+        each for each in samples(dataset_of([(levels / 255).half()]).shards[0]) if isinstance(each, Sample)
+    ).data
+    assert np.array_equal(np.array(Image.open(io.BytesIO(data))), levels[0].numpy())
+
+
+def test_other_columns_of_pictures_are_not_read_and_cannot_lose_an_item():
+    datasets = pytest.importorskip("datasets", reason="needs the package datasets")
+    held = hub_dataset()
+    broken = [{"bytes": b"no picture", "path": None}] * len(held)
+    held = held.add_column("mask", broken).cast_column("mask", datasets.Image())
+    found = [each for shard in dataset_of(held).shards for each in samples(shard)]
+    assert [each.data for each in found if isinstance(each, Sample)] == [FILES[name] for name in NAMES]
+    assert [each.label for each in found if isinstance(each, Sample)] == LABELS

@@ -23,8 +23,11 @@ ITEMS_PER_SHARD = 512
 _IMAGES = ("image", "img", "images", "pixel_values", "x", "0")
 _LABELS = ("label", "labels", "target", "targets", "fine_label", "y", "cls", "1")
 _LOSSLESS = {"L": "PPM", "RGB": "PPM"}
+_FILES_HOLD = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I", "F"})
+"""Modes that a file keeps, and those of which no conversion knows the range."""
 _TOLERANCE = 0.01
 """How far a float may be from a level of 255 (levels)."""
+_HALF_TOLERANCE = 0.07  # 255 / 2**12: half precision rounds numbers below 1 by as much
 _ONE_AT_A_TIME = threading.RLock()  # whose code it is does not say that threads may call it at once
 
 
@@ -144,7 +147,8 @@ class _Hub(Held):
         self._label = self._label or next(iter(labels), None)
         kind = features.get(self._label) if self._label else None
         self.classes = tuple(kind.names) if isinstance(kind, datasets.ClassLabel) else None
-        self._dataset = held.with_format(None).cast_column(image, datasets.Image(decode=False))
+        read = [image, self._label] if self._label else [image]  # others would be decoded with every row
+        self._dataset = held.with_format(None).select_columns(read).cast_column(image, datasets.Image(decode=False))
         self._mark, builder = str(held._fingerprint), getattr(held.info, "dataset_name", None)
         self.name = "-".join(filter(None, [str(builder or "dataset"), str(held.split) if held.split else ""]))
 
@@ -172,12 +176,14 @@ class _Hub(Held):
 
 
 def encoded(image: Any) -> bytes:
-    """A picture as bytes that Pillow makes the same pixels of.
+    """A picture as bytes that Pillow makes the same pixels of; RGB for modes that only other files have (CMYK).
 
     Raises `ValueError` for what is none: floats that are no levels of 255, other numbers of channels.
     """
     if not isinstance(image, Image.Image):
         image = Image.fromarray(_levels(image))
+    if image.mode not in _FILES_HOLD:
+        image = image.convert({"PA": "RGBA", "RGBa": "RGBA", "La": "LA"}.get(image.mode, "RGB"))
     file = io.BytesIO()
     kind = _LOSSLESS.get(image.mode, "PNG")
     image.save(file, kind, **({} if kind == "PPM" else {"compress_level": 1}))
@@ -197,7 +203,8 @@ def _levels(image: Any) -> np.ndarray:
     if values.dtype.kind == "f":
         scaled = values.astype(np.float64) * 255
         levels = np.rint(scaled)
-        if not (np.abs(scaled - levels) < _TOLERANCE).all() or levels.min() < 0 or levels.max() > 255:
+        tolerance = _HALF_TOLERANCE if values.dtype == np.float16 else _TOLERANCE
+        if not (np.abs(scaled - levels) < tolerance).all() or levels.min() < 0 or levels.max() > 255:
             raise ValueError(
                 "its numbers are no levels of 255 in 0..1, as after a normalization. Give the dataset without its "
                 "transform, and that as transform= to actmine.mine."
