@@ -204,15 +204,25 @@ def test_rows_that_hold_no_picture_are_skipped_with_their_reason(tmp_path):
 )
 def test_columns_that_do_not_say_what_they_are_end_in_a_sentence(columns, told, tmp_path):
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=told) as refused:
         find_dataset(str(tmp_path / "a.parquet"))
+    assert str(refused.value).startswith(str(tmp_path / "a.parquet"))
+
+
+def test_words_that_a_column_of_categories_holds_are_labels(tmp_path):
+    words = [KINDS[label] for label in LABELS[:6]]
+    pictures = table(range(6), features=False).select(["image"])
+    pq.write_table(pictures.append_column("label", pa.array(words).dictionary_encode()), tmp_path / "a.parquet")
+    found = [each for shard in find_dataset(str(tmp_path)).shards for each in samples(shard)]
+    assert [each.label_name for each in found if isinstance(each, Sample)] == words
 
 
 def test_several_splits_are_not_mined_as_one(place, tmp_path):
     folder = write_parquet(tmp_path / "both")
     pq.write_table(table(range(3)), folder / "data" / "validation-00000-of-00001.parquet")
     said = refusal(str(folder))
-    assert "holds the splits train, validation" in said and "data/train-*.parquet'" in said
+    assert "holds the splits train, validation" in said and f"DATASET='{folder}/data/train-*.parquet'" in said
+    assert find_dataset(f"{folder}/data/train-*.parquet").samples == 24
     assert find_dataset(str(folder / "data" / "validation-*.parquet")).samples == 3
 
 

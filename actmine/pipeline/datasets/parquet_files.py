@@ -281,4 +281,5 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind  # pandas' categories
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

@@ -55,8 +55,8 @@ class Piece:
 
 
 def public(address: str) -> str:
-    """The address without password, query string and fragment: what may be shown, and kept in tables."""
-    if address.startswith("s3://"):
+    """The address without password, query string and fragment: what may be shown and kept in tables. Paths stay."""
+    if address.startswith("s3://") or "://" not in address:
         return address
     try:
         parts = urlsplit(address)
