@@ -446,3 +446,9 @@ def test_other_columns_of_pictures_are_not_read_and_cannot_lose_an_item():
     found = [each for shard in dataset_of(held).shards for each in samples(shard)]
     assert [each.data for each in found if isinstance(each, Sample)] == [FILES[name] for name in NAMES]
     assert [each.label for each in found if isinstance(each, Sample)] == LABELS
+
+
+def test_other_labels_on_the_same_pictures_are_another_dataset():
+    image = picture(21, 17, 5)
+    one, again, other = (dataset_of([(image, label)]).fingerprint for label in (1, 1, 2))
+    assert one == again != other

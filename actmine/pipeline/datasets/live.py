@@ -104,7 +104,8 @@ class _Items(Held):
 
     def _bytes(self, index: int) -> bytes:
         try:
-            return self.item(index)[0]
+            data, *label = self.item(index)
+            return data + repr(label).encode()
         except Exception as error:
             return first_line(error).encode()
 
