@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import timm.utils
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -176,13 +177,26 @@ def test_a_classifier_is_mined_with_its_head_as_the_library_runs_it(saved, kind)
 
 
 def test_what_the_weights_lack_is_random_the_same_each_time_and_never_mined_unseen(saved, tmp_path):
-    network = load_network(f"hf/{saved / 'depth'}")
-    assert network.missing == {"pooler.dense.weight", "pooler.dense.bias"}
-    assert "has no pooler.dense.bias, pooler.dense.weight: random (seed 0)." in network.notices[0]
-    assert network.weights_hash == load_network(f"hf/{saved / 'depth'}").weights_hash
+    place = Path(shutil.copytree(saved / "vit", tmp_path / "headless"))
+    tensors = load_file(place / "model.safetensors")
+    save_file(
+        {name: each for name, each in tensors.items() if name != "classifier.weight"}, place / "model.safetensors"
+    )
+    network = load_network(f"hf/{place}")
+    assert (
+        network.missing == {"classifier.weight"} and "has no classifier.weight: random (seed 0)." in network.notices[0]
+    )
+    assert network.weights_hash == load_network(f"hf/{place}").weights_hash
     photos = write_folder(tmp_path / "photos", {"0.png": encoded(picture(50, 44), "PNG")})
-    with pytest.raises(actmine.UserError, match=r"pooler\.dense"):
-        actmine.mine(f"hf/{saved / 'depth'}", str(photos), run=tmp_path / "run", quiet=True)
+    with pytest.raises(actmine.UserError, match=r"lacks classifier\.weight, which the chosen layers need"):
+        actmine.mine(f"hf/{place}", str(photos), run=tmp_path / "run", quiet=True)
+
+
+def test_a_pooling_layer_that_was_never_trained_is_left_out(saved):
+    network = load_network(f"hf/{saved / 'depth'}")
+    names = [layer.name for layer in network.traced().unit_bearing()]
+    assert type(network.module).__name__ == "DPTModel" and not network.missing and network.notices == ()
+    assert names and not any("pooler" in name for name in names)
 
 
 def test_neither_code_nor_pickles_of_a_repository_are_run(saved, tmp_path):
@@ -241,7 +255,8 @@ def test_segmentation_and_backbones_of_detection_are_mined(name, layer):
     network = load_network(name, "random", PreprocessingOptions(resize="64", crop="64"))
     layers = {each.name: each for each in network.traced().choose("")}
     assert layer in layers and network.preprocessing.followed and network.preprocessing.size == (64, 64)
-    assert "leaves each image its shape" in network.notices[0]
+    shape = "Its own transform leaves each image its shape"
+    assert not any(shape in said for said in network.notices) and shape in load_network(name, "random").notices[-1]
 
 
 OPEN_CLIP = {
@@ -313,7 +328,15 @@ class Wrapped(nn.Module):
 
 @pytest.mark.parametrize(
     "wrap",
-    [nn.DataParallel, torch.compile, lambda net: torch.optim.swa_utils.AveragedModel(net), lambda net: net.half()],
+    [
+        nn.DataParallel,
+        torch.compile,
+        lambda net: torch.optim.swa_utils.AveragedModel(net),
+        lambda net: net.half(),
+        timm.utils.ModelEmaV2,
+        timm.utils.ModelEmaV3,
+        lambda net: nn.DataParallel(timm.utils.ModelEmaV2(net)),
+    ],
 )
 def test_modules_in_their_wrappers_are_the_modules_inside(wrap):
     inner = Wrapped()
@@ -326,6 +349,12 @@ def test_modules_in_their_wrappers_are_the_modules_inside(wrap):
 def test_programs_are_refused_by_name():
     with pytest.raises(actmine.UserError, match=r"model is a program of torch\.jit"):
         actmine.layers(torch.jit.trace(nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 8, 8)))
+    exported = torch.export.export(nn.Conv2d(3, 4, 3), (torch.zeros(1, 3, 8, 8),))
+    for program in (exported, exported.module()):
+        with pytest.raises(actmine.UserError, match=r"model is a program of torch\.jit or torch\.export"):
+            actmine.layers(program)
+    with pytest.raises(actmine.UserError, match=r"0 is a program of torch\.jit or torch\.export"):
+        actmine.layers(nn.Sequential(exported.module()))
     with pytest.raises(actmine.UserError, match=r"model is .*, not a torch\.nn\.Module"):
         actmine.layers(lambda x: x)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 import sys
@@ -81,7 +82,8 @@ def _random(kind: Any, config: Any) -> nn.Module:
 def _loaded(kind: Any, where: str | None, config: Any, origin: str, **given: Any) -> tuple[nn.Module, frozenset[str]]:
     """The network as the library loads it, which knows older names of tensors; and the names of those it lacks.
 
-    Raises `UserError` where most are lacking, or have other shapes.
+    A pooling layer that the weights were trained without is left out. Raises `UserError` where most are lacking, or
+    have other shapes.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
@@ -91,6 +93,9 @@ def _loaded(kind: Any, where: str | None, config: Any, origin: str, **given: Any
     if unlike or 2 * len(missing) > len(module.state_dict()):
         what = f"other shapes of {listed(unlike)}" if unlike else f"nothing of {listed(sorted(missing))}"
         raise UserError(f"{origin} does not fit {kind.__name__}: it has {what}. Is it for another MODEL?")
+    pooled = "add_pooling_layer" in inspect.signature(kind.__init__).parameters and "add_pooling_layer" not in given
+    if pooled and missing and all(name.startswith("pooler.") for name in missing):
+        return _loaded(kind, where, config, origin, add_pooling_layer=False, **given)
     return module.float().eval(), missing
 
 
