@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
+from torch._ops import OpOverload
 from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.loaded_model import run_once
@@ -24,18 +26,29 @@ PROGRAM = (
 )
 _USUAL = (256, (224, 224))
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+_AVERAGES = ("timm.utils.model_ema", "ema_pytorch.")
+"""Where further averages of weights come from, which hold the averaged module as `module` or `ema_model`."""
 
 
 def is_program(network: object) -> bool:
-    """Whether it is a compiled program rather than a module."""
+    """Whether it is a compiled program rather than a module: torch.export's modules hold operations only."""
+    if isinstance(network, fx.GraphModule):
+        return any(isinstance(node.target, OpOverload) for node in network.graph.nodes)
     return isinstance(network, torch.jit.ScriptModule | torch.jit.ScriptFunction | torch.export.ExportedProgram)
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
     """The module inside what training wraps around one: parallel runs, `torch.compile`, averages of weights."""
-    while isinstance(network, _WRAPPERS) or hasattr(network, "_orig_mod"):
-        network = network._orig_mod if hasattr(network, "_orig_mod") else network.module  # type: ignore[assignment]
+    while (inner := _inside(network)) is not None:
+        network = inner
     return network
+
+
+def _inside(network: nn.Module) -> nn.Module | None:
+    """What one wrapper holds; None of a module that is none."""
+    averages = type(network).__module__.startswith(_AVERAGES)
+    held = ["_orig_mod", *(["module", "ema_model"] if averages or isinstance(network, _WRAPPERS) else [])]
+    return next((each for name in held if isinstance(each := getattr(network, name, None), nn.Module)), None)
 
 
 def evaluated(network: nn.Module, said: str) -> nn.Module:
@@ -45,7 +58,7 @@ def evaluated(network: nn.Module, said: str) -> nn.Module:
     """
     network = unwrapped(network)
     for name, part in list(network.named_modules()):
-        if isinstance(part, torch.jit.ScriptModule):
+        if is_program(part):
             raise UserError(f"{said}: {name} is {PROGRAM}" if name else f"{said} is {PROGRAM}")
         if isinstance(part, nn.DataParallel):
             part.device_ids = []  # on the GPUs that there are, it would not run on a CPU
@@ -66,20 +79,22 @@ def complete(said: str, network: nn.Module, how: Preprocessing) -> None:
 
 
 def preprocessing_of(
-    transform: Callable[..., Any] | None, overrides: PreprocessingOptions
+    transform: Callable[..., Any] | None, overrides: PreprocessingOptions, network: nn.Module
 ) -> tuple[Preprocessing, str]:
     """What a transform does, with what is overridden; in place of none ImageNet's usual one, and a sentence on that.
 
-    The sentence is empty where there is nothing to say. Raises `UserError` for a transform that is no use.
+    A `network` that normalizes its images itself, as torchvision's detectors do, gets them unnormalized. The sentence
+    is empty where there is nothing to say. Raises `UserError` for a transform that is no use.
     """
     if transform is not None:
         return _followed(transform, overrides), ""
-    how = with_overrides(Preprocessing.usual(*_USUAL), overrides)
+    itself = any(isinstance(part, GeneralizedRCNNTransform) for part in network.modules())
+    usual = Preprocessing.usual(*_USUAL, mean=(0.0,) * 3, std=(1.0,) * 3) if itself else Preprocessing.usual(*_USUAL)
+    how = with_overrides(usual, overrides)
     if overrides.resize or overrides.crop:
         return how, ""
-    return how, (
-        f"images are resized to {_USUAL[0]}, cut to {how.size[0]} x {how.size[1]} and normalized as usual for ImageNet."
-    )
+    normalized = "left as they are, since it normalizes them itself" if itself else "normalized as usual for ImageNet"
+    return how, f"images are resized to {_USUAL[0]}, cut to {how.size[0]} x {how.size[1]} and {normalized}."
 
 
 def _followed(transform: Callable[..., Any], overrides: PreprocessingOptions) -> Preprocessing:

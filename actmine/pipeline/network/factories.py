@@ -82,7 +82,7 @@ def make(spec: str, weights: str, overrides: PreprocessingOptions) -> LoadedMode
         )
     read = read_weights(Path(weights)) if looks_like_a_file(weights) and weights != "random" else None
     module, transform = _called(spec, "MODEL")
-    how, assumed = preprocessing_of(transform, overrides)
+    how, assumed = preprocessing_of(transform, overrides, module)
     notices = []
     if assumed:
         notices.append(f"{spec} gives no transform: {assumed} Let it return (network, transform), or say --resize, "

@@ -307,7 +307,7 @@ def _traced(module: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
     where nothing else works, and only if that hides no convolution or linear map.
     """
     reason: Exception | None = None
-    for leaves, functions in _grains():
+    for leaves, functions in _grains(module):
         tracer = _Tracer(autowrap_modules=(math, torchvision.ops), autowrap_functions=functions, leaf_modules=leaves)
         try:
             graph = tracer.trace(module)
@@ -320,12 +320,17 @@ def _traced(module: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
     raise CannotTrace(f"{type(reason).__name__}: {first_line(reason)}") from reason
 
 
-def _grains() -> Iterable[tuple[list[type[nn.Module]], tuple[Any, ...]]]:
+def _grains(module: nn.Module) -> Iterable[tuple[list[type[nn.Module]], tuple[Any, ...]]]:
+    """Classes and functions that are one operation each: first as few as hide no map, then as many as need be."""
     leaves = [
         member
         for _, member in inspect.getmembers(torchvision.ops, inspect.isclass)
         if issubclass(member, nn.Module) and member.__module__ != "torchvision.ops.misc"
     ]  # what torchvision's own feature extraction takes as one operation
+    parts = (part for part in module.modules() if any(operations.is_map(inner) for inner in list(part.modules())[1:]))
+    made_of_maps = {type(part) for part in parts}  # a pyramid of features
+    if made_of_maps.intersection(leaves):
+        yield [leaf for leaf in leaves if leaf not in made_of_maps], ()
     yield leaves, ()
     timm = sys.modules.get("timm.layers")
     if timm is not None:

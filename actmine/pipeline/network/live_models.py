@@ -32,7 +32,8 @@ def network_of(
     """The network that a live `module` is, with what its `transform` makes of an image.
 
     Modules are copied; tensors are shared where they are float32 on the CPU, and copied there where they are not. So
-    the caller's module keeps its device, precision and mode. `name` is its class unless said. Raises `UserError` for
+    the caller's module keeps its device, precision and mode. Hooks are part of what it computes: the copy has them too,
+    and calls them while it is mined. `name` is its class unless said. Raises `UserError` for
     what is no module, for programs of torch.jit, and for one that does not run on what the transform makes.
     """
     if is_program(module):
@@ -42,7 +43,7 @@ def network_of(
     inner = unwrapped(module)
     name = name or type(inner).__name__
     own = evaluated(_copied(inner, name), name)
-    how, assumed = preprocessing_of(transform, overrides)
+    how, assumed = preprocessing_of(transform, overrides, own)
     complete(name, own, how)
     notices = (
         [f"No transform is given: {assumed} Say transform=, or --resize, --crop, --mean and --std."] if assumed else []

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from torchvision import transforms
 
 from actmine.pipeline.errors import UserError, first_line, listed, near_matches
+from actmine.pipeline.network.hub import ADVICE, asked_once
 from actmine.pipeline.network.loaded_model import LoadedModel
 from actmine.pipeline.network.weights import RANDOM, RANDOM_SEED, fill, looks_like_a_file, read_weights, tensors_only
 from actmine.pipeline.preprocessing.options import PreprocessingOptions, with_overrides
@@ -20,6 +21,7 @@ from actmine.pipeline.preprocessing.transforms import follow
 from actmine.pipeline.spoken import install
 
 PREFIX = "open_clip/"
+_FILE = "open_clip_model.safetensors"
 
 
 def check(name: str) -> None:
@@ -56,9 +58,10 @@ def make(name: str, weights: str, overrides: PreprocessingOptions) -> LoadedMode
         )
     if weights not in ("", "random") and not looks_like_a_file(weights):
         raise UserError(f"{name} has no weights {weights!r}. It has {listed(tags, most=12)}, random, or a file.")
+    settings = library.get_pretrained_cfg(architecture, tag) if tag else {}
     with _quietly(), tensors_only(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
-        model, transform = _made(library, name, architecture, None if weights else tag)
+        model, transform = _made(library, name, architecture, "" if weights else tag, settings)
     module = model.visual.float().eval()
     how = with_overrides(follow(_known(transform)), overrides)
     if not looks_like_a_file(weights) or weights == "random":
@@ -68,18 +71,38 @@ def make(name: str, weights: str, overrides: PreprocessingOptions) -> LoadedMode
     return LoadedModel(module, how, read.origin, None, filled.missing, filled.notices)
 
 
-def _made(library: ModuleType, name: str, architecture: str, tag: str | None) -> tuple[Any, Any]:
-    """The whole model and its transform in evaluation."""
+def _made(library: ModuleType, name: str, architecture: str, tag: str, settings: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The whole model and its transform in evaluation, as the weights of these `settings` want both.
+
+    The library loads weights that were trained with QuickGELU into a network with GELU; here it gets QuickGELU.
+    """
+    seen = {
+        "image_mean": settings.get("mean"), "image_std": settings.get("std"),
+        "image_interpolation": settings.get("interpolation"), "image_resize_mode": settings.get("resize_mode"),
+    }  # fmt: skip
     try:
-        model, _, transform = library.create_model_and_transforms(architecture, pretrained=tag)
+        with _reaching(library, architecture, settings if tag else {}):
+            model, _, transform = library.create_model_and_transforms(
+                architecture, tag or None, force_quick_gelu=bool(settings.get("quick_gelu")), **seen
+            )
     except Exception as error:  # of the hub and of several libraries for http, which change with their versions
-        if tag is None or isinstance(error, AttributeError | TypeError | NameError):
+        if isinstance(error, AttributeError | TypeError | NameError):
             raise
+        what = f"The weights {tag} of {name}" if tag else f"What {name} is made of"
+        way = "Download them elsewhere and say WEIGHTS=path/to/it, or WEIGHTS=random. " if tag else ""
         raise UserError(
-            f"The weights {tag} of {name} could not be fetched ({type(error).__name__}: {first_line(error)}). Download "
-            "them elsewhere and say WEIGHTS=path/to/it, or WEIGHTS=random."
+            f"{what} could not be fetched ({type(error).__name__}: {first_line(error).rstrip('.')}). {way}{ADVICE}"
         ) from error
     return model, transform
+
+
+def _reaching(library: ModuleType, architecture: str, settings: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """A block that does not wait long for a hub that does not answer, where weights or the tower of texts need one."""
+    repository, _, file = str(settings.get("hf_hub", "")).rpartition("/")
+    texts = library.get_model_config(architecture)["text_cfg"].get("hf_model_name", "")
+    if repository:
+        return asked_once(repository, file or _FILE)
+    return asked_once(texts, "config.json") if texts else nullcontext()
 
 
 def _known(transform: Any) -> Any:

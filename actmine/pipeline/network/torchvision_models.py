@@ -57,7 +57,7 @@ def make(name: str, weights: str, overrides: PreprocessingOptions) -> LoadedMode
     owner, _, word = weights.rpartition(".")
     if word in choice.__members__ and owner in ("", choice.__name__):
         source, weights = choice[word], ""
-    preprocessing, notices = _preprocessing(name, source)
+    preprocessing, notices = _preprocessing(name, source, overrides)
     how = with_overrides(preprocessing, overrides)
     categories = tuple(source.meta["categories"]) if _is(name, torchvision.models) else None
     if weights == "":
@@ -97,21 +97,24 @@ def _is(name: str, module: Any) -> bool:
     return name in torchvision.models.list_models(module=module)
 
 
-def _preprocessing(name: str, source: Any) -> tuple[Preprocessing, tuple[str, ...]]:
-    """What the weights' transform does; to squares, where it leaves each image its shape."""
+def _preprocessing(name: str, source: Any, overrides: PreprocessingOptions) -> tuple[Preprocessing, tuple[str, ...]]:
+    """What the weights' transform does; to squares, where it leaves each image its shape; and what to say of it."""
     if _is(name, torchvision.models):
         return follow(source.transforms()), ()
-    if _is(name, segmentation):
-        theirs = source.transforms()
-        side = int(theirs.resize_size[0])
-        how = Preprocessing.usual(side, (side, side), theirs.interpolation.value, tuple(theirs.mean), tuple(theirs.std))
-        what = "Its weights' transform leaves each image its shape"
-    else:
+    detects = not _is(name, segmentation)
+    if detects:
         its: Any = _random(name).transform
-        side = int(min(its.min_size))
-        how = Preprocessing.usual(side, (side, side), "bilinear", tuple(its.image_mean), tuple(its.image_std))
-        what = "Its backbone is mined, without the boxes that it finds; its own transform leaves each image its shape"
-    return how, (f"{what}: here the middle is cut to {side} x {side}. --resize and --crop change it.",)
+        side, way, mean, std = int(min(its.min_size)), "bilinear", its.image_mean, its.image_std
+    else:
+        its = source.transforms()
+        side, way, mean, std = int(its.resize_size[0]), its.interpolation.value, its.mean, its.std
+    said: tuple[str, ...] = ("Its backbone is mined, without the boxes that it finds.",) if detects else ()
+    if not (overrides.resize or overrides.crop):
+        said += (
+            "Its own transform leaves each image its shape: here the middle is cut to "
+            f"{side} x {side}. --resize and --crop change it.",
+        )
+    return Preprocessing.usual(side, (side, side), way, tuple(mean), tuple(std)), said
 
 
 def _pretrained(name: str, source: Any) -> nn.Module:

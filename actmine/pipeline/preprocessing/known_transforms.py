@@ -90,7 +90,7 @@ _FAMILIES = (
     ("torchvision.transforms.", "torchvision"),
     ("timm.data.", "timm"),
     ("torch.nn.", "torch"),
-    ("actmine.pipeline.network.transformers_models", "transformers"),
+    ("actmine.pipeline.network.image_processors", "transformers"),
 )
 
 
@@ -172,6 +172,10 @@ def _lower_crop(leaf: Any, reading: Reading) -> None:
     reading.add(LowerCrop(height, width))
 
 
+def _flip(leaf: Any, reading: Reading) -> None:
+    reading.plain = False
+
+
 def _pad(leaf: Any, reading: Reading) -> None:
     if isinstance(leaf.fill, dict):
         _unknown(leaf, reading)
@@ -249,6 +253,7 @@ _DOES: dict[tuple[str, str], Callable[[Any, Reading], None]] = {
     ("torchvision", "Normalize"): _normalize,
     ("torch", "Identity"): _nothing,
     ("transformers", "CenterCrop"): _lower_crop,
+    ("transformers", "Flip"): _flip,
     ("timm", "ResizeKeepRatio"): _resize_keep_ratio,
     ("timm", "CenterCropOrPad"): _crop,
     ("timm", "TrimBorder"): _trim,

@@ -128,7 +128,10 @@ def least(planes: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
 
 
 def least_along(plane: Tensor, dims: Sequence[int]) -> Tensor:
-    """The minimum along `dims`, of size 1 there."""
+    """The minimum along `dims`, of size 1 there; nothing of no elements, such as boxes that no detector found."""
+    if any(plane.shape[dim] == 0 for dim in dims):
+        shape = [1 if dim in dims else size for dim, size in enumerate(plane.shape)]
+        return plane.new_tensor(NOTHING).expand(shape)
     small = _narrow(plane, [dim for dim in range(plane.dim()) if not _varies([plane], dim)])
     real = [dim for dim in dims if small.shape[dim] > 1]
     if real:
