@@ -133,6 +133,7 @@ class Stop:
 REPLACE, FOLD = Path.replace, growing.fold
 
 
+@pytest.mark.slow
 def test_killed_at_any_write_the_run_is_whole_and_the_same_command_ends_it(photos, whole, begun, tmp_path, monkeypatch):
     stop = Stop()
 
