@@ -270,3 +270,13 @@ def test_a_shell_is_told_how_a_line_can_go_on(line, goes_on):
     code = "import sys; sys.argv[:] = ['/opt/bin/actmine']; from actmine.jobs.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **words})
     assert done.stdout.split() == goes_on
+
+
+def test_no_sentence_says_the_name_of_a_class_of_ours():
+    ours = re.compile(r"\b(BatchIndex|LoadedModel|PreprocessingOptions|StatisticsOptions)\b.* ")
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef
+    for path in (ROOT / "actmine").rglob("*.py"):
+        nodes = [*ast.walk(ast.parse(path.read_text()))]
+        docs = {ast.get_docstring(node, clean=False) for node in nodes if isinstance(node, documented)}
+        told = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        assert not [text for text in told if text not in docs and ours.search(text)], path

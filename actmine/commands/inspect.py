@@ -47,7 +47,7 @@ def inspect(options: Inspect, display: Display, live: Live = NOTHING_LIVE) -> di
         show(path, network, traced, chosen)
         for path in (options.image, *([Path(options.other)] if options.other else []))
     ]
-    about = [f"BatchIndex by {network.name} ({network.weights}). {sight(network.preprocessing)}"]
+    about = [f"Seen by {network.name} ({network.weights}). {sight(network.preprocessing)}"]
     if warning := padding_warning(network.preprocessing, [each.size for each in shown]):
         about.append(warning)
     for sentence in about:

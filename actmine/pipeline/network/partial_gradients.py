@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from actmine.pipeline.network.partial_run import LoadedModel, PartialRun, Place, hooked, is_product
+from actmine.pipeline.network.partial_run import Made, PartialRun, Place, hooked, is_product
 from actmine.pipeline.network.regions import Needed, Region, Regions, Span, area, cut, padded
 
 
@@ -289,7 +289,7 @@ def _by_autograd(run: PartialRun, node: fx.Node, region: Region | None, needed: 
         of = whole
     needs = regions.needs(node, of)
     cuts = {part: _slices(regions, part, needs.get(part)) for part in node.all_input_nodes}
-    step: Callable[[LoadedModel], Any] = lambda inputs: run.call(node, inputs)  # noqa: E731
+    step: Callable[[Made], Any] = lambda inputs: run.call(node, inputs)  # noqa: E731
     if windows is not None:
         slides = padded(run.module.get_submodule(str(node.target)), windows)
         after = cut(region, (windows[0].gives, windows[1].gives))  # type: ignore[arg-type]

@@ -13,9 +13,9 @@ from actmine.pipeline.network.regions import Region, Regions, Span, cut, padded
 
 Place = tuple[int, int, int]
 """A layer by its number, and a position (row, column) of its map; any of a layer without positions."""
-LoadedModel = Mapping[fx.Node, Any]
+Made = Mapping[fx.Node, Any]
 """What nodes gave."""
-Step = Callable[[LoadedModel], Any]
+Step = Callable[[Made], Any]
 """What a node gives for what others gave."""
 
 _WORTH = 0.7  # largest share of a map that is cut out of it: cutting copies
@@ -56,7 +56,7 @@ class PartialRun:
             self._plans[asked] = _Plan(self, asked)
         return self._plans[asked](see)
 
-    def call(self, node: fx.Node, inputs: LoadedModel) -> Any:
+    def call(self, node: fx.Node, inputs: Made) -> Any:
         """What a node gives for what its input nodes gave."""
         if node.op == "get_attr":
             return getattr(self.module, str(node.target))
@@ -105,7 +105,7 @@ def _step(
     needs = regions.needs(node, region)
     cuts = {part: _slices(held[part], needs.get(part)) for part in node.all_input_nodes}
 
-    def inputs(made: LoadedModel) -> dict[fx.Node, Any]:
+    def inputs(made: Made) -> dict[fx.Node, Any]:
         return {part: made[part] if its is None else made[part][its] for part, its in cuts.items()}
 
     windows = regions.windows(node, region) if region is not None else None
@@ -114,7 +114,7 @@ def _step(
     if windows is not None and module is not None and not is_product(module):
         slides, after = padded(module, windows), _slices((windows[0].gives, windows[1].gives), region)
 
-        def window(made: LoadedModel) -> Tensor:
+        def window(made: Made) -> Tensor:
             given: Tensor = slides(*inputs(made).values())
             return given if after is None else given[after]
 

@@ -84,7 +84,7 @@ def read_tree(path: Path, built_in: bool = False) -> Tree:
     parent: dict[str, str] = {}
     for label, above, _ in pairs:
         if parent.get(label, above) != above:
-            raise UserError(f"--label-tree {path}: {label!r} has several parents. StatisticsOptions one.")
+            raise UserError(f"--label-tree {path}: {label!r} has several parents. Keep one.")
         parent[label] = above
     parent |= {above: "" for above in parent.values() if above and above not in parent}
     _refuse_rings(parent, path)
