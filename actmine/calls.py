@@ -77,6 +77,10 @@ def _live(given: Mapping[str, Any]) -> Live:
     transform, run = given.get("transform"), given.get("run")
     if own.get("model") is None and transform is None and isinstance(run, Run):
         return run.live
+    if own.get("dataset") is not None:
+        from actmine.pipeline.datasets.live import dataset_of
+
+        own["dataset"] = dataset_of(own["dataset"])  # once: its first items are looked at
     return Live(own.get("model"), transform, own.get("dataset"))
 
 

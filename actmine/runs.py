@@ -231,7 +231,5 @@ def held(run: Run, live: Live) -> Run:
     """The same run, which remembers what it was made of."""
     run.live = live
     if live.dataset is not None:
-        from actmine.pipeline.datasets.live import dataset_of
-
-        run._shards = dataset_of(live.dataset).by_number
+        run._shards = live.dataset.by_number
     return run

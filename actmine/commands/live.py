@@ -27,7 +27,7 @@ class Live:
 
     module: nn.Module | None = None
     transform: Callable[..., Any] | None = None
-    dataset: Any = None
+    dataset: Dataset | None = None
 
     def network(self, name: str, weights: str, overrides: PreprocessingOptions | None = None) -> Network:
         """The live network, or the one that is called `name`. Raises `UserError` for what cannot be one."""
@@ -49,10 +49,9 @@ class Live:
 
     def source(self, word: str, root: Path, progress: Progress) -> Dataset:
         """The live dataset, or the one that DATASET names. Raises `UserError` for what cannot be one."""
-        from actmine.pipeline.datasets.live import dataset_of
         from actmine.pipeline.datasets.sources import find_dataset
 
-        return find_dataset(word, root, progress) if self.dataset is None else dataset_of(self.dataset)
+        return find_dataset(word, root, progress) if self.dataset is None else self.dataset
 
 
 NOTHING_LIVE = Live()

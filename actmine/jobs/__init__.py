@@ -1,1 +1,1 @@
-"""One thin file per command: parse, call pipeline, show progress."""
+"""The command line: parses, has a command of `actmine.commands` carried out, shows its answer and ends."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Self
@@ -14,26 +15,26 @@ SCHEME = "python:"
 """Begins the url of a shard that lives in a process alone."""
 
 
-class Held:
+class Held(ABC):
     """A dataset in this process. `classes` are the words of labels, None where there are none."""
 
     name: str
     classes: tuple[str, ...] | None = None
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __len__(self) -> int: ...
 
+    @abstractmethod
     def key(self, index: int) -> str:
         """What an item is called."""
-        raise NotImplementedError
 
+    @abstractmethod
     def item(self, index: int) -> tuple[bytes, int | None, str | None]:
         """An item's encoded picture, its label and that in words. Raises what the dataset raises, or `ValueError`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fingerprint(self) -> object:
         """What tells it from another of its name and length."""
-        raise NotImplementedError
 
     def word(self, label: int | None) -> str | None:
         """A label in words, where it has any."""

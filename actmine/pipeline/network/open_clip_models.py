@@ -15,7 +15,15 @@ from torchvision import transforms
 from actmine.pipeline.errors import UserError, first_line, listed, near_matches
 from actmine.pipeline.network.hub import ADVICE, asked_once
 from actmine.pipeline.network.loaded_model import LoadedModel
-from actmine.pipeline.network.weights import RANDOM, RANDOM_SEED, fill, looks_like_a_file, read_weights, tensors_only
+from actmine.pipeline.network.weights import (
+    RANDOM,
+    RANDOM_SEED,
+    fill,
+    looks_like_a_file,
+    one_set,
+    read_weights,
+    tensors_only,
+)
 from actmine.pipeline.preprocessing.options import PreprocessingOptions, with_overrides
 from actmine.pipeline.preprocessing.transforms import follow
 from actmine.pipeline.spoken import install
@@ -47,10 +55,7 @@ def make(name: str, weights: str, overrides: PreprocessingOptions) -> LoadedMode
     library = _open_clip(name)
     architecture, tag = _split(name)
     tags = library.list_pretrained_tags_by_model(architecture)
-    if weights in tags:
-        if tag not in ("", weights):
-            raise UserError(f"MODEL={name} and WEIGHTS={weights} name two sets of weights. Say one of them.")
-        tag, weights = weights, ""
+    tag, weights = one_set(name, tag, weights, tags)
     if weights == "" and not tag:
         raise UserError(
             f"{name} says no weights: MODEL={PREFIX}{architecture},TAG with one of {listed(tags, most=12) or 'none'}, "

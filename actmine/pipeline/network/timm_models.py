@@ -21,6 +21,7 @@ from actmine.pipeline.network.weights import (
     fill,
     fits,
     looks_like_a_file,
+    one_set,
     read_weights,
     tensors_only,
 )
@@ -47,10 +48,7 @@ def make(name: str, weights: str, overrides: PreprocessingOptions) -> LoadedMode
     timm = _timm(name)
     architecture, tag = _split(name)
     tags = _tags(timm, architecture)
-    if weights in tags:
-        if tag not in ("", weights):
-            raise UserError(f"MODEL={name} and WEIGHTS={weights} name two sets of weights. Say one of them.")
-        tag, weights = weights, ""
+    tag, weights = one_set(name, tag, weights, tags)
     config = _config(architecture, tag)
     how, options, notices = _input(timm, name, config, overrides)
     origin = f"{architecture}.{config.tag}" if config.tag else architecture

@@ -10,7 +10,7 @@ import struct
 import warnings
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,18 @@ class Filled:
 
     missing: frozenset[str] = frozenset()
     notices: tuple[str, ...] = ()
+
+
+def one_set(name: str, tag: str, weights: str, tags: Container[str]) -> tuple[str, str]:
+    """The tag of the weights that MODEL and WEIGHTS name together, and WEIGHTS without it.
+
+    `tag` is the one that the name says, or empty. Raises `UserError` where they say two of the `tags`.
+    """
+    if weights not in tags:
+        return tag, weights
+    if tag not in ("", weights):
+        raise UserError(f"MODEL={name} and WEIGHTS={weights} name two sets of weights. Say one of them.")
+    return weights, ""
 
 
 def looks_like_a_file(word: str) -> bool:

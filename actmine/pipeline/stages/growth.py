@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from actmine.pipeline import naming, record
 from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.progress import Progress
-from actmine.pipeline.scanning.ledger import Ledger, begun
+from actmine.pipeline.scanning.ledger import begun
 from actmine.pipeline.stages.mined_run import lost_of, tables_of
 from actmine.pipeline.storage.added_columns import add_columns
 from actmine.pipeline.storage.files import remove_files, table_file, write_bytes
@@ -126,31 +126,22 @@ def fold(run: Path, grown: Growth, traced: Traced, part: Mapping[str, Any], prog
         "seconds": seconds,
     }  # fmt: skip
     record.write_record(run, written)
-    settle(run, written)
+    settle(run)
     return written
 
 
-def settle(run: Path, written: Mapping[str, Any]) -> None:
-    """Makes the run's identity that of its record, and removes the part: the last steps."""
-    identity = begun(run) or {}
-    wanted = identity | {name: written[name] for name in _GROWS if name in written}
-    if wanted != identity:
-        write_bytes(run / "state" / "identity.json", canonical(wanted))
-    remove_files(path for path in (run / PART).rglob("*") if path.is_file())
+def settle(run: Path) -> None:
+    """The last steps of a folding: the run's identity becomes that of its record, and the part is removed.
 
-
-def settled(run: Path) -> bool:
-    """Whether a folding came to its end: a command may have been killed between the record and the identity."""
+    Nothing where it came to its end, as it has unless a command was killed between the two.
+    """
     identity, written = begun(run), record.read_record(run)
     if not identity or not written.get("fingerprint"):
-        return True
+        return
     grown = identity | {name: written[name] for name in _GROWS if name in written}
-    return grown == identity or written["fingerprint"] != fingerprint(grown)
-
-
-def ledger_of(run: Path, known: dict[str, Any], grown: Growth) -> Ledger:
-    """The ledger of the run as it is, for what is asked for that it holds."""
-    return Ledger(run, known | grown.held)
+    if grown != identity and written["fingerprint"] == fingerprint(grown):
+        write_bytes(run / "state" / "identity.json", canonical(grown))
+        remove_files(path for path in (run / PART).rglob("*") if path.is_file())
 
 
 def _rows(path: Path) -> int:

@@ -27,14 +27,10 @@ from actmine.pipeline.scanning.compute import Compute, default_batch_size
 from actmine.pipeline.scanning.ledger import Ledger, begun
 from actmine.pipeline.scanning.limits import check_fits, say_size, settled
 from actmine.pipeline.stages.growth import PART, Growth, fold, growth, layers_of, settle, stale
-from actmine.pipeline.stages.growth import settled as settled_growth
 from actmine.pipeline.stages.mined_run import mined
 from actmine.pipeline.stages.mining import MineSettings, Mining
 from actmine.pipeline.storage.files import alone, is_local, remove_files
 from actmine.pipeline.trust import remember
-
-_LANES = 8
-"""Layers whose tables are written at once, at most: each holds those of its units in memory."""
 
 
 def mine(
@@ -91,8 +87,7 @@ def _mine(
     its = settings
     known = record.identity(dataset, network, traced, layers, its.keep, how, its.decoder, its.pictures, its.maps)
     known |= {"label_tree": its.tree.fingerprint} if its.tree and its.keep.labels else {}
-    if not settled_growth(run):
-        settle(run, record.read_record(run))
+    settle(run)
     if (grown := growth(run, known)) is not None:
         if grown.layers:
             return _grow(dataset, network, traced, grown, run, settings, progress, engine)

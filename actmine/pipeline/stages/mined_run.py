@@ -17,9 +17,6 @@ from actmine.pipeline.storage.files import is_local, table_file
 from actmine.pipeline.storage.fingerprint import canonical
 from actmine.pipeline.storage.seals import is_whole
 
-_LANES = 8
-"""Layers whose tables are written at once, at most: each holds those of its units in memory."""
-
 
 def mined(run: Path, ledger: Ledger, progress: Progress) -> dict[str, Any] | None:
     """The record of a run that is done and whole, after removing what a killed command left of its state, or None."""
