@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -120,13 +121,14 @@ def _run(
 
 def _killed_at_renames(struck: Path, stages: Path) -> None:
     """Kills this process where it is about to rename a file in a stage in which it was not yet killed there."""
-    replace = Path.replace
+    replace, one_at_a_time = Path.replace, threading.Lock()
     known = set(struck.read_text().splitlines()) if struck.exists() else set()
 
     def killed(self: Path, target: Any) -> Path:
         told = stages.read_text().split()
         line = f"{' '.join(told[-1:])} {target}"
         if line not in known:
+            one_at_a_time.acquire()  # a thread that renames in the same moment must not tell a second line
             with struck.open("a") as stream:
                 stream.write(f"{line}\n")
             os.kill(os.getpid(), signal.SIGKILL)
