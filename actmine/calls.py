@@ -68,20 +68,23 @@ def _answer(command: str, given: Mapping[str, Any], live: Live) -> Any:
 
 def _is_live(word: str, value: Any) -> bool:
     """Whether an argument is an object in place of a name."""
+    if word == "dictionary":
+        return isinstance(value, Mapping)
     return (word == "model" and not isinstance(value, str)) or (word == "dataset" and not isinstance(value, str | Path))
 
 
 def _live(given: Mapping[str, Any]) -> Live:
     """The objects among the arguments; without any, those that the run remembers."""
-    own = {word: given[word] for word in ("model", "dataset") if word in given and _is_live(word, given[word])}
+    words = ("model", "dataset", "dictionary")
+    own = {word: given[word] for word in words if word in given and _is_live(word, given[word])}
     transform, run = given.get("transform"), given.get("run")
-    if own.get("model") is None and transform is None and isinstance(run, Run):
+    if own.get("model") is None and own.get("dictionary") is None and transform is None and isinstance(run, Run):
         return run.live
     if own.get("dataset") is not None:
         from actmine.pipeline.datasets.live import dataset_of
 
         own["dataset"] = dataset_of(own["dataset"])  # once: its first items are looked at
-    return Live(own.get("model"), transform, own.get("dataset"))
+    return Live(own.get("model"), transform, own.get("dataset"), own.get("dictionary"))
 
 
 def _trusted(given: Mapping[str, Any]) -> bool:

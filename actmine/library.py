@@ -5,7 +5,7 @@ Written by `python -m actmine.options.as_functions` of the records in `actmine/o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +27,10 @@ def mine(
     *,
     weights: str | Path = "",
     layers: str | Sequence[str] = "",
+    dictionary: str | Mapping[str, Any] = "",
+    tokens: str = "",
+    pool: str = "max",
+    least_explained: float = 0.0,
     topk: int = 50,
     direction: str = "max",
     bands: str | Sequence[float] = "",
@@ -89,6 +93,12 @@ def mine(
         weights: Empty: the model's own. 'random'; the name of some that come with it (IMAGENET1K_V2, timm's
             a1_in1k); or a .safetensors/.pth file; FILE#part where it holds several (#teacher, #state.model).
         layers: Comma-separated globs or exact names. Default: every unit-bearing layer.
+        dictionary: LAYER=PATH, several behind commas: the latents of a sparse autoencoder, or the rows of a
+            matrix of directions, on that layer's tensor are units of a further layer LAYER:NAME
+            (docs/directions.md).
+        tokens: Tokens that dictionaries encode: all, patch or cls; as they were trained.
+        pool: Of a latent's positions: max, the largest, with its place; or mean, or sum.
+        least_explained: Share of a layer's variance that a dictionary has to explain, on first images.
         topk: Exemplars kept of each unit.
         direction: max, the strongest activations; min, the most negative; or both.
         bands: Percentiles, as 50,90,99: images drawn at random from around them are exemplars as well.
@@ -207,6 +217,7 @@ def visualize(
     seed: int = 0,
     model: nn.Module | None = None,
     transform: Transform | None = None,
+    dictionary: Mapping[str, Any] | None = None,
 ) -> Run:
     """Draws what units of a finished run prefer, by gradient ascent.
 
@@ -232,6 +243,7 @@ def visualize(
         seed: Another seed draws other pictures.
         model: The network, where the run was mined from one that has no name.
         transform: What makes its input of an image, likewise.
+        dictionary: Its dictionaries by LAYER:NAME, where they were objects.
 
     Returns:
         The run, opened again.
@@ -255,6 +267,7 @@ def views(
     weights: str | Path = "",
     model: nn.Module | None = None,
     transform: Transform | None = None,
+    dictionary: Mapping[str, Any] | None = None,
 ) -> Run:
     """Shows what of each exemplar drives its unit: the activation projected back to pixels.
 
@@ -279,6 +292,7 @@ def views(
         weights: Where the run's weights are now. Default: where they were when it was mined.
         model: The network, where the run was mined from one that has no name.
         transform: What makes its input of an image, likewise.
+        dictionary: Its dictionaries by LAYER:NAME, where they were objects.
 
     Returns:
         The run, opened again.
@@ -302,6 +316,7 @@ def focus(
     weights: str | Path = "",
     model: nn.Module | None = None,
     transform: Transform | None = None,
+    dictionary: Mapping[str, Any] | None = None,
 ) -> Run:
     """Measures the focus of exemplars: the part of the receptive field that the activation truly depends on.
 
@@ -325,6 +340,7 @@ def focus(
         weights: Where the run's weights are now. Default: where they were when it was mined.
         model: The network, where the run was mined from one that has no name.
         transform: What makes its input of an image, likewise.
+        dictionary: Its dictionaries by LAYER:NAME, where they were objects.
 
     Returns:
         The run, opened again.
@@ -348,6 +364,7 @@ def check(
     weights: str | Path = "",
     model: nn.Module | None = None,
     transform: Transform | None = None,
+    dictionary: Mapping[str, Any] | None = None,
 ) -> Run:
     """Checks crops: what the pixels inside an exemplar's box drive its unit to when the network sees nothing else.
 
@@ -372,6 +389,7 @@ def check(
         weights: Where the run's weights are now. Default: where they were when it was mined.
         model: The network, where the run was mined from one that has no name.
         transform: What makes its input of an image, likewise.
+        dictionary: Its dictionaries by LAYER:NAME, where they were objects.
 
     Returns:
         The run, opened again.
@@ -394,6 +412,7 @@ def facets(
     weights: str | Path = "",
     model: nn.Module | None = None,
     transform: Transform | None = None,
+    dictionary: Mapping[str, Any] | None = None,
 ) -> Run:
     """Sorts each unit's exemplars into facets: the kinds of images that it answers to.
 
@@ -415,6 +434,7 @@ def facets(
         weights: Where the run's weights are now. Default: where they were when it was mined.
         model: The network, where the run was mined from one that has no name.
         transform: What makes its input of an image, likewise.
+        dictionary: Its dictionaries by LAYER:NAME, where they were objects.
 
     Returns:
         The run, opened again.
@@ -438,6 +458,7 @@ def score(
     weights: str | Path = "",
     model: nn.Module | None = None,
     transform: Transform | None = None,
+    dictionary: Mapping[str, Any] | None = None,
 ) -> Run:
     """Scores how well units can be understood from their exemplars, and from their visualizations.
 
@@ -461,6 +482,7 @@ def score(
         weights: Where the run's weights are now. Default: where they were when it was mined.
         model: The network, where the run was mined from one that has no name.
         transform: What makes its input of an image, likewise.
+        dictionary: Its dictionaries by LAYER:NAME, where they were objects.
 
     Returns:
         The run, opened again.

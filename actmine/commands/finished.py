@@ -17,7 +17,7 @@ from actmine.pipeline.ascent.recipe import Preset
 from actmine.pipeline.choose import choose_layers, choose_units, parse_units
 from actmine.pipeline.engines.local import LocalEngine
 from actmine.pipeline.engines.ray import RayEngine
-from actmine.pipeline.mined_network import mined_network
+from actmine.pipeline.mined_network import mined_network, mined_trace
 from actmine.pipeline.network.devices import compute_exactly, pick_device
 from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.models import Network
@@ -50,7 +50,7 @@ def asked(run: Run, layers: str, units: str = "", weights: str = "", live: Live 
     names = choose_layers(run, [name.strip() for name in layers.split(",") if name.strip()])
     chosen = choose_units(run, names, parse_units(units) if units.strip() else None, None)
     network = mined_network(run, weights, live.module, live.transform)
-    traced = network.traced()
+    traced = mined_trace(run, network, live.latents())
     at = traced.choose(",".join(name for name in names if chosen[name]), bool(run.record.get("dependent")))
     return Asked(run, network, traced, at, {name: list(numbers) for name, numbers in chosen.items()})
 

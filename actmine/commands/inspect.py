@@ -14,7 +14,7 @@ from actmine.pipeline.inspect.attention import class_attention
 from actmine.pipeline.inspect.maps import Shown, find_class, show
 from actmine.pipeline.inspect.page import Sheet, layer_sheets, save, write_page
 from actmine.pipeline.inspect.pictures import attention_sheet
-from actmine.pipeline.mined_network import mined_network
+from actmine.pipeline.mined_network import mined_network, mined_trace
 from actmine.pipeline.naming import in_words
 from actmine.pipeline.network.devices import compute_exactly
 from actmine.pipeline.network.layers import Traced
@@ -38,7 +38,7 @@ def inspect(options: Inspect, display: Display, live: Live = NOTHING_LIVE) -> di
         if opened is None
         else mined_network(opened, options.weights, live.module, live.transform)
     )
-    traced = network.traced()
+    traced = network.traced() if opened is None else mined_trace(opened, network, live.latents())
     patterns = options.layers
     if opened is not None:
         patterns = ",".join(choose_layers(opened, [word.strip() for word in options.layers.split(",") if word.strip()]))

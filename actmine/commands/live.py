@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # a finished run is read without them
     from torch import nn
 
     from actmine.pipeline.datasets.sources import Dataset
+    from actmine.pipeline.network.dictionary_layers import Asked
     from actmine.pipeline.network.models import Network
     from actmine.pipeline.preprocessing.options import PreprocessingOptions
     from actmine.pipeline.progress import Progress
@@ -22,12 +23,21 @@ if TYPE_CHECKING:  # a finished run is read without them
 class Live:
     """A `module` in place of MODEL, the `transform` that makes its input of an image, a `dataset` in place of DATASET.
 
-    None where the options name them.
+    None where the options name them. `dictionaries` are those by `LAYER` or `LAYER:NAME`: paths and objects.
     """
 
     module: nn.Module | None = None
     transform: Callable[..., Any] | None = None
     dataset: Dataset | None = None
+    dictionaries: Mapping[str, Any] | None = None
+
+    def latents(self, word: str = "", tokens: str = "", pool: str = "max") -> list[Asked]:
+        """The live dictionaries, or those that DICTIONARY names. Raises `UserError` for words that name none."""
+        from actmine.pipeline.network.dictionary_layers import of_objects, parse_dictionaries
+
+        if self.dictionaries is None:
+            return parse_dictionaries(word, tokens, pool)
+        return of_objects(self.dictionaries, tokens, pool)
 
     def network(self, name: str, weights: str, overrides: PreprocessingOptions | None = None) -> Network:
         """The live network, or the one that is called `name`. Raises `UserError` for what cannot be one."""

@@ -17,13 +17,14 @@ from actmine.pipeline.ascent.recipe import Preset
 from actmine.pipeline.datasets.first_images import first_sizes
 from actmine.pipeline.errors import listed
 from actmine.pipeline.exemplars.crops import parse_pictures
+from actmine.pipeline.network.dictionary_layers import attach, recorded
 from actmine.pipeline.network.layers import Layer
 from actmine.pipeline.network.models import check_name
 from actmine.pipeline.preprocessing.options import EXIF, PreprocessingOptions
 from actmine.pipeline.preprocessing.sight import USUAL, as_large_as, padding_warning, resizes, sight
 from actmine.pipeline.progress import Progress, duration
 from actmine.pipeline.readings.statistics_options import StatisticsOptions, parse_bands, parse_maxima
-from actmine.pipeline.record import note
+from actmine.pipeline.record import note, read_record
 from actmine.pipeline.relations.neighbors import find_neighbors, sketch_length
 from actmine.pipeline.run import Run, open_run
 from actmine.pipeline.sheets.sheet_plan import sheet_plan
@@ -60,6 +61,7 @@ def mine(options: Mine, display: Display, live: Live = NOTHING_LIVE) -> dict[str
     kept = parse_pictures(options.pictures)
     tree = find_tree(options.label_tree)
     recipe = recipe_of(options.preset, options.generator)
+    dictionaries = live.latents(options.dictionary, options.tokens, options.pool)
     if options.facets:
         check_installed()
     place = prepared(options.engine, options.device)
@@ -88,8 +90,12 @@ def mine(options: Mine, display: Display, live: Live = NOTHING_LIVE) -> dict[str
     if warning := padding_warning(network.preprocessing, of):
         display.say(warning)
     traced = network.traced()
-    chosen = traced.choose(options.layers, options.allow_dependent)
+    attach(traced, dictionaries)
+    latents = [layer.name for layer in traced.latent_layers]
+    chosen = traced.choose(",".join([options.layers, *latents]) if options.layers else "", options.allow_dependent)
     folder = run_folder(options.run or f"runs/{source.name}-{readable_name(network.name)}")
+    names = {layer.name for layer in traced.latent_layers}  # what a run has already need not be said again
+    attach(traced, [each for each in recorded(read_record(folder)) if f"{each.layer}:{each.name}" not in names])
     units = sum(layer.units for layer in chosen)
     display.say(f"Mining {source.name} with {network.name} ({network.weights}): {len(chosen)} layers, {units:,} units.")
     for remark in traced.remarks():
@@ -110,6 +116,7 @@ def mine(options: Mine, display: Display, live: Live = NOTHING_LIVE) -> dict[str
         kept,
         options.maps,
         tree,
+        options.least_explained,
     )
     with workforce(
         options.engine, options.device, place, options.worker_cores, options.block_seconds, display, options.workers

@@ -23,6 +23,7 @@ _RUN, _ADDS = "str | Path | Run", "Run"
 _LIVE = {
     "model": ("nn.Module | None", "None", "The network, where the run was mined from one that has no name."),
     "transform": ("Transform | None", "None", "What makes its input of an image, likewise."),
+    "dictionary": ("Mapping[str, Any] | None", "None", "Its dictionaries by LAYER:NAME, where they were objects."),
 }
 
 
@@ -89,7 +90,7 @@ Written by `python -m actmine.options.as_functions` of the records in `actmine/o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -162,6 +163,8 @@ def _type(word: str, kind: Any) -> str:
     several = {"layers": "str", "units": "int", "bands": "float", "mean": "float", "std": "float"}
     if word in ("run", "other"):
         return _RUN
+    if word == "dictionary":
+        return "str | Mapping[str, Any]"
     if word in several and kind is str:
         return f"str | Sequence[{several[word]}]"
     if isinstance(kind, type) and issubclass(kind, Enum):

@@ -80,6 +80,23 @@ class Mine:
     layers: Annotated[
         str, typer.Option(help="Comma-separated globs or exact names. Default: every unit-bearing layer.")
     ] = ""
+    dictionary: Annotated[
+        str,
+        typer.Option(
+            help="LAYER=PATH, several behind commas: the latents of a sparse autoencoder, or the rows of a matrix of "
+            "directions, on that layer's tensor are units of a further layer LAYER:NAME (docs/directions.md)."
+        ),
+    ] = ""
+    tokens: Annotated[
+        str, typer.Option(help="Tokens that dictionaries encode: all, patch or cls; as they were trained.")
+    ] = ""
+    pool: Annotated[
+        str, typer.Option(help="Of a latent's positions: max, the largest, with its place; or mean, or sum.")
+    ] = "max"
+    least_explained: Annotated[
+        float,
+        typer.Option(help="Share of a layer's variance that a dictionary has to explain, on first images."),
+    ] = 0.0
     topk: Annotated[int, typer.Option(min=1, help="Exemplars kept of each unit.")] = 50
     direction: Annotated[str, typer.Option(help="max, the strongest activations; min, the most negative; or both.")] = (
         "max"

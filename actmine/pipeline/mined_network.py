@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -11,6 +11,8 @@ from torch import nn
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.network import factories
 from actmine.pipeline.network.computation import alike, probe
+from actmine.pipeline.network.dictionary_layers import GIVEN, Asked, attach, is_code, recorded
+from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.live_models import LIVE, network_of
 from actmine.pipeline.network.models import Network, load_network
 from actmine.pipeline.network.weights import RANDOM
@@ -64,6 +66,30 @@ def mined_network(
             "units see something else. Restore its transform, or mine a new RUN."
         )
     return network
+
+
+def mined_trace(run: Run, network: Network, given: Iterable[Asked] = ()) -> Traced:
+    """The inside of the network of `run`, with the dictionaries that it was mined with; some may be `given` anew.
+
+    Raises `UserError` where one is not there, or is another, and for code named by a run that is not `trusted`.
+    """
+    traced = network.traced()
+    for each in recorded(run.record, given):
+        name = f"{each.layer}:{each.name}"
+        if each.what == GIVEN:
+            raise UserError(
+                f"{run.path} was mined with a dictionary in Python, {name}, which no file loads again. Give it there: "
+                f"{call('visualize', run=run.path, dictionary=LEFT_OPEN)}, say."
+            )
+        if isinstance(each.what, str) and is_code(each.what):
+            _refuse_code_of_others(run, each.what)
+        attach(traced, [each])
+        if traced.dictionaries[name].digest() != run.record["dictionaries"][name]["digest"]:
+            raise UserError(
+                f"{run.path} was mined with another dictionary {name} than {each.what} is now: pictures of this one "
+                "would say nothing of its units. Restore it."
+            )
+    return traced
 
 
 def _loaded(run: Run, weights: str, overrides: PreprocessingOptions) -> Network:

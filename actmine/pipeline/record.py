@@ -16,6 +16,7 @@ from actmine.pipeline.checked_record import parsed
 from actmine.pipeline.datasets.sources import Dataset
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.computation import digest
+from actmine.pipeline.network.dictionary_layers import described
 from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.models import Network
 from actmine.pipeline.readings.statistics_options import StatisticsOptions
@@ -49,7 +50,8 @@ def identity(
 ) -> dict[str, Any]:
     """Everything that the bytes of a scan's tables depend on; nothing else.
 
-    `dependent`, where there are such layers, says what else than the image has a say in them.
+    `dependent`, where there are such layers, says what else than the image has a say in them; `dictionaries` what
+    latents depend on.
     """
     dependent = {layer.name: layer.dependence for layer in layers if layer.dependence}
     return {
@@ -70,6 +72,7 @@ def identity(
         "pictures": pictures,
         "maps": maps,
         **({"dependent": dependent} if dependent else {}),
+        **({"dictionaries": latents} if (latents := described(layers, traced)) else {}),
     }
 
 

@@ -21,4 +21,13 @@ LAYERS = table(
     field("stride_x", pa.int32(), "input pixels between fields of neighbouring columns; null where not uniform", nullable=True),
     field("rf_global", pa.bool_(), "every position sees the whole input"),
     field("rf_note", pa.string(), "why the field is the whole input, where an operation could not be followed", nullable=True),
+    field("dictionary", pa.string(), "where the dictionary was read whose latents the units are; null for layers of the network itself", nullable=True),
+    field("dictionary_layer", pa.string(), "the layer whose vectors it encodes", nullable=True),
+    field("dictionary_tokens", pa.string(), "which tokens it encodes: all, patch or cls; null where there are none", nullable=True),
+    field("pool", pa.string(), "what is made of a latent's positions: max, the largest, with its place; mean or sum over all", nullable=True),
+    field("explained_variance", pa.float64(), "share of the variance of the layer's vectors that the dictionary explains: 1 - (squared error) / (squared distance from the mean vector), over all positions of reconstructed_images (at most 1); null without a decoder", nullable=True),
+    field("reconstructed_images", pa.int32(), "images, from all over the dataset, on which explained_variance was measured (images)", nullable=True),
+    field("latents_per_position", pa.float64(), "mean number of latents above zero at a position, over the whole dataset, L0 (latents)", nullable=True),
+    field("dead_units", pa.int32(), "latents that no image of the dataset makes fire (units)", nullable=True),
+    field("dense_units", pa.int32(), "latents that fire at more than a tenth of all positions (units)", nullable=True),
 )

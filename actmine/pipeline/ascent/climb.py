@@ -220,7 +220,7 @@ class Climb:
         with self._building:
             if (size, slope) not in self._networks:
                 several = isinstance(self.preset.objective, Comparing)
-                network = subnetwork(self.traced, self._read if several else self.layer, sloped(slope))
+                network = subnetwork(self.traced, self._read if several else self.layer, sloped(slope), True)
                 if self.preset.objective.one_position:
                     network = centre(network, self._shape(size), self._position(size))
                 self._networks[size, slope] = network.to(self.device).to(memory_format=torch.channels_last)

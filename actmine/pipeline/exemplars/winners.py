@@ -37,14 +37,20 @@ class Winners:
     position: np.ndarray
 
 
-def winners(merged: Merged, keep: StatisticsOptions) -> Winners:
-    """The exemplars of every unit of a merged scan. Units with fewer images have fewer rows."""
+def winners(merged: Merged, keep: StatisticsOptions, rectified: np.ndarray | None = None) -> Winners:
+    """The exemplars of every unit of a merged scan. Units with fewer images have fewer rows.
+
+    Of units that are `rectified` `[U]`, latents that are 0 almost always, images on which they do not fire are none.
+    """
     names: list[str] = []
     parts: list[tuple[np.ndarray, ...]] = []
     first = 0
     for name, kind, sign in ((TOP, "topk", 1), (BOTTOM, "lowest", -1)):
         if kind in merged.accumulators:
             end = _end(merged.accumulators[kind], sign, len(names), first)
+            if rectified is not None:
+                fires = ~rectified[end[0]] | (end[3] != 0)
+                end = tuple(column[fires] for column in end)
             parts.append(_different(end, merged, keep.topk, first) if keep.unique else end)
             names.append(name)
             first += keep.topk

@@ -18,6 +18,7 @@ from actmine.pipeline.network import operations
 from actmine.pipeline.network.names import Names
 from actmine.pipeline.network.points import CannotTrace, Point, Read, See, default_unit_dim
 from actmine.pipeline.network.shapes import tensor_shapes
+from actmine.pipeline.network.twin import twin_of
 
 
 class GraphTrace:
@@ -119,12 +120,19 @@ class GraphTrace:
         if marked:
             with graph.inserting_after(copies[next(iter(self.graph.nodes))]):
                 marks.append(graph.placeholder("marks_of_images"))
-        for name, reader in zip(nodes, read, strict=True):
+        root = twin_of(self.module)
+        root._modules = dict(root._modules)
+        for number, (name, reader) in enumerate(zip(nodes, read, strict=True)):
             node = copies[self.node(name)]
             with graph.inserting_after(node):
-                readings.append(graph.call_function(reader.function, (node, *marks, *reader.arguments)))
+                arguments = (node, *marks, *reader.arguments)
+                if isinstance(reader.function, nn.Module):
+                    root.add_module(f"actmine_reader{number}", reader.function)
+                    readings.append(graph.call_module(f"actmine_reader{number}", arguments))
+                else:
+                    readings.append(graph.call_function(reader.function, arguments))
         graph.output(graph.call_function(join, (readings,)))
-        module = fx.GraphModule(self.module, graph)
+        module = fx.GraphModule(root, graph)
         module.graph.eliminate_dead_code()
         module.recompile()
         module.delete_all_unused_submodules()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -51,6 +51,22 @@ class Grid:
 
 def grids(traced: Traced, layers: Sequence[Layer]) -> dict[str, Grid]:
     """The grid of each layer by name; those without positions, or whose positions have no known place, have none."""
+    made_of = {layer.name: layer.latents.of for layer in layers if layer.latents is not None}
+    found = _of_tensors(traced, [made_of.get(layer.name, layer) for layer in layers])
+    mine = {layer.name: found.get(made_of.get(layer.name, layer).name) for layer in layers}
+    return {layer.name: cut for layer in layers if (grid := mine[layer.name]) and (cut := _of_latents(layer, grid))}
+
+
+def _of_latents(layer: Layer, grid: Grid) -> Grid | None:
+    """The grid of a layer of latents, of that of the layer which they are made of; None where they have no places."""
+    its = layer.latents
+    if its is None or its.count is None:
+        return grid if its is None or its.pool == "max" else None
+    inside = its.first <= grid.first and its.first + its.count >= grid.first + grid.height * grid.width
+    return replace(grid, first=grid.first - its.first) if inside and its.pool == "max" else None
+
+
+def _of_tensors(traced: Traced, layers: Sequence[Layer]) -> dict[str, Grid]:
     found = {
         layer.name: Grid(layer.height, layer.width)
         for layer in layers

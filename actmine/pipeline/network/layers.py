@@ -10,9 +10,11 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from actmine.pipeline.dictionaries.dictionary import Dictionary
 from actmine.pipeline.errors import UserError, first_line, listed, near_matches
 from actmine.pipeline.network import operations
 from actmine.pipeline.network.batch_check import Finding, check, has_values, two_images
+from actmine.pipeline.network.encoded import Encoded, Latents
 from actmine.pipeline.network.graph_trace import GraphTrace
 from actmine.pipeline.network.layouts import SHAPES, layout_of, map_shape
 from actmine.pipeline.network.module_trace import ModuleTrace
@@ -27,7 +29,8 @@ class Layer:
     `node` is its node in the trace, `layout` how its tensor is laid out (`network.layouts`). `height` and
     `width` are None for features, which have no positions; tokens are the rows of a map of one column, and where
     attention works in windows, each window is a row and its places the columns. `dependence` says what else than the
-    image has a say in it (`actmine.pipeline.network.batch_check`); empty for a sound layer.
+    image has a say in it (`actmine.pipeline.network.batch_check`); empty for a sound layer. `latents`, where there are,
+    says how its units are made of the tensor at its node.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Layer:
     node: str
     layout: str = "maps"
     dependence: str = ""
+    latents: Latents | None = None
 
 
 class Traced:
@@ -52,6 +56,9 @@ class Traced:
     def __init__(self, module: nn.Module, input_shape: tuple[int, int, int], images: Tensor | None = None) -> None:
         self.module = module.eval()
         self.input_shape = input_shape
+        self.dictionaries: dict[str, Dictionary] = {}
+        """Those that layers of `latents` are made by; `network.dictionary_layers` attaches them."""
+        self.latent_layers: list[Layer] = []
         self._images = images
         self.by, self.why = "graph", ""
         self.trace: Trace
@@ -144,7 +151,13 @@ class Traced:
 
         Where images are `marked`, it takes a second argument, marks `[B]`, and hands it to each of `read`.
         """
-        return self.trace.reading([layer.node for layer in layers], read, join, marked)
+        nodes = [layer.node for layer in layers]
+        return self.trace.reading(nodes, [self.reader(*each) for each in zip(layers, read, strict=True)], join, marked)
+
+    def reader(self, layer: Layer, read: Read) -> Read:
+        """What reads the units of a layer at its node: latents are made there first."""
+        its = layer.latents
+        return read if its is None else Read(Encoded(self.dictionaries[its.dictionary], its, read))
 
     def choose(self, patterns: str, dependent: bool = False) -> list[Layer]:
         """The layers that comma-separated `patterns` select, in running order; all unit-bearing ones if empty.
@@ -153,7 +166,7 @@ class Traced:
         Raises `UserError` for a name or glob that selects nothing, with near matches, and, unless `dependent` ones are
         allowed, for a layer that depends on other images of its batch, or on chance.
         """
-        bearing = {layer.name: layer for layer in self.unit_bearing()}
+        bearing = {layer.name: layer for layer in (*self.unit_bearing(), *self.latent_layers)}
         words = [word.strip() for word in patterns.split(",") if word.strip()] if patterns else ["*"]
         if not words:
             raise UserError(f"LAYERS={patterns!r} names no layer; leave it empty for all unit-bearing ones.")

@@ -57,6 +57,11 @@ def as_map(activations: Tensor, layout: str, height: int | None = None, width: i
     return activations.unsqueeze(3) if layout == SEQUENCE else activations
 
 
+def unit_dim(layout: str) -> int:
+    """The dimension that counts units; -1, where it is the last."""
+    return 1 if layout in (MAPS, SEQUENCE, WINDOW_MAPS, FEATURES) else -1
+
+
 def map_shape(shape: tuple[int, ...], layout: str) -> tuple[int, int | None, int | None]:
     """Units, height and width of a tensor of `shape` for one image, as `as_map` gives them; features have no size."""
     if layout == FEATURES:

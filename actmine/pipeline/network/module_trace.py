@@ -159,28 +159,31 @@ class Hooked(nn.Module):
         super().__init__()
         self.network, self.needed = twin(network), needed
         self.nodes, self.read, self.join = list(nodes), list(read), join
+        self.readers = nn.ModuleList(each.function for each in read if isinstance(each.function, nn.Module))
         _hook(self.network, set(self.nodes))
 
     def forward(self, images: Tensor, *marks: Tensor) -> Any:
         """What `join` makes of all readings of `images` `[B, C, H, W]`; each of `read` gets their `marks` `[B]` too."""
-        found: dict[str, Any] = {}
-        readers = dict(zip(self.nodes, self.read, strict=True))
+        found: dict[int, Any] = {}
+        of_node: dict[str, list[int]] = {}
+        for number, node in enumerate(self.nodes):
+            of_node.setdefault(node, []).append(number)
 
         def see(node: str, tensor: Tensor) -> None:
-            if node in readers:
-                found[node] = readers[node](tensor, *marks)
-                if len(found) == len(readers):
+            for number in of_node.get(node, ()):
+                found[number] = self.read[number](tensor, *marks)
+                if len(found) == len(self.nodes):
                     raise _Enough
 
         with _frame(_Frame(see, Names(self.network))), suppress(_Enough):
             self.network(images)
-        if len(found) < len(readers):
-            silent = next(node for node in self.nodes if node not in found)
+        if len(found) < len(self.nodes):
+            silent = next(node for number, node in enumerate(self.nodes) if number not in found)
             raise UserError(
                 f"Layer {silent!r} did not run for a batch of {len(images)} images: the network calls it for some "
                 "images only. Leave it out of LAYERS."
             )
-        return self.join([found[node] for node in self.nodes])
+        return self.join([found[number] for number in range(len(self.nodes))])
 
 
 class _Enough(Exception):

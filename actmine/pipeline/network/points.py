@@ -35,10 +35,15 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A function of a tensor, perhaps of a mark of each image (see `Trace.reading`), and of further constants."""
+    """A function of a tensor, perhaps of a mark of each image (see `Trace.reading`), and of further constants.
+
+    It may be a module, whose tensors then go where the network goes. `joined`, where there is one, makes one result of
+    those for some units each: then units of a very wide layer need not be there together.
+    """
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
+    joined: Callable[[list[Any]], Any] | None = None
 
     def __call__(self, tensor: Tensor, *marks: Tensor) -> Any:
         """What the function makes of a tensor."""

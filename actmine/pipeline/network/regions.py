@@ -16,9 +16,10 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
+from actmine.pipeline.network.encoded import Encoded
 from actmine.pipeline.network.rectifiers import Rectifier, deconvnet_relu, guided_relu, leaky_relu6
 from actmine.pipeline.network.shapes import tensor_shapes
-from actmine.pipeline.network.subnetwork import twin_of
+from actmine.pipeline.network.twin import twin_of
 
 _POINTWISE_MODULES = (
     nn.BatchNorm2d, nn.Identity, nn.Dropout, nn.Dropout2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU,
@@ -171,6 +172,8 @@ class Regions:
                 known = part.running_var is not None
             elif isinstance(part, Rectifier):
                 known = part.read.function in _POINTWISE_FUNCTIONS
+            elif isinstance(part, Encoded):
+                known = part.pointwise
         elif node.target in _JOINS:
             known = (node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) in (1, -3)
         else:

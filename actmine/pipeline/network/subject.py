@@ -18,8 +18,14 @@ class Subject:
         self.network, self.traced, self.layers = network, traced, tuple(layers)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"network": self.network, "layers": self.layers}
+        traced = self.traced
+        return {
+            "network": self.network, "layers": self.layers, "dictionaries": traced.dictionaries,
+            "latent_layers": traced.latent_layers,
+        }  # fmt: skip
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         network = state["network"]
-        self.__init__(network, Traced(network.module, network.input_shape), state["layers"])  # type: ignore[misc]
+        traced = Traced(network.module, network.input_shape)
+        traced.dictionaries, traced.latent_layers = state["dictionaries"], state["latent_layers"]
+        self.__init__(network, traced, state["layers"])  # type: ignore[misc]

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from actmine.pipeline.network.encoded import Encoded
 from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.layouts import FEATURES, MAPS, as_map
 from actmine.pipeline.network.module_trace import Hooked
 from actmine.pipeline.network.points import Read
 from actmine.pipeline.network.rectifiers import Rectifier, Rule
+from actmine.pipeline.network.twin import twin_of
 
 _RELUS = {functional.relu, functional.relu_, torch.relu, torch.relu_, "relu", "relu_"}
 _RELUS6 = {functional.relu6}
@@ -26,26 +28,39 @@ _OUT_OF_PLACE: dict[Any, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-def subnetwork(traced: Traced, layer: Layer | Sequence[Layer], rule: Rule | None = None) -> nn.Module:
+def subnetwork(
+    traced: Traced, layer: Layer | Sequence[Layer], rule: Rule | None = None, heights: bool = False
+) -> nn.Module:
     """The part of the network that `layer` needs: images `[B, C, H, W]` to `[B, U, H, W]` or `[B, U]`.
 
     Of several layers, a list of these.
 
     With a `rule` (`network.rectifiers`), it replaces every ReLU and ReLU6, module or function; None keeps the
     network's own. No operation works in place, parameters share memory with the network's and require no gradient; the
-    network itself is left as it was. A graph of torch.fx where the network has one; where it has none, functions
+    network itself is left as it was. Latents of dictionaries come before their activation where `heights` are asked
+    for. A graph of torch.fx where the network has one; where it has none, functions
     between its modules are left as they are.
     """
     layers = [layer] if isinstance(layer, Layer) else list(layer)
     read = [Read(as_map, (each.layout, each.height, each.width)) for each in layers]
+    made = {
+        f"latents{number}": Encoded(traced.dictionaries[each.latents.dictionary], each.latents, heights=heights)
+        for number, each in enumerate(layers)
+        if each.latents is not None
+    }
     if traced.graph is None:
         join = _only if isinstance(layer, Layer) else list
+        for number, reader in enumerate(read):
+            if (encoded := made.get(f"latents{number}")) is not None:
+                read[number] = Read(nn.Sequential(encoded, _Reading(reader)))
         return Hooked(_copy(traced.module, rule), [each.node for each in layers], read, join, set()).eval()
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     graph.graph_copy(traced.graph, copies)
     nodes = [copies[traced.node(each)] for each in layers]
     for number, (each, reader) in enumerate(zip(layers, read, strict=True)):
+        if f"latents{number}" in made:
+            nodes[number] = graph.call_module(f"latents{number}", (nodes[number],))
         if each.layout not in (MAPS, FEATURES):
             nodes[number] = graph.call_function(reader.function, (nodes[number], *reader.arguments))
     graph.output(nodes[0] if isinstance(layer, Layer) else nodes)
@@ -56,7 +71,7 @@ def subnetwork(traced: Traced, layer: Layer | Sequence[Layer], rule: Rule | None
     frozen: dict[int, nn.Module] = {}
     for number, node in enumerate(list(graph.nodes)):
         if node.op == "call_module":
-            module = traced.module.get_submodule(str(node.target))
+            module = made.get(str(node.target)) or traced.module.get_submodule(str(node.target))
             name = f"part{number}"
             root.add_module(name, _part(module, rule, frozen))
             node.target = name
@@ -68,6 +83,18 @@ def subnetwork(traced: Traced, layer: Layer | Sequence[Layer], rule: Rule | None
         else:
             _rewrite_function(node, rule)
     return fx.GraphModule(root, graph).eval()
+
+
+class _Reading(nn.Module):
+    """A read as a module."""
+
+    def __init__(self, read: Read) -> None:
+        super().__init__()
+        self.read = read
+
+    def forward(self, activations: Tensor) -> Any:
+        """What it makes of a layer's tensor."""
+        return self.read(activations)
 
 
 def _only(readings: list[Tensor]) -> Tensor:
@@ -106,13 +133,6 @@ def _part(module: nn.Module, rule: Rule | None, known: dict[int, nn.Module]) -> 
     if id(module) not in known:
         known[id(module)] = _rectifier(module, rule) or _frozen(module, rule, known)
     return known[id(module)]
-
-
-def twin_of(module: nn.Module) -> nn.Module:
-    """A copy that shares whatever the module has; also of one that is parametrized, which `copy.copy` refuses."""
-    twin = module.__class__.__new__(module.__class__)
-    twin.__dict__ = dict(module.__dict__)
-    return twin
 
 
 def _frozen(module: nn.Module, rule: Rule | None, known: dict[int, nn.Module]) -> nn.Module:

@@ -18,3 +18,10 @@ def twin(network: nn.Module, convert: Callable[[Tensor], Tensor] = lambda tensor
     tensors = [*network.parameters(), *network.buffers()]
     tensors += [value for part in network.modules() for value in vars(part).values() if isinstance(value, Tensor)]
     return copy.deepcopy(network, {id(tensor): convert(tensor) for tensor in tensors})
+
+
+def twin_of(module: nn.Module) -> nn.Module:
+    """A copy that shares whatever the module has; also of one that is parametrized, which `copy.copy` refuses."""
+    twin = module.__class__.__new__(module.__class__)
+    twin.__dict__ = dict(module.__dict__)
+    return twin

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from actmine.pipeline.readings.batch_index import BatchIndex, together
+from actmine.pipeline.readings.density import Density
 from actmine.pipeline.readings.histograms import Histograms
 from actmine.pipeline.readings.labels import Labels
 from actmine.pipeline.readings.lowest import Lowest
@@ -22,6 +23,7 @@ from actmine.pipeline.readings.topk import TopK
 from actmine.pipeline.words import NO_POSITIONS
 
 _TOGETHER = 256  # images fed at once: what one feeding costs apart from them is shared by many
+_NUMBERS_TOGETHER = 1 << 26  # fewer images where there are very many units
 
 
 class Accumulator(Protocol):
@@ -56,6 +58,7 @@ ACCUMULATORS: dict[str, type[Accumulator]] = {
     "sample": Sample,
     "sketches": Sketches,
     "positions": Positions,
+    "density": Density,
 }
 
 
@@ -76,6 +79,8 @@ def new_accumulators(units: int, keep: StatisticsOptions, device: torch.device) 
         made["sketches"] = Sketches(units, keep.sketch, device)
     if keep.positions != NO_POSITIONS:
         made["positions"] = Positions(units, device)
+    if keep.density:
+        made["density"] = Density(units, device)
     return made
 
 
@@ -86,6 +91,7 @@ def state_bytes(units: int, keep: StatisticsOptions) -> int:
     parts += [4 * keep.sketch] if Sketches.fit(units) else []
     parts += [Sample.BYTES_A_UNIT] if keep.bands else []
     parts += [Positions.BYTES_A_UNIT] if keep.positions != NO_POSITIONS else []
+    parts += [Density.BYTES_A_UNIT] if keep.density else []
     return units * sum(parts)
 
 
@@ -116,7 +122,7 @@ class Feed:
             positions.add(readings.counted)
         self._waiting.append((readings.compact(), index))
         self._images += len(readings.maximum)
-        if self._images >= _TOGETHER:
+        if self._images >= _TOGETHER or self._images * readings.maximum.shape[1] >= _NUMBERS_TOGETHER:
             self.settle()
 
     def settle(self) -> dict[str, Accumulator]:

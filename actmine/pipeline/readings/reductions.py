@@ -5,6 +5,8 @@ On a GPU one kernel reads a map once for all of it (`tap_operator`); elsewhere e
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -46,6 +48,24 @@ def read_marked(
         return tuple(read_once(maps, marks, minima, positions == SAMPLED, positions == EVERY))
     read, beside = read_both_ends if minima else read_layer, read_drawn if positions == SAMPLED else read_counts
     return *read(activations, layout, height, width), beside(activations, marks, layout, height, width)
+
+
+def read_fired(activations: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    """At how many positions units are above zero, int32 `[B, U]`, then what another of these functions returns.
+
+    `rest`: perhaps marks `[B]`, whether they are counted (0 otherwise), the name of that function, and its arguments,
+    the last three of them a layer's layout, height and width.
+    """
+    marks, (counts, name, *arguments) = (rest[:1], rest[1:]) if isinstance(rest[0], Tensor) else ((), rest)
+    read = {each.__name__: each for each in (read_layer, read_both_ends, read_marked)}[name](
+        activations, *marks, *arguments
+    )
+    if not counts:
+        return torch.zeros_like(read[0], dtype=torch.int32), *read
+    layout, height, width = arguments[-3:]
+    fires = activations > 0
+    maps = fires[:, :, None, None] if layout == FEATURES else as_map(fires, layout, height, width)
+    return maps.sum((2, 3), dtype=torch.int32), *read
 
 
 def read_drawn(activations: Tensor, marks: Tensor, layout: str, height: int | None, width: int | None) -> Tensor:

@@ -88,6 +88,7 @@ class Statistics:
             "activation_mean": mean,
             "activation_std": variance.clamp(min=0).sqrt(),
             "firing_rate": self._of["fired"].to(mean.dtype) / images,
+            "images_fired": self._of["fired"],
         }
 
     def _extend(self, name: str, values: Tensor) -> None:

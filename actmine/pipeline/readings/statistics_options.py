@@ -28,7 +28,8 @@ class StatisticsOptions:
     each unit's sketch is, by which units alike are found; 0 for none. `unique`: of images that are nearly the same, one
     alone is an exemplar of a unit. `positions`, one of `POSITIONS`: at which positions of a map activations are counted
     into a histogram, beside that of the maxima: nowhere, at one drawn at random, or everywhere. `min_support`: images
-    that a label has in each half of the dataset before anything is said of how a unit tells it.
+    that a label has in each half of the dataset before anything is said of how a unit tells it. `density`: at how many
+    positions latents fire, where there are any.
     """
 
     topk: int = 50
@@ -41,6 +42,7 @@ class StatisticsOptions:
     unique: bool = False
     positions: str = NO_POSITIONS
     min_support: int = 5
+    density: bool = False
 
     def __post_init__(self) -> None:
         if self.direction not in DIRECTIONS:

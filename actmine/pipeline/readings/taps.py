@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.module_trace import Hooked
 from actmine.pipeline.network.points import Read
-from actmine.pipeline.readings.reductions import read_both_ends, read_layer, read_marked
+from actmine.pipeline.readings.reductions import read_both_ends, read_fired, read_layer, read_marked
 from actmine.pipeline.words import EVERY, NO_POSITIONS, SAMPLED
 
 
@@ -29,7 +29,8 @@ class Readings:
     was, row by row, the first if several tie, an integer `[B, U]`; 0 for layers without positions. `minimum` and
     `lowest` are the same of the smallest activation, where they are asked for. So are `sampled`, float32 `[B, U]`, the
     activations at one position of each map, and `counted`, int32 `[U, BUCKETS]`, how many positions of all images
-    fell into each bucket.
+    fell into each bucket. `fired`, int32 `[B, U]`, is at how many positions a latent of a dictionary is above zero,
+    where there are any; 0 for other units.
     """
 
     maximum: Tensor
@@ -38,6 +39,7 @@ class Readings:
     lowest: Tensor | None = None
     sampled: Tensor | None = None
     counted: Tensor | None = None
+    fired: Tensor | None = None
 
     @property
     def complete(self) -> bool:
@@ -73,12 +75,19 @@ class TappedNetwork(nn.Module):
         super().__init__()
         self.layers, self.positions, self.marked = tuple(layers), positions, positions != NO_POSITIONS
         function = read_both_ends if minima else read_layer
-        read = [Read(function, (layer.layout, layer.height, layer.width)) for layer in layers]
-        if self.marked:
-            read = [Read(read_marked, (minima, positions, *each.arguments)) for each in read]
         join = side_by_side_and_counts if positions == EVERY else side_by_side
+        read = [Read(function, (layer.layout, layer.height, layer.width), join) for layer in layers]
+        if self.marked:
+            read = [Read(read_marked, (minima, positions, *each.arguments), join) for each in read]
+        fires = any(layer.latents is not None for layer in layers)
+        if fires:
+            read = [
+                Read(read_fired, (layer.latents is not None, each.function.__name__, *each.arguments), join)
+                for each, layer in zip(read, layers, strict=True)
+            ]
         self.network = traced.reading(layers, read, join, self.marked)
-        self._names = ["maximum", "position", *(("minimum", "lowest") if minima else ())]
+        self._names = [*(["fired"] if fires else []), "maximum", "position"]
+        self._names += ["minimum", "lowest"] if minima else []
         self._names += {SAMPLED: ["sampled"], EVERY: ["counted"]}.get(positions, [])
 
     @property

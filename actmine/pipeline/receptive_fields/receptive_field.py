@@ -8,7 +8,7 @@ Convolutional Neural Networks, Distill 2019).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -86,13 +86,29 @@ def receptive_fields(traced: Traced, layers: Sequence[Layer]) -> dict[str, Field
     known = {
         key: Field(Axis(*rows), Axis(*columns), bounds, note) for key, ((rows, columns), bounds, note) in cache.read()
     }
-    missing = [layer for layer in layers if _key(layer) not in known]
+    made_of = {layer.name: layer.latents.of if layer.latents else layer for layer in layers}
+    missing = [layer for layer in made_of.values() if _key(layer) not in known]
     if missing:
         known |= {_key(layer): field for layer, field in _found(traced, missing)}
         cache.write(
             {key: ((_plain(field.y), _plain(field.x)), field.bounds, field.note) for key, field in known.items()}
         )
-    return {layer.name: known[_key(layer)] for layer in layers}
+    return {layer.name: _of_latents(layer, known[_key(made_of[layer.name])]) for layer in layers}
+
+
+def _of_latents(layer: Layer, field: Field) -> Field:
+    """The field of a layer of latents, of that of the layer which they are made of: theirs, or that of all together."""
+    its = layer.latents
+    if its is None:
+        return field
+    bounds = field.bounds if its.count is None else field.bounds[its.first : its.first + its.count]
+    if its.pool == "max":
+        return replace(field, bounds=bounds)
+    left, top, right, bottom = (bounds[..., side] for side in range(4))
+    whole = np.array([[[left.min(), top.min(), right.max(), bottom.max()]]], np.int32)
+    rows, columns = (Axis(axis.length, 0, None, int(whole[0, 0, 2 + at] - whole[0, 0, at]))
+                     for axis, at in ((field.y, 1), (field.x, 0)))  # fmt: skip
+    return Field(rows, columns, whole, field.note)
 
 
 def _key(layer: Layer) -> str:

@@ -36,7 +36,7 @@ from actmine.schemas.units import UNITS
 
 PART = "growing"
 """The folder of a run in which what it lacks is mined."""
-_GROWS = frozenset(("layers", "topk", "dependent"))
+_GROWS = frozenset(("layers", "topk", "dependent", "dictionaries"))
 _OF_LAYERS = ("exemplars", "units", "labels", "sketches", "maps")
 _BY_IMAGE = {"images": (IMAGES, ()), "pictures": (PICTURES, ()), "crops": (CROPS, BOX)}
 _TESTS = ("label_purity", "best_label", "best_node")
@@ -71,8 +71,11 @@ def growth(run: Path, known: Mapping[str, Any]) -> Growth | None:
         return None
     before |= identity  # whose sum is that of the record
     wanted = json.loads(canonical(dict(known)))
-    differing = {name for name in {*wanted, "dependent"} if before.get(name) != wanted.get(name)}
+    differing = {name for name in {*wanted, "dependent", "dictionaries"} if before.get(name) != wanted.get(name)}
     if not differing or differing - _GROWS or known.get("maxima") in ("float16", "float32"):
+        return None
+    of, mine = (each.get("dictionaries", {}) for each in (before, wanted))
+    if any(of[name] != mine[name] for name in {*of} & {*mine}):
         return None
     more = int(known["topk"]) > int(before["topk"])
     lacking = [name for name in known["layers"] if name not in before["layers"]]
@@ -110,12 +113,17 @@ def fold(run: Path, grown: Growth, traced: Traced, part: Mapping[str, Any], prog
     known |= {"layers": names, "topk": grown.topk}
     dependent = {**before.get("dependent", {}), **part.get("dependent", {})}
     known |= {"dependent": dependent} if dependent else {}
+    latents = {**before.get("dictionaries", {}), **part.get("dictionaries", {})}
+    known |= {"dictionaries": latents} if latents else {}
+    read = {**before["asked"].get("dictionaries", {}), **part["asked"].get("dictionaries", {})}
+    asked = before["asked"] | ({"dictionaries": read} if read else {})
     ledger_identity = known | {"state_version": (begun(run) or {}).get("state_version")}
     at = layers_of(traced, names, True)
     seconds = {name: round(before["seconds"].get(name, 0) + part["seconds"].get(name, 0), 3)
                for name in {**before["seconds"], **part["seconds"]}}  # fmt: skip
     written = before | known | {
         "fingerprint": fingerprint(ledger_identity),
+        "asked": asked,
         "units": sum(layer.units for layer in at),
         "counts": before["counts"] | {
             "exemplars": sum(_rows(table_file(run, "exemplars", name)) for name in names),

@@ -29,6 +29,7 @@ from actmine.pipeline.scanning.limits import check_fits, say_size, settled
 from actmine.pipeline.stages.growth import PART, Growth, fold, growth, layers_of, settle, stale
 from actmine.pipeline.stages.mined_run import mined
 from actmine.pipeline.stages.mining import MineSettings, Mining
+from actmine.pipeline.stages.reconstruction import reconstructions
 from actmine.pipeline.storage.files import alone, is_local, remove_files
 from actmine.pipeline.trust import remember
 
@@ -76,7 +77,8 @@ def _mine(
         if settings.keep.unique:
             raise UserError("UNIQUE looks at images that Pillow decodes. Leave --decoder nvjpeg out.")
     units = sum(layer.units for layer in layers)
-    settings = replace(settings, keep=settled(settings.keep, units, dataset.about, is_local(run)))
+    keep = replace(settings.keep, density=any(layer.latents for layer in layers))
+    settings = replace(settings, keep=settled(keep, units, dataset.about, is_local(run)))
     check_fits(units, settings.keep, progress)
     say_size(settings.keep, units, dataset.about, progress)
     tapped = TappedNetwork(traced, layers, settings.keep.minima, settings.keep.positions)
@@ -101,7 +103,9 @@ def _mine(
         if written is not None:
             return written
         subject = Subject(network, traced, layers)
-        job = Mining(dataset, subject, run, engine, settings, how, progress, ledger, receptive_fields(traced, layers))
+        told = reconstructions(dataset, network, traced, layers, settings.least_explained, progress)
+        fields = receptive_fields(traced, layers)
+        job = Mining(dataset, subject, run, engine, settings, how, progress, ledger, fields, told)
         try:
             return job.go(known)
         except UserError:

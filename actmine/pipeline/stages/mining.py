@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from actmine.pipeline import record
 from actmine.pipeline.cores import usable_cores
@@ -21,6 +24,7 @@ from actmine.pipeline.exemplars.maps import KEPT as KEPT_MAPS
 from actmine.pipeline.exemplars.maps import MapSettings, asked_of
 from actmine.pipeline.exemplars.winners import winners
 from actmine.pipeline.network.computation import probe
+from actmine.pipeline.network.dictionary_layers import origins
 from actmine.pipeline.network.grids import Grid, grids
 from actmine.pipeline.network.layers import Layer
 from actmine.pipeline.network.subject import Subject
@@ -35,6 +39,7 @@ from actmine.pipeline.scanning.limits import most_blocks
 from actmine.pipeline.scanning.merge import Merged, merge
 from actmine.pipeline.scanning.scan import ScanSettings
 from actmine.pipeline.stages.mined_run import clear, lost_of, tables_of
+from actmine.pipeline.stages.reconstruction import Reconstruction
 from actmine.pipeline.storage.files import is_local, remove_files
 from actmine.pipeline.storage.parquet import whole_parts, write_arrow, write_table
 from actmine.pipeline.tables.label_tree import Tree
@@ -58,7 +63,8 @@ class MineSettings:
     `batch_size` 0 is what suits the device, `workers` 0 one for each usable core. `precision` is one of
     `compute.PRECISIONS`; `compile` is 1, 0 or auto, see `compiling.decide`; `decoder` is pillow or nvjpeg; `pictures`
     is what is kept of winning images, see `crops.parse_pictures`; `maps` of how many first exemplars of each unit the
-    activation map is; `tree` is that of the labels, if they form one.
+    activation map is; `tree` is that of the labels, if they form one. Dictionaries that explain less than a share
+    `least_explained` of their layer's variance are refused.
     """
 
     keep: StatisticsOptions = field(default_factory=StatisticsOptions)
@@ -71,6 +77,7 @@ class MineSettings:
     pictures: str = SIDE
     maps: int = MAPPED
     tree: Tree | None = None
+    least_explained: float = 0.0
 
 
 class Mining:
@@ -87,7 +94,9 @@ class Mining:
         progress: Progress,
         ledger: Ledger,
         fields: dict[str, Field],
+        reconstructions: Mapping[str, Reconstruction] = MappingProxyType({}),
     ) -> None:
+        self.reconstructions = reconstructions
         self.dataset, self.subject, self.run, self.engine = dataset, subject, run, engine
         self.network, self.layers = subject.network, subject.layers
         self.settings, self.how, self.progress, self.ledger, self.fields = settings, how, progress, ledger, fields
@@ -109,7 +118,7 @@ class Mining:
         self._write_accounts(merged)
         if keep.keeps_maxima:
             write_table(self.run / "maxima" / "images.parquet", MAXIMA_IMAGES, [matrix_images(merged)])
-        won = winners(merged, keep)
+        won = winners(merged, keep, self._rectified())
         merged = merged.keeping(won.image_id)
         rows = exemplar_rows(won, merged, self.layers, self.fields, self.network.preprocessing, self.grids)
         labels = self._write_tables(merged, rows, self._cut(merged, rows))
@@ -119,7 +128,7 @@ class Mining:
             **known,
             "url": self.dataset.shards[0].url if self.dataset.shards else "",
             "missing_weights": sorted(self.network.missing),
-            "asked": dict(self.network.asked),
+            "asked": {**self.network.asked, **({"dictionaries": read} if (read := origins(self.layers)) else {})},
             "probe": probe(self.network.module, self.network.input_shape),
             "units": sum(layer.units for layer in self.layers),
             "blocks": len(self.blocks),
@@ -139,6 +148,12 @@ class Mining:
         record.write_record(self.run, written)
         clear(self.ledger)
         return written
+
+    def _rectified(self) -> np.ndarray | None:
+        """Which units are latents that are 0 where they do not fire; None if there are none."""
+        of = self.subject.traced.dictionaries
+        each = [of[layer.name].rectified if layer.latents else False for layer in self.layers]
+        return np.repeat(each, [layer.units for layer in self.layers]) if any(each) else None
 
     def _say_lost(self) -> None:
         """Says so where a run that was done is mined again."""
@@ -256,7 +271,7 @@ class Mining:
         with opened(merged.maxima) as matrix, stage as advance:
             tables = MinedTables(
                 self.run, self.layers, self.fields, merged, rows, self.words, matrix, self.settings.keep.min_support,
-                self.settings.tree, self.grids,
+                self.settings.tree, self.grids, self.subject.traced.dictionaries, self.reconstructions,
             )  # fmt: skip
             write_pictures(self.run, [] if self.settings.pictures == NONE else [pictures for pictures, _ in kept])
             how, map_files = self.network.preprocessing, [maps for _, maps in kept]

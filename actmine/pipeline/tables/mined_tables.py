@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from actmine.pipeline import naming
+from actmine.pipeline.dictionaries.dictionary import Dictionary
 from actmine.pipeline.exemplars.exemplars import Rows
 from actmine.pipeline.network.grids import Grid
 from actmine.pipeline.network.layers import Layer
 from actmine.pipeline.readings.batch_index import NO_LABEL
+from actmine.pipeline.readings.density import Density
 from actmine.pipeline.readings.histograms import Histograms
 from actmine.pipeline.readings.labels import Labels
 from actmine.pipeline.readings.maxima import Matrix
@@ -27,6 +30,7 @@ from actmine.pipeline.storage.files import table_file
 from actmine.pipeline.storage.parquet import units_a_part, write_rows, write_table
 from actmine.pipeline.tables.label_table import LabelTable
 from actmine.pipeline.tables.label_tree import Tree
+from actmine.pipeline.tables.latent_columns import about_latents, latent_columns
 from actmine.pipeline.tables.layer_table import layer_rows
 from actmine.pipeline.tables.shared_labels import SharedLabels
 from actmine.pipeline.tables.sketch_tables import write_sketches
@@ -45,7 +49,8 @@ class MinedTables:
     """Writes the tables of one run; `words` names the labels where the shards themselves do not.
 
     `matrix` has the image activations of all images, where they are at hand; `least` is `min_support`,
-    `tree` that of the labels, if they form one, `grids` those of layers by name.
+    `tree` that of the labels, if they form one, `grids` those of layers by name, `dictionaries` and `reconstructions`
+    those of layers of latents.
     """
 
     def __init__(
@@ -60,9 +65,14 @@ class MinedTables:
         least: int = 5,
         tree: Tree | None = None,
         grids: Mapping[str, Grid] | None = None,
+        dictionaries: Mapping[str, Dictionary] = MappingProxyType({}),
+        reconstructions: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.run, self.layers, self.fields, self.grids = run, layers, fields, grids or {}
         self.merged, self.rows = merged, rows
+        self.dictionaries, self.reconstructions = dictionaries, reconstructions
+        density = merged.accumulators.get("density")
+        self.fired_at = density.positions.cpu().numpy() if isinstance(density, Density) else None
         labels = merged.images["label"].to_pylist()
         self.names = _label_names(labels, merged.images["label_name"].to_pylist(), words or ())
         statistics = merged.accumulators["statistics"]
@@ -92,7 +102,8 @@ class MinedTables:
         columns |= {"image_id": images["image"], "label_name": pa.array(self.names, pa.string())}
         table = pa.table([columns[name] for name in IMAGES.names], schema=IMAGES)
         write_table(self.run / "images.parquet", IMAGES, [table])
-        write_rows(self.run / "layers.parquet", LAYERS, layer_rows(self.layers, self.fields, self.grids))
+        further = {layer.name: self._about(layer) for layer in self.layers}
+        write_rows(self.run / "layers.parquet", LAYERS, layer_rows(self.layers, self.fields, self.grids, further))
 
     def write_layer(self, layer: Layer) -> None:
         """One layer's files of `exemplars/`, `units/`, `labels/` and `sketches/`."""
@@ -111,6 +122,8 @@ class MinedTables:
             rows = self.by_label.rows(layer, first)
             parts = (rows.slice(at, _LABELS_A_GROUP) for at in range(0, max(len(rows), 1), _LABELS_A_GROUP))
             write_table(table_file(self.run, "labels", layer.name, new=True), LABELS, parts)
+        fired_at = None if self.fired_at is None else self.fired_at[first : first + layer.units]
+        further |= latent_columns(layer, self.dictionaries.get(layer.name), fired_at, summary["images_seen"])
         positions = None if self.positions is None else self.positions[first : first + layer.units]
         table = unit_table(layer, summary, counts, further, positions)
         write_table(table_file(self.run, "units", layer.name, new=True), UNITS, [table])
@@ -131,6 +144,13 @@ class MinedTables:
             "supported": int((counts >= self._least).all(1).sum()), "named": self._named,
             "in_tree": nodes.inside if nodes else 0,
         }  # fmt: skip
+
+    def _about(self, layer: Layer) -> Mapping[str, Any]:
+        """Columns of a layer of latents."""
+        its = slice(self.first_unit[layer.name], self.first_unit[layer.name] + layer.units)
+        fired_at = None if self.fired_at is None else self.fired_at[its]
+        fired, images = (self.summary[name][its] for name in ("images_fired", "images_seen"))
+        return about_latents(layer, fired_at, fired, images, self.reconstructions.get(layer.name))
 
     def _words(self, words: Sequence[str]) -> dict[int, str | None]:
         known: dict[int, str | None] = {**dict(enumerate(words)), **self.merged.names}

@@ -31,6 +31,7 @@ def unit_table(
         "unit": pa.array(range(units), pa.int32()),
         "images_seen": pa.array(summary["images_seen"]),
         "nan_count": pa.array(summary["nan_count"]),
+        "images_fired": pa.array(summary["images_fired"]),
         **{
             key: pa.array(summary[key], from_pandas=True)
             for key in ("activation_max", "activation_min", "activation_mean", "activation_std", "firing_rate")

@@ -1,0 +1,96 @@
+"""A layer whose units are latents of a dictionary: what a read makes of them, position by position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from actmine.pipeline.dictionaries.dictionary import Dictionary
+from actmine.pipeline.network.layouts import FEATURES, TOKEN_LAYOUTS, TOKENS_FIRST, unit_dim
+from actmine.pipeline.network.points import Read
+
+if TYPE_CHECKING:
+    from actmine.pipeline.network.layers import Layer
+
+POOLS = ("max", "mean", "sum")
+"""What may be made of a latent's positions: `max`, where it is found; or one value of the whole image."""
+_SPAN = 4096  # latents whose activations are there together, where a read can do with fewer than all
+
+
+@dataclass(frozen=True, slots=True)
+class Latents:
+    """How the units of a layer are made of the layer `of`: by the dictionary of that name.
+
+    Of tokens only those from `first` on count, `count` of them, where that is not None; `tokens` says which those are.
+    `pool` is one of `POOLS`, `origin` where the dictionary was read.
+    """
+
+    of: Layer
+    dictionary: str
+    first: int = 0
+    count: int | None = None
+    pool: str = "max"
+    tokens: str = ""
+    origin: str = ""
+
+
+class Encoded(nn.Module):
+    """What `read` makes of the latents of a layer's tensor; of `heights`, before any activation, where so asked.
+
+    Very many are made a few thousand at a time, where the read says how results are joined.
+    """
+
+    def __init__(self, dictionary: Dictionary, its: Latents, read: Read | None = None, heights: bool = False) -> None:
+        super().__init__()
+        self.dictionary, self.its, self.read, self.heights = dictionary, its, read, heights
+
+    @property
+    def pointwise(self) -> bool:
+        """Each position of its map depends on that position of the layer's, and there are all of them."""
+        return self.read is None and self.its.pool == "max" and self.its.count is None
+
+    def forward(self, activations: Tensor, *marks: Tensor) -> Any:
+        """Of a layer's tensor, in the layout of that layer, perhaps with `marks` `[B]` of its images."""
+        vectors, back = vectors_of(activations, self.its)
+        if self.heights:
+            return self._read(back(self.dictionary.heights(vectors)), *marks)
+        prepared, latents = self.dictionary.prepared(vectors), self.dictionary.latents
+        if self.read is None or self.read.joined is None or latents <= _SPAN:
+            return self._read(back(self.dictionary.encoded(prepared, 0, latents)), *marks)
+        spans = ((start, min(start + _SPAN, latents)) for start in range(0, latents, _SPAN))
+        return self.read.joined([self._read(back(self.dictionary.encoded(prepared, *span)), *marks) for span in spans])
+
+    def _read(self, activations: Tensor, *marks: Tensor) -> Any:
+        return activations if self.read is None else self.read(activations, *marks)
+
+
+def vectors_of(activations: Tensor, its: Latents) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The vectors `[P, width]` at all positions of a layer's tensor that count, and what lays out latents `[P, N]`."""
+    dim = unit_dim(its.of.layout)
+    images = 1 if its.of.layout == TOKENS_FIRST else 0
+    if its.count is not None:
+        activations = activations.narrow(1 - images, its.first, its.count)
+    spread = activations.movedim(dim, -1)
+    shape = spread.shape[:-1]
+
+    def back(latents: Tensor) -> Tensor:
+        laid = latents.unflatten(0, shape)
+        if its.pool == "max":
+            return laid.movedim(-1, dim)
+        dims = [each for each in range(len(shape)) if each != images]
+        return laid.mean(dims) if its.pool == "mean" else laid.sum(dims)
+
+    return spread.reshape(-1, spread.shape[-1]), back
+
+
+def has_tokens(layer: Layer) -> bool:
+    """Whether the positions of a layer are tokens, some of which may be of no patch."""
+    return layer.layout in TOKEN_LAYOUTS
+
+
+def pooled(layout: str, pool: str) -> str:
+    """The layout of latents that are pooled so, of a layer of another `layout`."""
+    return layout if pool == "max" else FEATURES
