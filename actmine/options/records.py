@@ -18,6 +18,7 @@ COMMANDS = (
     "compare",
     "score",
     "facets",
+    "dictionary",
     "inspect",
     "demo-model",
 )

@@ -33,7 +33,7 @@ from actmine.pipeline.datasets.tar_shards import TarShard
 from actmine.pipeline.datasets.tars import readable
 from actmine.pipeline.demo.concepts import CONCEPTS
 from actmine.pipeline.demo.dataset import render_dataset
-from actmine.pipeline.errors import UserError, near_matches
+from actmine.pipeline.errors import UserError, near_matches, without_secrets
 from actmine.pipeline.progress import Progress, Silent
 
 NAMES = ("demo", "imagenet-val", "imagenet-train", "imagenette")
@@ -50,6 +50,7 @@ class Dataset:
 
     `classes` names the label numbers where the source does; `samples` is their number where known, else None;
     `nbytes` the length of all tars, or files. `fingerprint` is the SHA-256 over the names and sizes of all files.
+    `word` and `root` find it again, also from another folder; there is no word where it would tell a secret.
     """
 
     name: str
@@ -59,6 +60,8 @@ class Dataset:
     samples: int | None = None
     imagenet: bool = False
     nbytes: int = 0
+    word: str = ""
+    root: str = ""
 
     @property
     def by_number(self) -> dict[int, Shard]:
@@ -109,6 +112,14 @@ def find_dataset(word: str, root: Path = Path("data"), progress: Progress = Sile
 
     Raises `UserError` where there is none: what was looked for, where, and what to do.
     """
+    known = word in NAMES or names_remote(word)
+    again = word if known else os.path.abspath(os.path.expanduser(word))
+    return replace(
+        _found(word, root, progress), word=again if without_secrets(again) == again else "", root=str(root.absolute())
+    )
+
+
+def _found(word: str, root: Path, progress: Progress) -> Dataset:
     if word == "demo":
         shards = render_dataset(root / "demo", progress=progress)
         return _tars("demo", [str(path) for path in shards], classes=CONCEPTS, samples=len(CONCEPTS) * 128)

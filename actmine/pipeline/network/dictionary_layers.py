@@ -99,6 +99,14 @@ def recorded(record: Mapping[str, Any], given: Iterable[Asked] = ()) -> list[Ask
     return found
 
 
+def latents_of(traced: Traced, layer: Layer, tokens: str = "") -> Latents:
+    """Which vectors of a layer a dictionary that is yet to be made is of. Raises `UserError` as `attach` does."""
+    if not has_tokens(layer):
+        return Latents(layer, "")
+    first, count, said = _tokens(traced, layer, Asked(layer.name, "", "", tokens))
+    return Latents(layer, "", first, count, tokens=said)
+
+
 def described(layers: Iterable[Layer], traced: Traced) -> dict[str, dict[str, Any]]:
     """What the latents of layers depend on, by the layer's name: for a run's identity."""
     return {

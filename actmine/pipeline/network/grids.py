@@ -51,10 +51,9 @@ class Grid:
 
 def grids(traced: Traced, layers: Sequence[Layer]) -> dict[str, Grid]:
     """The grid of each layer by name; those without positions, or whose positions have no known place, have none."""
-    made_of = {layer.name: layer.latents.of for layer in layers if layer.latents is not None}
-    found = _of_tensors(traced, [made_of.get(layer.name, layer) for layer in layers])
-    mine = {layer.name: found.get(made_of.get(layer.name, layer).name) for layer in layers}
-    return {layer.name: cut for layer in layers if (grid := mine[layer.name]) and (cut := _of_latents(layer, grid))}
+    found = _of_tensors(traced, [layer.own for layer in layers])
+    mine = {layer.name: _of_latents(layer, found[layer.own.name]) for layer in layers if layer.own.name in found}
+    return {name: grid for name, grid in mine.items() if grid is not None}
 
 
 def _of_latents(layer: Layer, grid: Grid) -> Grid | None:

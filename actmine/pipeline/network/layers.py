@@ -43,6 +43,11 @@ class Layer:
     dependence: str = ""
     latents: Latents | None = None
 
+    @property
+    def own(self) -> Layer:
+        """The layer of the network itself whose tensor it is read from: itself, but for latents."""
+        return self if self.latents is None else self.latents.of
+
 
 class Traced:
     """A network whose inside can be named and read, for images of `input_shape` `[C, H, W]`.

@@ -86,14 +86,13 @@ def receptive_fields(traced: Traced, layers: Sequence[Layer]) -> dict[str, Field
     known = {
         key: Field(Axis(*rows), Axis(*columns), bounds, note) for key, ((rows, columns), bounds, note) in cache.read()
     }
-    made_of = {layer.name: layer.latents.of if layer.latents else layer for layer in layers}
-    missing = [layer for layer in made_of.values() if _key(layer) not in known]
+    missing = [layer.own for layer in layers if _key(layer.own) not in known]
     if missing:
         known |= {_key(layer): field for layer, field in _found(traced, missing)}
         cache.write(
             {key: ((_plain(field.y), _plain(field.x)), field.bounds, field.note) for key, field in known.items()}
         )
-    return {layer.name: _of_latents(layer, known[_key(made_of[layer.name])]) for layer in layers}
+    return {layer.name: _of_latents(layer, known[_key(layer.own)]) for layer in layers}
 
 
 def _of_latents(layer: Layer, field: Field) -> Field:

@@ -65,7 +65,7 @@ def facet_run(
 
 def late_layer(traced: Traced, names: Sequence[str]) -> Layer:
     """The last of a run's layers that has positions; the last of all where none has."""
-    layers = traced.choose(",".join(names))
+    layers = [layer.own for layer in traced.choose(",".join(names))]
     return next((layer for layer in reversed(layers) if layer.height is not None), layers[-1])
 
 

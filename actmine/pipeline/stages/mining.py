@@ -128,7 +128,10 @@ class Mining:
             **known,
             "url": self.dataset.shards[0].url if self.dataset.shards else "",
             "missing_weights": sorted(self.network.missing),
-            "asked": {**self.network.asked, **({"dictionaries": read} if (read := origins(self.layers)) else {})},
+            "asked": {
+                **self.network.asked, **({"dictionaries": read} if (read := origins(self.layers)) else {}),
+                "dataset": self.dataset.word, "data": self.dataset.root,
+            },
             "probe": probe(self.network.module, self.network.input_shape),
             "units": sum(layer.units for layer in self.layers),
             "blocks": len(self.blocks),

@@ -133,7 +133,7 @@ class _Scoring(EmbeddingStage[dict[int, bool], _Task]):
         super().__init__(("interpretability",), run.path, subject, engine, progress, known)
         self.opened, self.first_unit = run, unit_offsets(self.layers)
         traced = subject.traced
-        self.judges = stages(traced, traced.choose(run.record["layers"][-1])[0], own_size=True)
+        self.judges = stages(traced, traced.choose(run.record["layers"][-1])[0].own, own_size=True)
         self.work = EmbeddingWork(Subject(subject.network, traced, self.judges), embedder(similarity), _OTHERWISE)
 
     def missing(self, layer: Layer) -> dict[int, bool]:

@@ -1,0 +1,72 @@
+"""`dictionary`: trains a dictionary on a layer of a finished run's network, over its dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from actmine.commands.live import NOTHING_LIVE, Live
+from actmine.console import Display
+from actmine.options.dictionary import Dictionary
+from actmine.pipeline.allocator import keep_freed_memory
+from actmine.pipeline.datasets.sources import Dataset, find_dataset
+from actmine.pipeline.errors import UserError
+from actmine.pipeline.mined_network import mined_network
+from actmine.pipeline.network.devices import compute_exactly
+from actmine.pipeline.network.dictionary_layers import latents_of
+from actmine.pipeline.run import Run, open_run
+from actmine.pipeline.spoken import command
+from actmine.pipeline.stages.train_dictionary import TrainingSettings, train_dictionary
+from actmine.pipeline.storage.files import readable_name
+
+_TIMES = 8
+
+
+def dictionary(options: Dictionary, display: Display, live: Live = NOTHING_LIVE) -> dict[str, Any]:
+    """Carries out `dictionary`; its answer is what `--json` says."""
+    keep_freed_memory()
+    compute_exactly()
+    opened = open_run(options.run, options.trust)
+    network = mined_network(opened, options.weights, live.module, live.transform)
+    traced = network.traced()
+    layer = traced.choose(options.layer, bool(opened.record.get("dependent")))
+    if len(layer) != 1:
+        raise UserError(f"LAYER={options.layer} is {len(layer)} layers; a dictionary is of one.")
+    its = latents_of(traced, layer[0], options.tokens)
+    dataset = _dataset(opened, options, live, display)
+    latents = options.latents or _TIMES * layer[0].units
+    out = Path(options.out or f"{opened.path}/dictionaries/{readable_name(layer[0].name)}-{latents}")
+    display.say(
+        f"Training {latents:,} latents, {options.k} active at a position, on {layer[0].name} ({layer[0].units} units) "
+        f"of {network.name}, from {options.vectors:,} vectors of {dataset.name}."
+    )
+    about = {
+        "model_name": network.name, "hook_name": layer[0].name, "weights_hash": network.weights_hash,
+        "dataset": dataset.fingerprint, "tokens": its.tokens or "all",
+    }  # fmt: skip
+    settings = TrainingSettings(latents, options.k, options.vectors, options.seed)
+    told = train_dictionary(network, traced, its, dataset.shards, dataset.about, out, settings, about, display)
+    where = "held out" if told["held_out"] else "of those it has learned from"
+    display.say(
+        f"It explains {told['explained_variance']:.1%} of the variance by {told['latents_per_position']:.1f} latents a "
+        f"position; {told['dead_share']:.1%} of them are dead ({told['vectors_measured']:,} vectors, {where})."
+    )
+    again = command(
+        "mine", dataset=options.dataset or opened.record["asked"].get("dataset"), model=opened.record["model"],
+        layers=layer[0].name, dictionary=f"{layer[0].name}={out}", run=opened.path,
+    )  # fmt: skip
+    display.say(f"Mine it: {again}")
+    return {"folder": out, **told}
+
+
+def _dataset(run: Run, options: Dictionary, live: Live, display: Display) -> Dataset:
+    """The run's dataset again. Raises `UserError` where it is not there, or another."""
+    asked = run.record.get("asked", {})
+    word = options.dataset or asked.get("dataset", "")
+    if live.dataset is None and not word:
+        raise UserError(f"{run.path} does not say where its dataset is. Say DATASET=….")
+    root = Path(asked["data"]) if not options.dataset and asked.get("data") else options.data
+    found = live.dataset or find_dataset(word, root, display)
+    if found.fingerprint != run.record["dataset_fingerprint"]:
+        raise UserError(f"{word or found.name} is not what {run.path} was mined over: its files are others.")
+    return found
