@@ -110,6 +110,7 @@ def test_a_pdf_holds_its_text_as_text(tmp_path):
     text = pypdfium2.PdfDocument(path)[0].get_textpage().get_text_range()
     for word in ("a.conv", "Unit 0", "standard deviation", "rank 4", "net on photos", "Löwenzahn кот"):
         assert word in text
+    assert "nan" not in text and "token" not in text
 
 
 @pytest.mark.parametrize(("paper", "size"), [(Paper.a4, (210, 297)), (Paper.letter, (215.9, 279.4))])

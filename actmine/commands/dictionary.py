@@ -35,7 +35,7 @@ def dictionary(options: Dictionary, display: Display, live: Live = NOTHING_LIVE)
     its = latents_of(traced, layer[0], options.tokens)
     dataset = _dataset(opened, options, live, display)
     latents = options.latents or _TIMES * layer[0].units
-    out = Path(options.out or f"{opened.path}/dictionaries/{readable_name(layer[0].name)}-{latents}")
+    out = Path(options.out or f"{opened.path}/dictionaries/{readable_name(layer[0].name)}/{latents}")
     display.say(
         f"Training {latents:,} latents, {options.k} active at a position, on {layer[0].name} ({layer[0].units} units) "
         f"of {network.name}, from {options.vectors:,} vectors of {dataset.name}."

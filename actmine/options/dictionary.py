@@ -23,7 +23,7 @@ class Dictionary:
     Examples:
     dictionary --run runs/demo-demo --layer block4.relu --latents 640
 
-    mine --dictionary block4.relu=runs/demo-demo/dictionaries/block4.relu-640 --run runs/demo-demo --layers block4.relu
+    mine --dictionary block4.relu=runs/demo-demo/dictionaries/block4.relu/640 --run runs/demo-demo --layers block4.relu
     """
 
     run: FinishedRun
@@ -32,7 +32,7 @@ class Dictionary:
     k: Annotated[int, typer.Option(min=1, help="Latents that are active at a position.")] = 16
     vectors: Annotated[int, typer.Option(min=1, help="Vectors to learn from, each as often as it takes.")] = 4_000_000
     tokens: Annotated[str, typer.Option(help="Tokens to learn from: all, patch or cls.")] = ""
-    out: Annotated[str, typer.Option(help="Folder to write to. Default: RUN/dictionaries/LAYER-LATENTS.")] = ""
+    out: Annotated[str, typer.Option(help="Folder to write to. Default: RUN/dictionaries/LAYER/LATENTS.")] = ""
     seed: Annotated[int, typer.Option(min=0, help="Of its beginnings and of the order of vectors.")] = 0
     dataset: Annotated[str, typer.Option(help="Where the run's dataset is now. Default: where it was mined.")] = ""
     data: Annotated[Path, typer.Option(help="Where named datasets live.")] = Path("data")

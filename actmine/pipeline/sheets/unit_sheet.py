@@ -191,7 +191,8 @@ def _caption(
     block.write(left, top + 6 + size, number(row["activation"]), size, width * 0.6)
     rank, facet = f"{word}{row['rank']}", facet_of(row)
     rank = f"{rank}, facet {facet}" if facet and word else f"{rank} {facet}".strip()
-    rank = f"{rank}, {token} token" if (token := row.get("token")) not in (None, "patch") and word else rank
+    token = row.get("token")  # pandas has a NaN for null
+    rank = f"{rank}, {token} token" if isinstance(token, str) and token != "patch" and word else rank
     block.write(left + width, top + 6 + size, rank, size - 1, width * 0.55, GREY, "rs")
     block.write(left, top + 9 + 2 * size, words_of(row["label_name"], row["label"], row["key"]), size, width, GREY)
 
