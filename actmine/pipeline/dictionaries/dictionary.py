@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,18 @@ NONE, LAYER_NORM, CONSTANT_NORM = "none", "layer_norm", "constant_norm_rescale"
 _EPSILON = 1e-5  # added to the deviation, as SAELens does
 _CHUNK = 64  # latents of which one stands for all while the largest are looked for
 _SPAN = 4096  # latents looked at together
+
+
+@dataclass(frozen=True, slots=True)
+class Fewer:
+    """What is `prepared` for `count` latents in place of all; the last of them stands for all that no vector has.
+
+    `at` `[latents]` is the place of each latent among them.
+    """
+
+    prepared: tuple[Tensor, ...]
+    count: int
+    at: Tensor
 
 
 class Dictionary(nn.Module):
@@ -61,6 +74,10 @@ class Dictionary(nn.Module):
     def encoded(self, prepared: tuple[Tensor, ...], start: int, stop: int) -> Tensor:
         """Latents from `start` to before `stop` of what was prepared, `[P, stop - start]`."""
         return self._activated(self._products(prepared[0], start, stop), start, stop)
+
+    def without_silent(self, prepared: tuple[Tensor, ...]) -> Fewer | None:
+        """The same for those latents alone that any vector has, where that is known at once and they are few."""
+        return None
 
     def forward(self, vectors: Tensor) -> Tensor:
         """All latents of vectors `[P, width]`: `[P, latents]`."""
@@ -209,6 +226,18 @@ class KLargest(Dictionary):
             best = values[:, : self.k]
             which = torch.cat([which, places + start], 1).gather(1, order[:, : self.k])
         return (best.relu() if self.rectifies else best), which, centred.isnan().any(1, keepdim=True)
+
+    def without_silent(self, prepared: tuple[Tensor, ...]) -> Fewer | None:
+        """The same for those latents alone that any vector has, where that is known at once and they are few."""
+        values, which, spoiled = prepared
+        if not _at_hand(which):
+            return None
+        there, places = which.unique(return_inverse=True)
+        if len(there) > self.latents // 2:
+            return None
+        at = torch.full((self.latents,), len(there))
+        at[there] = torch.arange(len(there))
+        return Fewer((values, places, spoiled), len(there) + 1, at)
 
     def encoded(self, prepared: tuple[Tensor, ...], start: int, stop: int) -> Tensor:
         """Latents from `start` to before `stop` of what was prepared, `[P, stop - start]`."""

@@ -58,10 +58,14 @@ class Encoded(nn.Module):
         if self.heights:
             return self._read(back(self.dictionary.heights(vectors)), *marks)
         prepared, latents = self.dictionary.prepared(vectors), self.dictionary.latents
-        if self.read is None or self.read.joined is None or latents <= _SPAN:
+        if self.read is None or self.read.parts is None or latents <= _SPAN:
             return self._read(back(self.dictionary.encoded(prepared, 0, latents)), *marks)
-        spans = ((start, min(start + _SPAN, latents)) for start in range(0, latents, _SPAN))
-        return self.read.joined([self._read(back(self.dictionary.encoded(prepared, *span)), *marks) for span in spans])
+        fewer = self.dictionary.without_silent(prepared)
+        prepared, count = (fewer.prepared, fewer.count) if fewer else (prepared, latents)
+        spans = ((start, min(start + _SPAN, count)) for start in range(0, count, _SPAN))
+        parts = [self._read(back(self.dictionary.encoded(prepared, *span)), *marks) for span in spans]
+        found = self.read.parts.joined(parts)
+        return self.read.parts.spread(found, fewer.at) if fewer else found
 
     def _read(self, activations: Tensor, *marks: Tensor) -> Any:
         return activations if self.read is None else self.read(activations, *marks)

@@ -33,17 +33,27 @@ class Point:
     known: bool = True
 
 
+class Parts(Protocol):
+    """Results of a read for some units each."""
+
+    def joined(self, parts: list[Any]) -> Any:
+        """One result, of all units in the order of the parts."""
+
+    def spread(self, result: Any, at: Tensor) -> Any:
+        """A result for units `at` `[U]` of another one, by their place in it, each perhaps several times."""
+
+
 @dataclass(frozen=True, slots=True)
 class Read:
     """A function of a tensor, perhaps of a mark of each image (see `Trace.reading`), and of further constants.
 
-    It may be a module, whose tensors then go where the network goes. `joined`, where there is one, makes one result of
-    those for some units each: then units of a very wide layer need not be there together.
+    It may be a module, whose tensors then go where the network goes. `parts`, where there are any, say how results for
+    some units each become one: then units of a very wide layer need not be there together.
     """
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
-    joined: Callable[[list[Any]], Any] | None = None
+    parts: Parts | None = None
 
     def __call__(self, tensor: Tensor, *marks: Tensor) -> Any:
         """What the function makes of a tensor."""

@@ -75,16 +75,17 @@ class TappedNetwork(nn.Module):
         super().__init__()
         self.layers, self.positions, self.marked = tuple(layers), positions, positions != NO_POSITIONS
         function = read_both_ends if minima else read_layer
-        join = side_by_side_and_counts if positions == EVERY else side_by_side
-        read = [Read(function, (layer.layout, layer.height, layer.width), join) for layer in layers]
+        parts = SideBySide(positions == EVERY)
+        read = [Read(function, (layer.layout, layer.height, layer.width), parts) for layer in layers]
         if self.marked:
-            read = [Read(read_marked, (minima, positions, *each.arguments), join) for each in read]
+            read = [Read(read_marked, (minima, positions, *each.arguments), parts) for each in read]
         fires = any(layer.latents is not None for layer in layers)
         if fires:
             read = [
-                Read(read_fired, (layer.latents is not None, each.function.__name__, *each.arguments), join)
+                Read(read_fired, (layer.latents is not None, each.function.__name__, *each.arguments), parts)
                 for each, layer in zip(read, layers, strict=True)
             ]
+        join = side_by_side_and_counts if positions == EVERY else side_by_side
         self.network = traced.reading(layers, read, join, self.marked)
         self._names = [*(["fired"] if fires else []), "maximum", "position"]
         self._names += ["minimum", "lowest"] if minima else []
@@ -120,6 +121,23 @@ def side_by_side(readings: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
 def side_by_side_and_counts(readings: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     """The same, where the last of each layer's readings are counts `[U, BUCKETS]`."""
     return *side_by_side([parts[:-1] for parts in readings]), torch.cat([parts[-1] for parts in readings])
+
+
+@dataclass(frozen=True, slots=True)
+class SideBySide:
+    """Readings of some units each; `counts` are the last of them where there are any."""
+
+    counts: bool = False
+
+    def joined(self, parts: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Those of all units."""
+        return side_by_side_and_counts(parts) if self.counts else side_by_side(parts)
+
+    def spread(self, result: tuple[Tensor, ...], at: Tensor) -> tuple[Tensor, ...]:
+        """Those of units `at` `[U]` of others, by their place among these."""
+        readings = result[:-1] if self.counts else result
+        counts = [result[-1].index_select(0, at)] if self.counts else []
+        return *(each.index_select(1, at) for each in readings), *counts
 
 
 def unit_offsets(layers: Sequence[Layer]) -> list[int]:
