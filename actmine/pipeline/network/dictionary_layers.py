@@ -81,7 +81,7 @@ def attach(traced: Traced, asked: Iterable[Asked]) -> None:
             raise UserError(f"DICTIONARY: there are two called {name}. Say LAYER:NAME=PATH to tell them apart.")
         if dictionary.width != layer.units:
             raise UserError(
-                f"DICTIONARY: {_said(each.what)} is of vectors of {dictionary.width} numbers, and {layer.name} has "
+                f"DICTIONARY: {_said(each)} is of vectors of {dictionary.width} numbers, and {layer.name} has "
                 f"{layer.units} units."
             )
         traced.dictionaries[name] = dictionary
@@ -129,8 +129,8 @@ def is_code(what: str) -> bool:
     return bool(re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", what)) and not os.path.exists(what)
 
 
-def _said(what: Any) -> str:
-    return str(what) if isinstance(what, str) else GIVEN
+def _said(asked: Asked) -> str:
+    return asked.what if isinstance(asked.what, str) else f"the one given for {asked.layer}"
 
 
 def _layer(traced: Traced, name: str) -> Layer:
@@ -189,7 +189,7 @@ def _latents(traced: Traced, layer: Layer, name: str, dictionary: Dictionary, as
     return Layer(
         name, f"{layer.kind} + {dictionary.kind} dictionary", dictionary.latents, height, width, layer.node,
         pooled(layer.layout, asked.pool), layer.dependence,
-        Latents(layer, name, first, count, asked.pool, tokens, _said(asked.what)),
+        Latents(layer, name, first, count, asked.pool, tokens, asked.what if isinstance(asked.what, str) else GIVEN),
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from actmine.pipeline.readings.topk import TopK
 from actmine.pipeline.words import NO_POSITIONS
 
 _TOGETHER = 256  # images fed at once: what one feeding costs apart from them is shared by many
-_NUMBERS_TOGETHER = 1 << 26  # fewer images where there are very many units
+_NUMBERS_TOGETHER = 1 << 24  # fewer images where there are very many units
 
 
 class Accumulator(Protocol):
