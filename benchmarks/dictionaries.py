@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 from actmine.pipeline.cores import usable_cores
 from actmine.pipeline.dictionaries.plain import read
-from actmine.pipeline.network.encoded import Encoded, Latents
+from actmine.pipeline.network.encoded import Encoded
+from actmine.pipeline.network.layer import Latents
 from actmine.pipeline.network.layers import Layer
 from actmine.pipeline.network.points import Read
 from actmine.pipeline.readings.taps import SideBySide

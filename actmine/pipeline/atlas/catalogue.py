@@ -19,10 +19,10 @@ from actmine.pipeline.readings.statistics_options import BOTTOM, TOP
 
 _FIELDS = {
     "images": "images_seen", "maximum": "activation_max", "minimum": "activation_min", "mean": "activation_mean",
-    "deviation": "activation_std", "rate": "firing_rate", "understood": "interpretability_exemplars",
-    "understood_drawn": "interpretability_visualization", "reached": "visualization_activation",
-    "ratio": "visualization_ratio", "rank": "visualization_rank", "preset": "visualization_preset",
-    "attempts": "visualization_attempts",
+    "deviation": "activation_std", "rate": "firing_rate", "density": "density", "name": "name",
+    "understood": "interpretability_exemplars", "understood_drawn": "interpretability_visualization",
+    "reached": "visualization_activation", "ratio": "visualization_ratio", "rank": "visualization_rank",
+    "preset": "visualization_preset", "attempts": "visualization_attempts",
 }  # fmt: skip
 """Fields of `Unit` that are a column of units/ each."""
 _EVIDENCE = {
@@ -36,8 +36,8 @@ _EVIDENCE = {
 COLUMNS = ("unit", "nan_count", *naming.COLUMNS, *_FIELDS.values(), "visualization.path")
 """What is read of units/ of one unit."""
 OF_TILES = (
-    "unit", *naming.COLUMNS, "activation_max", "firing_rate", "visualization_ratio", "interpretability_exemplars",
-    "visualization.path",
+    "unit", *naming.COLUMNS, "activation_max", "firing_rate", "density", "name", "visualization_ratio",
+    "interpretability_exemplars", "visualization.path",
 )  # fmt: skip
 """What is read of all units of a layer: what a tile shows, and what tiles are sorted by."""
 
@@ -131,6 +131,14 @@ class Catalogue:
         for name, its in self.named.items():
             if naming.is_in(text, name):
                 found[[row for _, _, row in its]] = True
+        return found | np.array([name is not None and naming.is_in(text, name) for name in self.names], bool)
+
+    @cached_property
+    def names(self) -> list[str | None]:
+        """What a dictionary calls its directions; None where it does not."""
+        if "name" not in self._rows.column_names:
+            return [None] * len(self)
+        found: list[str | None] = self._rows["name"].to_pylist()
         return found
 
     def standing_for(self, most: int) -> list[Unit]:

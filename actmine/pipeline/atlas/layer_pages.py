@@ -33,6 +33,7 @@ SORTS = {
     "unit": Sort("number", "unit"),
     "activation_max": Sort("maximum", "maximum"),
     "firing_rate": Sort("firing rate", "rate", "percent"),
+    "density": Sort("density", "density", "percent"),
     "label_purity": Sort("purity of its label", "purity", "percent"),
     "best_node_correlation": Sort("correlation with its kind", "node_correlation", "fixed"),
     "best_label_correlation": Sort("correlation with its label", "correlation", "fixed"),

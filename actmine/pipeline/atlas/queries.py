@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from actmine.pipeline.atlas.catalogue import COLUMNS, OF_TILES, Catalogue, unit_of
-from actmine.pipeline.atlas.figures import small
+from actmine.pipeline.atlas.figures import percent, small
 from actmine.pipeline.atlas.images import Images, named
 from actmine.pipeline.atlas.links import Picture
 from actmine.pipeline.atlas.records import Drawing, Exemplar, Heat, Layer, Neighbour, Share, Unit, UnitPage, View
@@ -25,6 +25,7 @@ from actmine.pipeline.errors import UserError
 from actmine.pipeline.exemplars.pictures import SMALL_SIDE
 from actmine.pipeline.readings.statistics_options import BOTTOM, TOP
 from actmine.pipeline.run import Run, missing
+from actmine.pipeline.sheets.drawing import number
 from actmine.pipeline.storage.files import is_local, table_file
 from actmine.pipeline.storage.reading import Reading
 from actmine.schemas.chance import CHANCE, LEVEL
@@ -294,8 +295,21 @@ def _layer(row: Mapping[str, Any]) -> Layer:
     return Layer(
         row["layer"], int(row["units"]), row.get("kind") or "", pair("height", "width"),
         pair("rf_height", "rf_width") or (0, 0), bool(row.get("rf_global")), row.get("rf_note"),
-        pair("stride_y", "stride_x"),
+        pair("stride_y", "stride_x"), _of_latents(row),
     )  # fmt: skip
+
+
+def _of_latents(row: Mapping[str, Any]) -> str:
+    """Of a layer of latents what they are of, and how well they make it again; empty for others."""
+    if not row.get("dictionary_layer"):
+        return ""
+    said = f"Latents of a dictionary on {row['dictionary_layer']}"
+    if (share := row.get("explained_variance")) is not None:
+        said += f", which explains {percent(share)} of its variance ({row['reconstructed_images']} images)"
+    if (active := row.get("latents_per_position")) is not None:
+        said += f": {number(active)} are above zero at a position, {row['dead_units']:,} never fire"
+        said += f", {row['dense_units']:,} fire at more than a tenth of all positions"
+    return f"{said}."
 
 
 def _plain(rows: pa.Table | None) -> list[dict[str, Any]]:

@@ -24,13 +24,16 @@ class Layer:
     whole: bool
     note: str | None
     stride: tuple[int, int] | None
+    made: str = ""
+    """Of latents of a dictionary: of what they are, and how well they make it again, in a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
     """One unit's numbers, see actmine/schemas/units.py; `picture` is what its tile shows.
 
-    `label` is the one to show; `shared`, `node` and `best_label` are those whose evidence is enough, see `naming`.
+    `name` is that of a direction whose dictionary names it. `label` is the one to show; `shared`, `node` and
+    `best_label` are those whose evidence is enough, see `naming`.
     """
 
     layer: str
@@ -42,6 +45,8 @@ class Unit:
     mean: float | None = None
     deviation: float | None = None
     rate: float | None = None
+    density: float | None = None
+    name: str | None = None
     label: str | None = None
     shared: str | None = None
     purity: float | None = None
@@ -73,8 +78,8 @@ class Unit:
 
     @property
     def said(self) -> str:
-        """All labels that may be named of it, and the nodes above, for what looks through them."""
-        return " | ".join(filter(None, (self.shared, self.node_path or self.node, self.best_label)))
+        """Its name, all labels that may be named of it, and the nodes above, for what looks through them."""
+        return " | ".join(filter(None, (self.name, self.shared, self.node_path or self.node, self.best_label)))
 
     @property
     def evidence(self) -> str:

@@ -7,7 +7,7 @@ to, and of that the latents of a span.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ NONE, LAYER_NORM, CONSTANT_NORM = "none", "layer_norm", "constant_norm_rescale"
 _EPSILON = 1e-5  # added to the deviation, as SAELens does
 _CHUNK = 64  # latents of which one stands for all while the largest are looked for
 _SPAN = 4096  # latents looked at together
+_PIECE = 1 << 22  # numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +120,8 @@ class Dictionary(nn.Module):
         for name, tensor in self.state_dict().items():
             if name not in ("decoder", "after"):
                 found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-                for part in tensor.cpu().reshape(-1, *tensor.shape[1:]).split(_CHUNK):  # of a million no copy is made
-                    found.update(part.contiguous().view(torch.uint8).numpy())
+                for part in pieces(tensor.cpu()):
+                    found.update(memoryview(part.contiguous().view(torch.uint8).numpy()))
         return found.hexdigest()
 
     def settings(self) -> dict[str, int | bool]:
@@ -248,6 +249,12 @@ class KLargest(Dictionary):
         if not _at_hand(spoiled) or bool(spoiled.any()):
             room.masked_fill_(spoiled, torch.nan)
         return room[:, :-1]
+
+
+def pieces(tensor: Tensor) -> Iterator[Tensor]:
+    """A tensor in small parts along its first dimension: of a million latents nothing large is made on the way."""
+    rows = tensor.reshape(-1, *tensor.shape[1:])
+    return iter(rows.split(max(_PIECE // max(rows[:1].numel(), 1), 1)))
 
 
 def _candidates(products: Tensor, k: int, least: Tensor) -> tuple[Tensor, Tensor]:

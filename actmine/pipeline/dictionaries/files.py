@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from actmine.pipeline.dictionaries import dictionary_learning, plain, saelens, saev
-from actmine.pipeline.dictionaries.dictionary import Dictionary
+from actmine.pipeline.dictionaries.dictionary import Dictionary, pieces
 from actmine.pipeline.errors import UserError
 
 _KINDS = (saelens, dictionary_learning, saev, plain)
@@ -31,5 +31,5 @@ def _check(path: Path, made: Dictionary) -> None:
     if not made.latents or not made.width:
         raise UserError(f"DICTIONARY: {path} is empty.")
     for name, tensor in made.named_buffers():
-        if not bool(tensor.isfinite().all()):
+        if not all(bool(part.isfinite().all()) for part in pieces(tensor)):
             raise UserError(f"DICTIONARY: {name} of {path} holds values that are no numbers, or infinite.")

@@ -16,8 +16,9 @@ from actmine.pipeline.dictionaries.files import read_dictionary
 from actmine.pipeline.dictionaries.of_code import ByCode
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.network import factories
-from actmine.pipeline.network.encoded import POOLS, Latents, has_tokens, pooled
+from actmine.pipeline.network.encoded import has_tokens, pooled
 from actmine.pipeline.network.grids import grids
+from actmine.pipeline.network.layer import POOLS, Latents
 from actmine.pipeline.network.layers import Layer, Traced
 
 GIVEN = "as it was given"

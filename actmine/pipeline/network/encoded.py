@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from actmine.pipeline.dictionaries.dictionary import Dictionary
+from actmine.pipeline.network.layer import Latents, Layer
 from actmine.pipeline.network.layouts import FEATURES, TOKEN_LAYOUTS, TOKENS_FIRST, unit_dim
 from actmine.pipeline.network.points import Read
 
-if TYPE_CHECKING:
-    from actmine.pipeline.network.layers import Layer
-
-POOLS = ("max", "mean", "sum")
-"""What may be made of a latent's positions: `max`, where it is found; or one value of the whole image."""
 _SPAN = 4096  # latents whose activations are there together, where a read can do with fewer than all
-
-
-@dataclass(frozen=True, slots=True)
-class Latents:
-    """How the units of a layer are made of the layer `of`: by the dictionary of that name.
-
-    Of tokens only those from `first` on count, `count` of them, where that is not None; `tokens` says which those are.
-    `pool` is one of `POOLS`, `origin` where the dictionary was read.
-    """
-
-    of: Layer
-    dictionary: str
-    first: int = 0
-    count: int | None = None
-    pool: str = "max"
-    tokens: str = ""
-    origin: str = ""
 
 
 class Encoded(nn.Module):

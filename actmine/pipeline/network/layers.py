@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,39 +13,13 @@ from actmine.pipeline.dictionaries.dictionary import Dictionary
 from actmine.pipeline.errors import UserError, first_line, listed, near_matches
 from actmine.pipeline.network import operations
 from actmine.pipeline.network.batch_check import Finding, check, has_values, two_images
-from actmine.pipeline.network.encoded import Encoded, Latents
+from actmine.pipeline.network.encoded import Encoded
 from actmine.pipeline.network.graph_trace import GraphTrace
+from actmine.pipeline.network.layer import Layer
 from actmine.pipeline.network.layouts import SHAPES, layout_of, map_shape
 from actmine.pipeline.network.module_trace import ModuleTrace
 from actmine.pipeline.network.points import CannotTrace, Point, Read, See, Trace
 from actmine.pipeline.spoken import LEFT_OPEN, command
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One tensor-valued point of a network: `units` channels over a map of `height` x `width` positions.
-
-    `node` is its node in the trace, `layout` how its tensor is laid out (`network.layouts`). `height` and
-    `width` are None for features, which have no positions; tokens are the rows of a map of one column, and where
-    attention works in windows, each window is a row and its places the columns. `dependence` says what else than the
-    image has a say in it (`actmine.pipeline.network.batch_check`); empty for a sound layer. `latents`, where there are,
-    says how its units are made of the tensor at its node.
-    """
-
-    name: str
-    kind: str
-    units: int
-    height: int | None
-    width: int | None
-    node: str
-    layout: str = "maps"
-    dependence: str = ""
-    latents: Latents | None = None
-
-    @property
-    def own(self) -> Layer:
-        """The layer of the network itself whose tensor it is read from: itself, but for latents."""
-        return self if self.latents is None else self.latents.of
 
 
 class Traced:

@@ -103,7 +103,8 @@ def unit_sheet(
     if len(set(map(facet_of, firing))) == 1:
         firing = [{**row, "facet": None} for row in firing]
     visualization = picture(unit["visualization"])
-    blocks = [header(unit["layer"], f"Unit {unit['unit']}", about)]
+    named = f", {name}" if isinstance(name := unit.get("name"), str) else ""
+    blocks = [header(unit["layer"], f"Unit {unit['unit']}{named}", about)]
     if not firing:
         return stacked([*blocks, silent_summary(unit, visualization)], 28)
     large = firing[: min(look.large, look.crops)]

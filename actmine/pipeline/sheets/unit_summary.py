@@ -37,7 +37,7 @@ def summary(
     facts = [
         (number(unit["activation_max"]), "maximum"),
         (number(unit["activation_mean"]), "mean over images"),
-        (number(unit["activation_std"]), "standard deviation"),
+        _spread(unit),
         (percent(unit["firing_rate"]), "of images fire it"),
         *([_label(unit, named)] if named else []),
     ]
@@ -49,6 +49,14 @@ def summary(
     if chart:
         _draw(block, chart, left, max(_BESIDE, block.height - 62 - tall) + tall - _BELOW, CONTENT - left, large)
     return block
+
+
+def _spread(unit: Mapping[str, Any]) -> tuple[str, str]:
+    """The deviation of a unit; of a latent, which is 0 almost always, at how many positions it fires."""
+    density = unit.get("density")
+    if density is None or density != density:
+        return number(unit["activation_std"]), "standard deviation"
+    return percent(density), "of positions fire it"
 
 
 def _label(unit: Mapping[str, Any], named: Mapping[str, str]) -> tuple[str, str]:

@@ -12,7 +12,8 @@ from torch import Tensor
 from actmine.pipeline.cores import usable_cores
 from actmine.pipeline.datasets.batches import Batch, map_in_order, read_batches
 from actmine.pipeline.datasets.shards import Shard
-from actmine.pipeline.network.encoded import Latents, vectors_of
+from actmine.pipeline.network.encoded import vectors_of
+from actmine.pipeline.network.layer import Latents
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import Network
 from actmine.pipeline.network.points import Read

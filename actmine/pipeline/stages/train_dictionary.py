@@ -15,7 +15,7 @@ from actmine.pipeline.datasets.shards import Shard
 from actmine.pipeline.dictionaries.saelens import CONFIG, WEIGHTS, written_as
 from actmine.pipeline.dictionaries.training import Training
 from actmine.pipeline.errors import Damaged, UserError
-from actmine.pipeline.network.encoded import Latents
+from actmine.pipeline.network.layer import Latents
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import Network
 from actmine.pipeline.progress import Progress, Silent
