@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         atlas_export,
         check,
         compare,
+        dictionary,
         facets,
         focus,
         inspect,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Atlas", "ImageError", "Inspection", "Layer", "Run", "ShardError", "Unit", "UserError",
-    "atlas", "atlas_export", "check", "compare", "facets", "figure_style", "focus", "histogram_edges",
+    "atlas", "atlas_export", "check", "compare", "dictionary", "facets", "figure_style", "focus", "histogram_edges",
     "histogram_middles", "inspect", "layers", "mine", "open_run", "picture",
     "score", "shards", "sheets", "views", "visualize",
 ]  # fmt: skip

@@ -95,7 +95,7 @@ def mine(
         layers: Comma-separated globs or exact names. Default: every unit-bearing layer.
         dictionary: LAYER=PATH, several behind commas: the latents of a sparse autoencoder, or the rows of a
             matrix of directions, on that layer's tensor are units of a further layer LAYER:NAME
-            (docs/directions.md).
+            (docs/guides/directions.md).
         tokens: Tokens that dictionaries encode: all, patch or cls; as they were trained.
         pool: Of a latent's positions: max, the largest, with its place; or mean, or sum.
         least_explained: Share of a layer's variance that a dictionary has to explain, on first images.
@@ -490,6 +490,56 @@ def score(
     >>> actmine.score(run, layers="layer4.*")  # doctest: +SKIP
     """
     return run_after("score", locals())
+
+
+def dictionary(
+    run: str | Path | Run,
+    layer: str,
+    *,
+    latents: int = 0,
+    k: int = 16,
+    vectors: int = 4000000,
+    tokens: str = "",
+    out: str | Path = "",
+    seed: int = 0,
+    dataset: str = "",
+    data: str | Path = "data",
+    weights: str | Path = "",
+    quiet: bool = False,
+    model: nn.Module | None = None,
+    transform: Transform | None = None,
+    dictionary: Mapping[str, Any] | None = None,
+) -> Path:
+    """Trains a sparse dictionary on the vectors of a layer: directions whose combinations, a few at a time, make them.
+
+    A top-k autoencoder (Gao et al. 2024), on the images that the run was mined over, which go through the network
+    again; no activation is written. OUT is in the layout of SAELens. Its latents are units for `mine`.
+
+    Interrupt it at any time: the same command goes on where it stopped.
+
+    Args:
+        run: Folder of a finished run, or s3://bucket/prefix.
+        layer: The layer: its name.
+        latents: How many. Default: 8 times the layer's units.
+        k: Latents that are active at a position.
+        vectors: Vectors to learn from, each as often as it takes.
+        tokens: Tokens to learn from: all, patch or cls.
+        out: Folder to write to. Default: RUN/dictionaries/LAYER/LATENTS.
+        seed: Of its beginnings and of the order of vectors.
+        dataset: Where the run's dataset is now. Default: where it was mined.
+        data: Where named datasets live.
+        weights: Where the run's weights are now. Default: where they were when it was mined.
+        quiet: Say nothing but errors.
+        model: The network, where the run was mined from one that has no name.
+        transform: What makes its input of an image, likewise.
+        dictionary: Its dictionaries by LAYER:NAME, where they were objects.
+
+    Returns:
+        The folder of the dictionary.
+
+    >>> actmine.dictionary(run, "layer4.1.add", latents=4096)  # doctest: +SKIP
+    """
+    return Path(call("dictionary", locals())["folder"])
 
 
 def compare(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -23,6 +24,7 @@ import actmine
 from actmine.pipeline.dictionaries.dictionary import Dictionary, Gated, KLargest, Rectified, Thresholded
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.run import open_run
+from actmine.pipeline.tables.direction_tables import by_chance
 from tests.commands import start
 from tests.making import encoded, picture, write_folder
 
@@ -205,6 +207,29 @@ def test_labels_sketches_and_maps_are_kept_of_latents(mined):
     assert len(maps) and maps.high.max() == pytest.approx(z.max(), rel=1e-4)
 
 
+def test_the_nearest_directions_are_those_of_a_sort_with_what_chance_reaches(mined):
+    run, layer, _, of = mined
+    for name in ("topk", "probes"):
+        made = of[name]
+        directions = (made.encoder.t() if name == "probes" else made.decoder).double().numpy()
+        unit = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+        cosines = unit @ unit.T - 3 * np.eye(len(unit))
+        rows = run.directions(f"{layer}:{name}")
+        assert np.allclose(rows.cosine, np.sort(cosines, 1)[:, ::-1][:, :10].reshape(-1), atol=1e-5)
+        assert np.allclose(cosines[rows.unit, rows.neighbor_unit], rows.cosine, atol=1e-5)
+
+
+@pytest.mark.parametrize(("count", "width"), [(40, 12), (500, 64)])
+def test_what_chance_reaches_among_directions_is_what_random_ones_reach(count, width):
+    random = np.random.Generator(np.random.PCG64(0))
+    most = []
+    for _ in range(400):
+        drawn = random.standard_normal((count, width))
+        drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+        most.append((drawn[1:] @ drawn[0]).max())
+    assert by_chance(count, width) == pytest.approx(np.quantile(most, 0.95), abs=0.03)
+
+
 def test_a_run_without_dictionaries_is_what_it_was(photos, tmp_path):
     run = actmine.mine(
         Untraceable(), str(photos), layers="first.1", transform=transform, run=tmp_path / "run", topk=3, **QUICK
@@ -321,3 +346,15 @@ def test_a_run_whose_dictionary_was_changed_says_so(sae, photos, tmp_path):
         actmine.visualize(actmine.open_run(tmp_path / "run"), layers="block1.relu:sae", units=[4], quiet=True)
     command = start(words, tmp_path / "notes")
     assert command.end() == 1 and "dictionaries" in command.said
+
+
+def test_the_lines_of_the_guide_run(tmp_path, monkeypatch, capsys):
+    guide = (Path(__file__).parents[1] / "docs" / "guides" / "directions.md").read_text()
+    net = torchvision.models.resnet18(weights=None).eval()
+    dataset = [(picture(70, 64, seed), seed % 2) for seed in range(6)]
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"net": net, "dataset": dataset, "preprocess": transform}
+    for block in re.findall(r"^```py\n(.*?)^```", guide, flags=re.M | re.S):
+        exec(block.replace('run="runs/probes"', 'run="runs/probes", visualize=False, sheets=False, quiet=True'), names)
+    printed = capsys.readouterr().out
+    assert "layer4.1.add:probes" in printed and "activation" in printed

@@ -24,7 +24,8 @@ from actmine.schemas.skipped import SKIPPED
 SCHEMAS = {
     name: getattr(importlib.import_module(f"actmine.schemas.{name}"), name.upper())
     for name in (
-        "layers units exemplars visualizations views images pictures crops shards skipped neighbors matches".split()
+        "layers units exemplars visualizations views images pictures crops shards skipped neighbors matches "
+        "directions".split()
     )
 }
 
@@ -32,6 +33,7 @@ PUBLIC = {
     "layers": "layer kind units height width rf_height rf_width stride_y stride_x rf_global",
     "units": "layer unit images_seen activation_max activation_mean activation_std firing_rate top_label label_purity "
     "visualization visualization_activation visualization_ratio visualization_preset visualization_seed",
+    "directions": "layer unit rank neighbor_unit cosine chance",
     "exemplars": "layer unit rank activation image_id key label label_name y x left top right bottom clipped crop",
     "visualizations": "layer unit facet preset seed attempts visualization activation ratio rank",
     "views": "layer unit rank image_id method view scale input_left input_top input_right input_bottom recipe",

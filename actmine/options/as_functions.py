@@ -62,6 +62,10 @@ FUNCTIONS = {
     "check": _on_a_run('actmine.check(run, layers="layer4.*", units=range(10))'),
     "facets": _on_a_run('actmine.facets(run, layers="layer4.*")'),
     "score": _on_a_run('actmine.score(run, layers="layer4.*")'),
+    "dictionary": _Function(
+        ("run", "layer"), "Path", "The folder of the dictionary.", 'Path(call("dictionary", locals())["folder"])',
+        'actmine.dictionary(run, "layer4.1.add", latents=4096)', True,
+    ),
     "compare": _Function(
         ("run", "other"), "pd.DataFrame", "The matches, a row per unit and rank, as in RUN/matches/.",
         'pd.read_parquet(call("compare", locals())["table"])', "actmine.compare(run, other).head()",

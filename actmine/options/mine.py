@@ -84,7 +84,7 @@ class Mine:
         str,
         typer.Option(
             help="LAYER=PATH, several behind commas: the latents of a sparse autoencoder, or the rows of a matrix of "
-            "directions, on that layer's tensor are units of a further layer LAYER:NAME (docs/directions.md)."
+            "directions, on that layer's tensor are units of a further layer LAYER:NAME (docs/guides/directions.md)."
         ),
     ] = ""
     tokens: Annotated[

@@ -266,6 +266,14 @@ class Run:
         """
         return self._alike(self.path / "neighbors.parquet", layer, unit, "neighbours: mine it without --sketch 0")
 
+    def directions(self, layer: str, unit: int | None = None) -> pd.DataFrame:
+        """The latents of a layer whose directions lie nearest one of it (or all of them), nearest first.
+
+        Raises `UserError` for a unit that the layer does not have, and for a layer without `directions/`.
+        """
+        path = table_file(self.path, "directions", layer)
+        return self._alike(path, layer, unit, f"directions/ of {layer}: it is no layer of a dictionary, or a wide one")
+
     def matches(self, other: str | Path, layer: str, unit: int | None = None) -> pd.DataFrame:
         """The units of another run, by its folder or that folder's name, most alike one of a layer, best first.
 

@@ -167,7 +167,8 @@ class Queries:
         spread = next(iter(self._of_unit("units", layer, unit, ["activation_histogram", "activation_quantiles"])), {})
         return UnitPage(
             found, top, tuple((name, tuple(rows)) for name, rows in bands.items()), self._drawings(layer, unit),
-            self._facets(layer, unit), self._neighbours(layer, unit), shares(top) if found.shared else (),
+            self._facets(layer, unit), self._neighbours(layer, unit), self._directions(layer, unit),
+            shares(top) if found.shared else (),
             self._labels(layer, unit) if found.best_label else (), tuple(spread.get("activation_histogram") or ()),
             tuple(spread.get("activation_quantiles") or ()),
         )  # fmt: skip
@@ -267,6 +268,14 @@ class Queries:
             alike = self.tile(other, row["neighbor_unit"]) if other in self.layers else None
             if alike:
                 found.append(Neighbour(alike, row["similarity"], *beyond_chance(row)))
+        return tuple(found)
+
+    def _directions(self, layer: str, unit: int) -> tuple[Neighbour, ...]:
+        rows = self._of_unit("directions", layer, unit, ["rank", "neighbor_unit", "cosine", "chance"])
+        found = []
+        for row in sorted(rows, key=lambda row: int(row["rank"])):
+            if alike := self.tile(layer, row["neighbor_unit"]):
+                found.append(Neighbour(alike, row["cosine"], row["cosine"] > row["chance"], row["chance"]))
         return tuple(found)
 
     def _labels(self, layer: str, unit: int) -> tuple[Share, ...]:

@@ -206,6 +206,7 @@ class UnitPage:
     drawings: tuple[Drawing, ...] = ()
     facets: tuple[Drawing, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
+    directions: tuple[Neighbour, ...] = ()
     shares: tuple[Share, ...] = ()
     labels: tuple[Share, ...] = ()
     counts: tuple[int, ...] = ()

@@ -108,6 +108,10 @@ class Dictionary(nn.Module):
         made = made if self.after is None else made + self.after
         return made * scale + shift, count
 
+    def directions(self) -> Tensor | None:
+        """The direction of each latent, `[latents, width]`: the decoder's, or the encoder's where there is none."""
+        return self.encoder.t() if self.decoder is None else self.decoder
+
     def decoder_norms(self) -> Tensor | None:
         """The length of each latent's direction in the decoder, `[latents]`; None where there is none."""
         if self.decoder is None:
@@ -121,7 +125,7 @@ class Dictionary(nn.Module):
             if name not in ("decoder", "after"):
                 found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
                 for part in pieces(tensor.cpu()):
-                    found.update(memoryview(part.contiguous().view(torch.uint8).numpy()))
+                    found.update(part.contiguous().view(torch.uint8).numpy().data)
         return found.hexdigest()
 
     def settings(self) -> dict[str, int | bool]:

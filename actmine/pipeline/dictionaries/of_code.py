@@ -46,6 +46,9 @@ class ByCode(Dictionary):
         """All latents: what is before an activation is not known of code."""
         return self(vectors)
 
+    def directions(self) -> None:
+        """They are not known."""
+
     @property
     def decodes(self) -> bool:
         """Whether vectors can be made again of their latents."""

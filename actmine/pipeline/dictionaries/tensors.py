@@ -99,7 +99,7 @@ class Checked:
         if self._left:
             raise UserError(
                 f"DICTIONARY: {self.path} has tensors that this kind of dictionary knows no use for: "
-                f"{listed(sorted(self._left))}. Convert it to a kind that docs/directions.md lists."
+                f"{listed(sorted(self._left))}. Convert it to a kind that docs/guides/directions.md lists."
             )
 
 

@@ -37,7 +37,7 @@ from actmine.schemas.units import UNITS
 PART = "growing"
 """The folder of a run in which what it lacks is mined."""
 _GROWS = frozenset(("layers", "topk", "dependent", "dictionaries"))
-_OF_LAYERS = ("exemplars", "units", "labels", "sketches", "maps")
+_OF_LAYERS = ("exemplars", "units", "labels", "sketches", "maps", "directions")
 _BY_IMAGE = {"images": (IMAGES, ()), "pictures": (PICTURES, ()), "crops": (CROPS, BOX)}
 _TESTS = ("label_purity", "best_label", "best_node")
 _IMAGES_AT_ONCE = 256

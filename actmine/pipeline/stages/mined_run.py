@@ -69,7 +69,7 @@ def tables_of(run: Path, layers: Sequence[Layer], maxima: Sequence[Stored]) -> d
     names = [f"{name}.parquet" for name in ("images", "layers", "shards", "skipped", "pictures", "crops")]
     names += [
         str(table_file(Path(), table, layer.name, new=True))
-        for table in ("units", "exemplars", "labels", "sketches", "maps") for layer in layers
+        for table in ("units", "exemplars", "labels", "sketches", "maps", "directions") for layer in layers
     ]  # fmt: skip
     kept = {f"maxima/{part.path.name}": part.crc32 for part in maxima}
     if kept:

@@ -28,6 +28,7 @@ from actmine.pipeline.receptive_fields.receptive_field import Field
 from actmine.pipeline.scanning.merge import Merged
 from actmine.pipeline.storage.files import table_file
 from actmine.pipeline.storage.parquet import units_a_part, write_rows, write_table
+from actmine.pipeline.tables.direction_tables import write_directions
 from actmine.pipeline.tables.label_table import LabelTable
 from actmine.pipeline.tables.label_tree import Tree
 from actmine.pipeline.tables.latent_columns import about_latents, latent_columns
@@ -106,7 +107,7 @@ class MinedTables:
         write_rows(self.run / "layers.parquet", LAYERS, layer_rows(self.layers, self.fields, self.grids, further))
 
     def write_layer(self, layer: Layer) -> None:
-        """One layer's files of `exemplars/`, `units/`, `labels/` and `sketches/`."""
+        """One layer's files of `exemplars/`, `units/`, `labels/`, `sketches/` and `directions/`."""
         most = int(self.rows.rank.max(initial=0)) + 1
         write_table(
             table_file(self.run, "exemplars", layer.name, new=True),
@@ -127,6 +128,8 @@ class MinedTables:
         positions = None if self.positions is None else self.positions[first : first + layer.units]
         table = unit_table(layer, summary, counts, further, positions)
         write_table(table_file(self.run, "units", layer.name, new=True), UNITS, [table])
+        if layer.name in self.dictionaries:
+            write_directions(self.run, layer.name, self.dictionaries[layer.name])
         self._named = {kind: count + int(naming.held(table, kind).sum()) for kind, count in self._named.items()}
         if self.sketches is not None:
             write_sketches(self.run, layer.name, self.sketches, slice(first, first + layer.units), summary)
