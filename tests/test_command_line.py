@@ -213,7 +213,7 @@ def test_switches_are_said_by_1_and_0(words, flags):
 
 
 def test_a_word_that_no_command_knows_is_named_with_what_was_meant():
-    with pytest.raises(UserError, match=r"make mine knows no TOPKK\. Did you mean TOPK\?.* DATASET, MODEL"):
+    with pytest.raises(UserError, match=r"make mine knows no TOPKK\. Did you mean TOPK, TOKENS\?.* DATASET, MODEL"):
         as_flags("mine", options_of("mine"), ["TOPKK"], {"TOPKK": "5"})
     with pytest.raises(UserError, match="UNIQUE=maybe: say UNIQUE=1 or UNIQUE=0"):
         as_flags("mine", options_of("mine"), ["UNIQUE"], {"UNIQUE": "maybe"})

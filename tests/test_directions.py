@@ -358,3 +358,41 @@ def test_the_lines_of_the_guide_run(tmp_path, monkeypatch, capsys):
         exec(block.replace('run="runs/probes"', 'run="runs/probes", visualize=False, sheets=False, quiet=True'), names)
     printed = capsys.readouterr().out
     assert "layer4.1.add:probes" in printed and "activation" in printed
+
+
+class Outlying(Tokens):
+    """The same with a class token many times as long as its patches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vit.class_token.data = 30 * torch.randn(1, 1, 32, generator=torch.Generator().manual_seed(1))
+
+
+def test_how_long_a_token_is_beside_the_others_is_said_and_outliers_may_be_left_out(photos, tmp_path):
+    _, layer, width = NETWORKS["tokens"]
+    made = dictionaries(width)["topk"]
+    x = vectors(Outlying().eval(), "tokens", inputs(photos))
+    norms = x.norm(dim=2)
+    ratios = (norms / norms.median(1, keepdim=True).values).numpy()
+    assert (ratios[:, 0] > 10).all() and (ratios[:, 1:] < 10).all()
+    for most in (0, 10):
+        run = actmine.mine(
+            Outlying(), str(photos), layers=layer, transform=transform, dictionary={f"{layer}:d": made}, tokens="all",
+            topk=3, ignore_norm=most, run=tmp_path / str(most), **QUICK,
+        )  # fmt: skip
+        with torch.no_grad():
+            latents = made(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        for name, values in ((layer, x), (f"{layer}:d", latents)):
+            image = (values[:, 1:] if most else values).amax(1).numpy()
+            rows = run.exemplars(name)
+            assert np.allclose(run.units(name).activation_max, image.max(0), rtol=1e-4, atol=1e-5)
+            assert np.allclose(rows.activation, image[rows.image_id, rows.unit], rtol=1e-4, atol=1e-5)
+            assert np.allclose(rows.token_norm_ratio, ratios[rows.image_id, rows.y], rtol=1e-3)
+            assert (set(rows.token) == {"patch"}) == bool(most)
+            assert run.layers.set_index("layer").outlier_tokens[name] == pytest.approx(1 / 17)
+
+
+@pytest.mark.parametrize("further", [{"direction": "both"}, {"positions": "sample"}, {"ignore_norm": 0.5}])
+def test_outliers_are_left_out_only_where_that_says_something(further, photos, tmp_path):
+    with pytest.raises(UserError, match="IGNORE_NORM is a number above 1"):
+        actmine.mine(Tokens(), str(photos), transform=transform, run=tmp_path, **QUICK | {"ignore_norm": 9.0} | further)

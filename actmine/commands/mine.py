@@ -57,6 +57,7 @@ def mine(options: Mine, display: Display, live: Live = NOTHING_LIVE) -> dict[str
         options.unique,
         options.positions,
         options.min_support,
+        ignore_norm=options.ignore_norm,
     )
     kept = parse_pictures(options.pictures)
     tree = find_tree(options.label_tree)

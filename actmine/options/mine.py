@@ -154,6 +154,14 @@ class Mine:
             "at random (sample, which costs nothing), or at all (all: 1.6 times as long on a CPU)."
         ),
     ] = "none"
+    ignore_norm: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Leave out tokens of vision transformers whose vector is so many times as long as the median one of "
+            "their image, as 10; 0: none (docs/units.md).",
+        ),
+    ] = 0.0
     unique: Annotated[
         bool, typer.Option(help="Of images that are nearly the same, keep one among a unit's exemplars.")
     ] = False

@@ -52,7 +52,7 @@ class ScanWork:
     def open(self, at: Workplace) -> Callable[[Iterable[Block], Tell], Iterator[BlockState]]:
         """Taps the network and moves it to the device."""
         keep = self.settings.keep
-        tapped = TappedNetwork(self.subject.traced, self.subject.layers, keep.minima, keep.positions)
+        tapped = TappedNetwork(self.subject.traced, self.subject.layers, keep.minima, keep.positions, keep.ignore_norm)
         how = replace(self.settings.compute, device=at.device)
         runner = Runner(tapped, self.settings.preprocessing, how, at.cores)
 

@@ -26,6 +26,7 @@ EXEMPLARS = table(
     field("right", pa.int32(), "right edge of the receptive field (pixels of the original image, exclusive)"),
     field("bottom", pa.int32(), "bottom edge of the receptive field (pixels of the original image, exclusive)" ),
     field("clipped", pa.bool_(), "the field left the network's input, so the box is smaller than the field"),
+    field("token_norm_ratio", pa.float32(), "length of the vector of the token at (y, x) beside the median one of its image: outliers of 10 and more hold what is of no place; null for layers without tokens, and in runs with --maps 0", nullable=True),
     field("focus_left", pa.int32(), "left edge of the focus, the smallest box that holds 95% of the unit's squared input gradient at (y, x) (pixels of the original image, inclusive); null where not measured or without a gradient", nullable=True),
     field("focus_top", pa.int32(), "top edge of the focus (pixels of the original image, inclusive)", nullable=True),
     field("focus_right", pa.int32(), "right edge of the focus (pixels of the original image, exclusive)", nullable=True),

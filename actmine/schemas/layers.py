@@ -21,6 +21,7 @@ LAYERS = table(
     field("stride_x", pa.int32(), "input pixels between fields of neighbouring columns; null where not uniform", nullable=True),
     field("rf_global", pa.bool_(), "every position sees the whole input"),
     field("rf_note", pa.string(), "why the field is the whole input, where an operation could not be followed", nullable=True),
+    field("outlier_tokens", pa.float64(), "share of tokens whose vector is more than 10 times as long as the median one of its image, on up to 32 images from all over the dataset (0 to 1); null for layers without tokens", nullable=True),
     field("dictionary", pa.string(), "where the dictionary was read whose latents the units are; null for layers of the network itself", nullable=True),
     field("dictionary_layer", pa.string(), "the layer whose vectors it encodes", nullable=True),
     field("dictionary_tokens", pa.string(), "which tokens it encodes: all, patch or cls; null where there are none", nullable=True),

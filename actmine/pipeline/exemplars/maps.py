@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from actmine.pipeline.exemplars.exemplars import Rows
 from actmine.pipeline.network.grids import Grid
-from actmine.pipeline.network.layouts import as_map
+from actmine.pipeline.network.layouts import TOKEN_LAYOUTS, as_map
 from actmine.pipeline.network.points import Read
 from actmine.pipeline.network.subject import Subject
+from actmine.pipeline.network.token_norms import norm_ratios
 from actmine.pipeline.preprocessing.normalize import Normalize
 from actmine.pipeline.readings.statistics_options import BOTTOM, TOP
 from actmine.pipeline.readings.taps import unit_offsets
@@ -26,20 +27,22 @@ MOST_CELLS = 32
 """Rows and columns of a map that is kept, at most."""
 KEPT = pa.schema(
     [("row", pa.int64()), ("height", pa.int32()), ("width", pa.int32()), ("low", pa.float32()), ("high", pa.float32()),
-     ("map", pa.binary()), ("other_tokens", pa.list_(pa.float32()))]
+     ("map", pa.binary()), ("other_tokens", pa.list_(pa.float32())), ("token_norm_ratio", pa.float32())]
 )  # fmt: skip
-"""Maps on their way to the tables: `row` is a place in the rows of all exemplars."""
+"""Maps on their way to the tables: `row` is a place in the rows of all exemplars. Rows of tokens whose map is not kept
+have `token_norm_ratio` alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """The maps wanted of one image: arrays `[n]` of rows of exemplars, layers by number, units in them, and whether
-    it is their lowest activation that counts."""
+    it is their lowest activation that counts. `tokens` `[m, 3]` are rows, layers and tokens whose norm is wanted."""
 
     rows: np.ndarray
     layers: np.ndarray
     units: np.ndarray
     lowest: np.ndarray
+    tokens: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,11 @@ class MapSettings:
     subject: Subject
     how: Compute
     grids: Mapping[int, Grid]
+
+    @property
+    def tokens(self) -> list[int]:
+        """Layers of tokens, by their number."""
+        return _of_tokens(self.subject)
 
 
 def asked_of(rows: Rows, subject: Subject, most: int, topk: int, grids: Mapping[int, Grid]) -> Mapping[int, Asked]:
@@ -62,14 +70,36 @@ def asked_of(rows: Rows, subject: Subject, most: int, topk: int, grids: Mapping[
     ends = np.array([band in (TOP, BOTTOM) for band in rows.bands], bool)
     lowest = np.array([band == BOTTOM for band in rows.bands], bool)
     chosen = np.flatnonzero(first & ends[rows.band] & np.isin(layer, list(grids)))
-    chosen = chosen[np.argsort(rows.image[chosen], kind="stable")]
-    bounds = np.flatnonzero(np.diff(rows.image[chosen])) + 1
     units = rows.unit - np.array(offsets)[layer]
+    firsts = np.array([each.latents.first if each.latents else 0 for each in subject.layers])
+    on_tokens = np.flatnonzero(np.isin(layer, _of_tokens(subject)))
+    token = rows.y + firsts[layer]
+    of_image = _by_image(rows.image, on_tokens)
+    maps = _by_image(rows.image, chosen)
+    none = np.empty(0, np.int64)
     return {
-        int(rows.image[some[0]]): Asked(some, layer[some], units[some], lowest[rows.band[some]])
-        for some in np.split(chosen, bounds)
-        if len(some)
-    }
+        image: Asked(
+            some := maps.get(image, none), layer[some], units[some], lowest[rows.band[some]],
+            np.stack([its := of_image.get(image, none), layer[its], token[its]], 1),
+        )
+        for image in sorted({*maps, *of_image})
+    }  # fmt: skip
+
+
+def _by_image(image: np.ndarray, rows: np.ndarray) -> dict[int, np.ndarray]:
+    """Some `rows` of exemplars by their image."""
+    ordered = rows[np.argsort(image[rows], kind="stable")]
+    parts = np.split(ordered, np.flatnonzero(np.diff(image[ordered])) + 1)
+    return {int(image[part[0]]): part for part in parts if len(part)}
+
+
+def _of_tokens(subject: Subject) -> list[int]:
+    """Layers whose positions are tokens, by their number."""
+    return [
+        number
+        for number, layer in enumerate(subject.layers)
+        if layer.own.layout in TOKEN_LAYOUTS and layer.height is not None
+    ]
 
 
 def cells(size: int) -> int:
@@ -88,7 +118,12 @@ class MapReader:
             Read(_picked, (number, layer.layout, layer.height, layer.width))
             for number, layer in zip(settings.grids, layers, strict=True)
         ]
-        network = subject.traced.reading(layers, read, list)
+        self.tokens = settings.tokens
+        of_tokens = {subject.layers[number].own.node: subject.layers[number].own for number in self.tokens}
+        self._place = {node: place for place, node in enumerate(of_tokens, len(layers))}
+        self._node = {number: subject.layers[number].own.node for number in self.tokens}
+        read += [Read(norm_ratios, (layer.layout,)) for layer in of_tokens.values()]
+        network = subject.traced.reading([*layers, *of_tokens.values()], read, list)
         shape = preprocessing.channels, *preprocessing.size
         normalize = Normalize(preprocessing, device)
         self._network = Whole(network, normalize, PRECISIONS[settings.how.precision], shape, device).to(device)
@@ -108,10 +143,24 @@ class MapReader:
             maps = self._network(torch.from_numpy(pixels).to(self.device))
             found = [
                 _rows(*grid.laid_out(its), torch.from_numpy(lowest[where[number]]).to(self.device), rows[where[number]])
-                for (number, grid), its in zip(self.grids.items(), maps, strict=True)
+                for (number, grid), its in zip(self.grids.items(), maps[: len(self.grids)], strict=True)
                 if len(its)
             ]
+            if self.tokens:
+                found += self._norms(asked, maps)
         return pa.Table.from_batches(found, KEPT).combine_chunks().to_batches()[0] if found else _NOTHING
+
+    def _norms(self, asked: Sequence[Asked], read: Sequence[Tensor]) -> Iterator[pa.RecordBatch]:
+        """How long the token of each exemplar is, as rows of `KEPT` without maps."""
+        image = np.repeat(np.arange(len(asked)), [len(each.tokens) for each in asked])
+        rows, layer, token = np.concatenate([each.tokens for each in asked]).T
+        for number in self.tokens:
+            its = np.flatnonzero(layer == number)
+            norms = read[self._place[self._node[number]]]
+            ratios = norms[self._sent(image[its]), self._sent(token[its])].float().cpu().numpy()
+            columns = {name.name: pa.nulls(len(its), name.type) for name in KEPT}
+            columns |= {"row": pa.array(rows[its]), "token_norm_ratio": pa.array(ratios)}
+            yield pa.record_batch([columns[name] for name in KEPT.names], KEPT)
 
     def _sent(self, numbers: np.ndarray) -> Tensor:
         return torch.from_numpy(numbers.astype(np.int64)).to(self.device)
@@ -141,7 +190,7 @@ def _rows(maps: Tensor, others: Tensor, lowest: Tensor, rows: np.ndarray) -> pa.
     listed = pa.ListArray.from_arrays(np.arange(count + 1, dtype=np.int32) * tokens.shape[1], tokens.reshape(-1))
     columns = [
         pa.array(rows), pa.array(np.full(count, height, np.int32)), pa.array(np.full(count, width, np.int32)),
-        pa.array(low.cpu().numpy()), pa.array(high.cpu().numpy()), data, listed,
+        pa.array(low.cpu().numpy()), pa.array(high.cpu().numpy()), data, listed, pa.nulls(count, pa.float32()),
     ]  # fmt: skip
     return pa.record_batch(columns, schema=KEPT).filter(pa.array(finite))
 

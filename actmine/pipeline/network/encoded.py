@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from actmine.pipeline.dictionaries.dictionary import Dictionary
 from actmine.pipeline.network.layer import Latents, Layer
 from actmine.pipeline.network.layouts import FEATURES, TOKEN_LAYOUTS, TOKENS_FIRST, unit_dim
 from actmine.pipeline.network.points import Read
+from actmine.pipeline.network.token_norms import outliers
 
 _SPAN = 4096  # latents whose activations are there together, where a read can do with fewer than all
 
@@ -32,7 +34,7 @@ class Encoded(nn.Module):
 
     def forward(self, activations: Tensor, *marks: Tensor) -> Any:
         """Of a layer's tensor, in the layout of that layer, perhaps with `marks` `[B]` of its images."""
-        vectors, back = vectors_of(activations, self.its)
+        vectors, back = vectors_of(activations, self.its, self.read.most_norm if self.read else 0.0)
         if self.heights:
             return self._read(back(self.dictionary.heights(vectors)), *marks)
         prepared, latents = self.dictionary.prepared(vectors), self.dictionary.latents
@@ -49,17 +51,24 @@ class Encoded(nn.Module):
         return activations if self.read is None else self.read(activations, *marks)
 
 
-def vectors_of(activations: Tensor, its: Latents) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """The vectors `[P, width]` at all positions of a layer's tensor that count, and what lays out latents `[P, N]`."""
+def vectors_of(activations: Tensor, its: Latents, most_norm: float = 0.0) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The vectors `[P, width]` at all positions of a layer's tensor that count, and what lays out latents `[P, N]`.
+
+    Latents of tokens that are longer than `most_norm` times the median, if that is not 0, are -inf.
+    """
     dim = unit_dim(its.of.layout)
     images = 1 if its.of.layout == TOKENS_FIRST else 0
+    far = outliers(activations, its.of.layout, most_norm) if most_norm and has_tokens(its.of) else None
     if its.count is not None:
         activations = activations.narrow(1 - images, its.first, its.count)
+        far = None if far is None else far.narrow(1 - images, its.first, its.count)
     spread = activations.movedim(dim, -1)
     shape = spread.shape[:-1]
 
     def back(latents: Tensor) -> Tensor:
         laid = latents.unflatten(0, shape)
+        if far is not None:
+            laid = laid.masked_fill(far[..., None], -torch.inf)
         if its.pool == "max":
             return laid.movedim(-1, dim)
         dims = [each for each in range(len(shape)) if each != images]

@@ -16,9 +16,10 @@ from actmine.pipeline.network.batch_check import Finding, check, has_values, two
 from actmine.pipeline.network.encoded import Encoded
 from actmine.pipeline.network.graph_trace import GraphTrace
 from actmine.pipeline.network.layer import Layer
-from actmine.pipeline.network.layouts import SHAPES, layout_of, map_shape
+from actmine.pipeline.network.layouts import SHAPES, TOKEN_LAYOUTS, layout_of, map_shape
 from actmine.pipeline.network.module_trace import ModuleTrace
 from actmine.pipeline.network.points import CannotTrace, Point, Read, See, Trace
+from actmine.pipeline.network.token_norms import WithoutOutliers
 from actmine.pipeline.spoken import LEFT_OPEN, command
 
 
@@ -135,7 +136,10 @@ class Traced:
     def reader(self, layer: Layer, read: Read) -> Read:
         """What reads the units of a layer at its node: latents are made there first."""
         its = layer.latents
-        return read if its is None else Read(Encoded(self.dictionaries[its.dictionary], its, read))
+        if its is not None:
+            return Read(Encoded(self.dictionaries[its.dictionary], its, read))
+        ignores = read.most_norm and layer.layout in TOKEN_LAYOUTS
+        return Read(WithoutOutliers(read, layer.layout)) if ignores else read
 
     def choose(self, patterns: str, dependent: bool = False) -> list[Layer]:
         """The layers that comma-separated `patterns` select, in running order; all unit-bearing ones if empty.

@@ -48,12 +48,14 @@ class Read:
     """A function of a tensor, perhaps of a mark of each image (see `Trace.reading`), and of further constants.
 
     It may be a module, whose tensors then go where the network goes. `parts`, where there are any, say how results for
-    some units each become one: then units of a very wide layer need not be there together.
+    some units each become one: then units of a very wide layer need not be there together. Of tokens it gets -inf where
+    their vector is more than `most_norm` times as long as the median one of their image; 0 leaves none out.
     """
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
     parts: Parts | None = None
+    most_norm: float = 0.0
 
     def __call__(self, tensor: Tensor, *marks: Tensor) -> Any:
         """What the function makes of a tensor."""

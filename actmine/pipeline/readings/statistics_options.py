@@ -29,7 +29,8 @@ class StatisticsOptions:
     alone is an exemplar of a unit. `positions`, one of `POSITIONS`: at which positions of a map activations are counted
     into a histogram, beside that of the maxima: nowhere, at one drawn at random, or everywhere. `min_support`: images
     that a label has in each half of the dataset before anything is said of how a unit tells it. `density`: at how many
-    positions latents fire, where there are any.
+    positions latents fire, where there are any. `ignore_norm`: tokens whose vector is more than so many times as long
+    as the median one of their image are left out; 0 for none.
     """
 
     topk: int = 50
@@ -43,6 +44,7 @@ class StatisticsOptions:
     positions: str = NO_POSITIONS
     min_support: int = 5
     density: bool = False
+    ignore_norm: float = 0.0
 
     def __post_init__(self) -> None:
         if self.direction not in DIRECTIONS:
@@ -51,6 +53,11 @@ class StatisticsOptions:
             raise UserError(f"KEEP_MAXIMA={self.maxima} is none of auto, 0, 1, float16 and float32.")
         if self.positions not in POSITIONS:
             raise UserError(f"POSITIONS={self.positions} is none of {', '.join(POSITIONS)}.")
+        if self.ignore_norm and (self.direction != "max" or self.positions != NO_POSITIONS or self.ignore_norm <= 1):
+            raise UserError(
+                "IGNORE_NORM is a number above 1, such as 10, and goes with DIRECTION=max and without POSITIONS: what "
+                "is left out has no smallest activation, and no place in a histogram of positions."
+            )
         if self.sketch % WORD or not 0 <= self.sketch <= MOST_LENGTH:
             raise UserError(
                 f"--sketch {self.sketch} is no length of sketches. Say a multiple of {WORD} up to {MOST_LENGTH:,}, "
@@ -80,13 +87,14 @@ class StatisticsOptions:
         return self.maxima in ("float16", "float32")
 
     def described(self) -> dict[str, Any]:
-        """For the record of a run, by name, in values of JSON; `positions` only where there are any."""
+        """For the record of a run, by name, in values of JSON; `positions` and `ignore_norm` only where asked for."""
         known = {
             "topk": self.topk, "direction": self.direction, "bands": list(self.bands),
             "band_images": self.band_images if self.bands else 0, "labels": self.labels, "maxima": self.maxima,
             "sketch": self.sketch, "unique": self.unique, "min_support": self.min_support,
         }  # fmt: skip
-        return known if self.positions == NO_POSITIONS else known | {"positions": self.positions}
+        known |= {} if self.positions == NO_POSITIONS else {"positions": self.positions}
+        return known | ({"ignore_norm": self.ignore_norm} if self.ignore_norm else {})
 
 
 def parse_bands(text: str) -> tuple[float, ...]:

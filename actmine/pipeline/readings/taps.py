@@ -66,11 +66,17 @@ class TappedNetwork(nn.Module):
 
     `minima`: of each unit's smallest activation as well. `positions`, one of the three above: of one position of each
     map too, or the counts of all. Images are then `marked` by a number each, int64: what their position is drawn by
-    (`actmine.pipeline.readings.positions.draws`), or for counts whether they are left out (0: no).
+    (`actmine.pipeline.readings.positions.draws`), or for counts whether they are left out (0: no). Tokens of a
+    norm above `most_norm` times their image's median are left out.
     """
 
     def __init__(
-        self, traced: Traced, layers: Sequence[Layer], minima: bool = False, positions: str = NO_POSITIONS
+        self,
+        traced: Traced,
+        layers: Sequence[Layer],
+        minima: bool = False,
+        positions: str = NO_POSITIONS,
+        most_norm: float = 0.0,
     ) -> None:
         super().__init__()
         self.layers, self.positions, self.marked = tuple(layers), positions, positions != NO_POSITIONS
@@ -86,6 +92,7 @@ class TappedNetwork(nn.Module):
                 for each, layer in zip(read, layers, strict=True)
             ]
         join = side_by_side_and_counts if positions == EVERY else side_by_side
+        read = [replace(each, most_norm=most_norm) for each in read]
         self.network = traced.reading(layers, read, join, self.marked)
         self._names = [*(["fired"] if fires else []), "maximum", "position"]
         self._names += ["minimum", "lowest"] if minima else []

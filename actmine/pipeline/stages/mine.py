@@ -26,10 +26,10 @@ from actmine.pipeline.scanning.compiling import decide
 from actmine.pipeline.scanning.compute import Compute, default_batch_size
 from actmine.pipeline.scanning.ledger import Ledger, begun
 from actmine.pipeline.scanning.limits import check_fits, say_size, settled
+from actmine.pipeline.stages.first_look import first_look
 from actmine.pipeline.stages.growth import PART, Growth, fold, growth, layers_of, settle, stale
 from actmine.pipeline.stages.mined_run import mined
 from actmine.pipeline.stages.mining import MineSettings, Mining
-from actmine.pipeline.stages.reconstruction import reconstructions
 from actmine.pipeline.storage.files import alone, is_local, remove_files
 from actmine.pipeline.trust import remember
 
@@ -81,7 +81,7 @@ def _mine(
     settings = replace(settings, keep=settled(keep, units, dataset.about, is_local(run)))
     check_fits(units, settings.keep, progress)
     say_size(settings.keep, units, dataset.about, progress)
-    tapped = TappedNetwork(traced, layers, settings.keep.minima, settings.keep.positions)
+    tapped = TappedNetwork(traced, layers, settings.keep.minima, settings.keep.positions, settings.keep.ignore_norm)
     _check_weights(network, tapped)
     how = Compute(device, settings.precision, False, settings.batch_size or default_batch_size(device))
     here = isinstance(engine, LocalEngine)
@@ -103,9 +103,9 @@ def _mine(
         if written is not None:
             return written
         subject = Subject(network, traced, layers)
-        told = reconstructions(dataset, network, traced, layers, settings.least_explained, progress)
+        look = first_look(dataset, network, traced, layers, settings.least_explained, progress)
         fields = receptive_fields(traced, layers)
-        job = Mining(dataset, subject, run, engine, settings, how, progress, ledger, fields, told)
+        job = Mining(dataset, subject, run, engine, settings, how, progress, ledger, fields, look)
         try:
             return job.go(known)
         except UserError:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -38,8 +37,8 @@ from actmine.pipeline.scanning.ledger import Ledger, StateLost
 from actmine.pipeline.scanning.limits import most_blocks
 from actmine.pipeline.scanning.merge import Merged, merge
 from actmine.pipeline.scanning.scan import ScanSettings
+from actmine.pipeline.stages.first_look import FirstLook
 from actmine.pipeline.stages.mined_run import clear, lost_of, tables_of
-from actmine.pipeline.stages.reconstruction import Reconstruction
 from actmine.pipeline.storage.files import is_local, remove_files
 from actmine.pipeline.storage.parquet import whole_parts, write_arrow, write_table
 from actmine.pipeline.tables.label_tree import Tree
@@ -94,9 +93,9 @@ class Mining:
         progress: Progress,
         ledger: Ledger,
         fields: dict[str, Field],
-        reconstructions: Mapping[str, Reconstruction] = MappingProxyType({}),
+        look: FirstLook,
     ) -> None:
-        self.reconstructions = reconstructions
+        self.look = look
         self.dataset, self.subject, self.run, self.engine = dataset, subject, run, engine
         self.network, self.layers = subject.network, subject.layers
         self.settings, self.how, self.progress, self.ledger, self.fields = settings, how, progress, ledger, fields
@@ -274,12 +273,13 @@ class Mining:
         with opened(merged.maxima) as matrix, stage as advance:
             tables = MinedTables(
                 self.run, self.layers, self.fields, merged, rows, self.words, matrix, self.settings.keep.min_support,
-                self.settings.tree, self.grids, self.subject.traced.dictionaries, self.reconstructions,
+                self.settings.tree, self.grids, self.subject.traced.dictionaries, self.look,
             )  # fmt: skip
             write_pictures(self.run, [] if self.settings.pictures == NONE else [pictures for pictures, _ in kept])
             how, map_files = self.network.preprocessing, [maps for _, maps in kept]
             on_grid = self.grids if self.settings.maps else {}
             maps = MapTables(self.run, self.fields, on_grid, merged, rows, how, map_files)
+            tables.norm_ratios = maps.norm_ratios
             tables.write_lists()
 
             def write(layer: Layer) -> None:

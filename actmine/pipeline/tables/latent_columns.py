@@ -31,21 +31,23 @@ def latent_columns(
 
 
 def about_latents(
-    layer: Layer, positions: np.ndarray | None, fired: np.ndarray, images: np.ndarray, told: Any
+    layer: Layer, positions: np.ndarray | None, fired: np.ndarray, images: np.ndarray, look: Any
 ) -> Mapping[str, Any]:
-    """Columns of `layers.parquet` of a layer of latents; nothing for others.
+    """Columns of `layers.parquet` that say what some images showed before the scan, and what is known of latents.
 
-    `fired` `[U]` counts images on which they fire, `told` is the layer's `Reconstruction`, if there is one.
+    `fired` `[U]` counts images on which they fire, `look` is a `FirstLook`, if there was one.
     """
+    told = {"outlier_tokens": look.outliers.get(layer.name)} if look else {}
     if layer.latents is None or positions is None:
-        return {}
+        return told
     density = _density(layer, positions, images)
-    return {
+    again = look.reconstructions.get(layer.name) if look else None
+    return told | {
         "dictionary": layer.latents.origin, "dictionary_layer": layer.latents.of.name,
         "dictionary_tokens": layer.latents.tokens or None, "pool": layer.latents.pool,
         "latents_per_position": float(np.nansum(density)), "dead_units": int((fired == 0).sum()),
         "dense_units": int((density > DENSE).sum()),
-        "explained_variance": told and told.explained, "reconstructed_images": told and told.images,
+        "explained_variance": again and again.explained, "reconstructed_images": again and again.images,
     }  # fmt: skip
 
 

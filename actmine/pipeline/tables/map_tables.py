@@ -26,7 +26,8 @@ _ROWS_A_GROUP = 4096
 class MapTables:
     """Writes the maps of a run, layer by layer, from the Arrow files of `KEPT` in which they were kept.
 
-    `grids` are those of layers by name. All maps are in memory together.
+    `grids` are those of layers by name. All maps are in memory together. `norm_ratios` is that of each
+    exemplar's token, NaN where there is none.
     """
 
     def __init__(
@@ -43,6 +44,11 @@ class MapTables:
         self.images = merged.images["image"].to_numpy()
         self.sizes = np.stack([merged.images[name].to_numpy() for name in ("width", "height")], 1)
         kept = pa.concat_tables([KEPT.empty_table(), *(read_arrow(path, KEPT) for path in paths)]).combine_chunks()
+        ratio, is_map = kept["token_norm_ratio"], kept["map"].is_valid().to_numpy()
+        known = ratio.is_valid().to_numpy()
+        self.norm_ratios = np.full(len(rows.unit), np.nan, np.float32)
+        self.norm_ratios[kept["row"].to_numpy()[known]] = ratio.filter(pa.array(known)).to_numpy()
+        kept = kept.filter(pa.array(is_map))
         self.kept = kept.take(np.argsort(kept["row"].to_numpy(), kind="stable"))
         self.known = self.kept["row"].to_numpy()
         remove_files((run / "maps").glob("*.parquet"))

@@ -50,8 +50,8 @@ class MinedTables:
     """Writes the tables of one run; `words` names the labels where the shards themselves do not.
 
     `matrix` has the image activations of all images, where they are at hand; `least` is `min_support`,
-    `tree` that of the labels, if they form one, `grids` those of layers by name, `dictionaries` and `reconstructions`
-    those of layers of latents.
+    `tree` that of the labels, if they form one, `grids` those of layers by name, `dictionaries` those of layers
+    of latents, `look` what some images showed before the scan (`stages.first_look`).
     """
 
     def __init__(
@@ -67,11 +67,13 @@ class MinedTables:
         tree: Tree | None = None,
         grids: Mapping[str, Grid] | None = None,
         dictionaries: Mapping[str, Dictionary] = MappingProxyType({}),
-        reconstructions: Mapping[str, Any] = MappingProxyType({}),
+        look: Any = None,
     ) -> None:
         self.run, self.layers, self.fields, self.grids = run, layers, fields, grids or {}
         self.merged, self.rows = merged, rows
-        self.dictionaries, self.reconstructions = dictionaries, reconstructions
+        self.dictionaries, self.look = dictionaries, look
+        self.norm_ratios: np.ndarray | None = None
+        """Of each exemplar, see `MapTables`."""
         density = merged.accumulators.get("density")
         self.fired_at = density.positions.cpu().numpy() if isinstance(density, Density) else None
         labels = merged.images["label"].to_pylist()
@@ -148,12 +150,18 @@ class MinedTables:
             "in_tree": nodes.inside if nodes else 0,
         }  # fmt: skip
 
+    def _norm_ratios(self, part: slice, count: int) -> pa.Array:
+        """That of exemplars at tokens, where images were looked at again."""
+        if self.norm_ratios is None:
+            return pa.nulls(count, pa.float32())
+        return pa.array(self.norm_ratios[part], from_pandas=True)
+
     def _about(self, layer: Layer) -> Mapping[str, Any]:
         """Columns of a layer of latents."""
         its = slice(self.first_unit[layer.name], self.first_unit[layer.name] + layer.units)
         fired_at = None if self.fired_at is None else self.fired_at[its]
         fired, images = (self.summary[name][its] for name in ("images_fired", "images_seen"))
-        return about_latents(layer, fired_at, fired, images, self.reconstructions.get(layer.name))
+        return about_latents(layer, fired_at, fired, images, self.look)
 
     def _words(self, words: Sequence[str]) -> dict[int, str | None]:
         known: dict[int, str | None] = {**dict(enumerate(words)), **self.merged.names}
@@ -186,6 +194,7 @@ class MinedTables:
                 "token": pa.array(rows.token[part].tolist(), pa.string()),
                 **{side: pa.array(rows.box[part, i]) for i, side in enumerate(("left", "top", "right", "bottom"))},
                 "clipped": pa.array(rows.clipped[part]),
+                "token_norm_ratio": self._norm_ratios(part, count),
                 **dict.fromkeys(FOCUS, pa.nulls(count, pa.int32())),  # measured later, see focus.py
                 "crop_activation": pa.nulls(count, pa.float32()),  # and this, see crop_check.py
                 "facet": pa.nulls(count, pa.int32()),  # and this, see exemplar_facets.py

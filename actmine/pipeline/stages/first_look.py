@@ -1,9 +1,9 @@
-"""How well a dictionary makes a layer's vectors again, on some images, before they are mined by it."""
+"""What some images show of layers before the scan: how well dictionaries make vectors again, and outlier tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -15,8 +15,10 @@ from actmine.pipeline.datasets.sources import Dataset
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.encoded import vectors_of
 from actmine.pipeline.network.layers import Layer, Traced
+from actmine.pipeline.network.layouts import TOKEN_LAYOUTS
 from actmine.pipeline.network.models import Network
 from actmine.pipeline.network.points import Read
+from actmine.pipeline.network.token_norms import FAR, norm_ratios
 from actmine.pipeline.preprocessing.images import ImageError, decode, network_pixels
 from actmine.pipeline.preprocessing.normalize import Normalize
 from actmine.pipeline.progress import Progress
@@ -38,25 +40,53 @@ class Reconstruction:
     images: int
 
 
-def reconstructions(
+@dataclass(frozen=True, slots=True)
+class FirstLook:
+    """What some images show of layers before the scan, by their names: how well latents make their layer again, and the
+    share of tokens that are outliers (`network.token_norms`)."""
+
+    reconstructions: Mapping[str, Reconstruction] = field(default_factory=dict)
+    outliers: Mapping[str, float] = field(default_factory=dict)
+
+
+def first_look(
     dataset: Dataset, network: Network, traced: Traced, layers: Sequence[Layer], least: float, progress: Progress
-) -> dict[str, Reconstruction]:
-    """That of each layer of latents by its name. Raises `UserError` where less than a share `least` is explained."""
-    of = [layer for layer in layers if layer.latents is not None and traced.dictionaries[layer.name].decodes]
-    if not of:
-        return {}
-    pixels = _pixels(dataset, network)
+) -> FirstLook:
+    """Shows the network 32 images from all over the dataset, where a layer asks for it.
+
+    Raises `UserError` for latents that explain less than a share `least` of their layer's variance.
+    """
+    made = [layer for layer in layers if layer.latents is not None and traced.dictionaries[layer.name].decodes]
+    of_tokens = [layer for layer in layers if layer.own.layout in TOKEN_LAYOUTS and layer.own.height is not None]
+    pixels = _pixels(dataset, network) if made or of_tokens else None
     if pixels is None:
+        return FirstLook()
+    batch = Normalize(network.preprocessing, torch.device("cpu"))(pixels)
+    return FirstLook(_reconstructions(traced, made, batch, least, progress), _outliers(traced, of_tokens, batch))
+
+
+def _outliers(traced: Traced, layers: Sequence[Layer], batch: Tensor) -> dict[str, float]:
+    own = {layer.own.node: layer.own for layer in layers}
+    read = [Read(norm_ratios, (layer.layout,)) for layer in own.values()]
+    if not own:
         return {}
+    with torch.inference_mode():
+        found = traced.reading(list(own.values()), read, list)(batch)
+    share = {node: float((ratios > FAR).float().mean()) for node, ratios in zip(own, found, strict=True)}
+    return {layer.name: share[layer.own.node] for layer in layers}
+
+
+def _reconstructions(
+    traced: Traced, layers: Sequence[Layer], batch: Tensor, least: float, progress: Progress
+) -> dict[str, Reconstruction]:
     found = {}
-    for layer in of:
+    for layer in layers:
         its = layer.latents
         assert its is not None
-        batch = Normalize(network.preprocessing, torch.device("cpu"))(pixels)
         with torch.inference_mode():
             (activations,) = traced.reading([its.of], [Read(torch.clone)], list)(batch)
             vectors = vectors_of(activations.float(), its)[0]
-            found[layer.name] = told = _measured(traced, layer, vectors, len(pixels))
+            found[layer.name] = told = _measured(traced, layer, vectors, len(batch))
         assert told.explained is not None
         progress.say(
             f"{layer.name} explains {told.explained:.1%} of the variance of {its.of.name} by {told.latents:.1f} of "
@@ -64,8 +94,8 @@ def reconstructions(
         )
         if told.explained < least or told.explained != told.explained:
             raise UserError(
-                f"{layer.name} explains {told.explained:.1%} of the variance of {its.of.name} on {told.images} images: "
-                "less than their mean would. It was trained on other vectors than these: another layer, model or "
+                f"{layer.name} explains {told.explained:.1%} of the variance of {its.of.name} on {told.images} images, "
+                f"less than {least:.0%}. It was trained on other vectors than these: another layer, model or "
                 "normalization, other tokens (TOKENS), or by another convention. --least-explained allows less."
             )
     return found
