@@ -32,6 +32,7 @@ from actmine.pipeline.network.encoded import Encoded
 from actmine.pipeline.network.layer import Latents
 from actmine.pipeline.network.layers import Layer
 from actmine.pipeline.network.points import Read
+from actmine.pipeline.readings.reductions import read_fired
 from actmine.pipeline.readings.taps import SideBySide
 from actmine.pipeline.storage.tensors import write_tensors
 
@@ -63,7 +64,7 @@ def product(file: Path, images: int, rounds: int) -> tuple[float, float]:
     torch.set_num_threads(usable_cores())
     dictionary = read(file)
     of = Layer("mix", "linear", WIDTH, TOKENS, 1, "mix", "tokens")
-    its = Read(_reading(), (True, "read_layer", "tokens", TOKENS, 1), SideBySide())
+    its = Read(read_fired, (True, "read_layer", "tokens", TOKENS, 1), SideBySide())
     encoded = Encoded(dictionary, Latents(of, ""), its)
     vectors = torch.randn(images, TOKENS, WIDTH, generator=torch.Generator().manual_seed(0))
     times: tuple[list[float], list[float]] = ([], [])
@@ -81,12 +82,6 @@ def product(file: Path, images: int, rounds: int) -> tuple[float, float]:
                 if number:
                     kept.append((time.perf_counter() - start) / images)
     return statistics.median(times[0]), statistics.median(times[1])
-
-
-def _reading():  # type: ignore[no-untyped-def]
-    from actmine.pipeline.readings.reductions import read_fired
-
-    return read_fired
 
 
 def mined(folder: Path, file: Path, images: int, topk: int) -> tuple[float, float]:

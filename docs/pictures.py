@@ -1,7 +1,8 @@
 """Makes the README's pictures from runs: `python -m docs.pictures runs/demo-demo [SQUEEZENET_RUN]`.
 
-Of the demo, whole contact sheets and a strip with crops; of SqueezeNet, visualizations only, since the photographs in
-its exemplars have licences of their own.
+Of the demo, whole contact sheets and a strip with crops, and latents of a dictionary where one was mined
+(docs/guides/directions.md); of SqueezeNet, visualizations only, since the photographs in its exemplars have licences of
+their own.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ GRID = {
     "features.12.expand1x1_activation": 8,
 }
 SHEET_WIDTH = 1000
+LATENTS, ACROSS = 32, 8
 
 
 def strip(run: Run, layer: str, unit: int, crops: int = 7) -> Drawing:
@@ -60,16 +62,43 @@ def grid(run: Run, layers: dict[str, int]) -> Drawing:
     return stacked(blocks, 6)
 
 
+def latents(run: Run, layer: str) -> Drawing:
+    """Of each label the latent that tells it best, drawn, with its density and that label."""
+    units = run.units(layer)
+    units = units[(units.best_label_q < 0.05) & units.visualization.notna()]
+    best = units.sort_values("best_label_correlation", ascending=False).drop_duplicates("best_label_name").head(LATENTS)
+    cell = (CONTENT - (ACROSS - 1) * 12) // ACROSS
+    blocks = []
+    for start in range(0, len(best), ACROSS):
+        block = blank(cell + 48)
+        for place, (_, row) in enumerate(best.iloc[start : start + ACROSS].iterrows()):
+            left = column(place, ACROSS, cell)
+            block.put(picture(row.visualization), left, 0, cell, cell, "")
+            block.write(left, cell + 20, str(row.best_label_name), 15, cell, INK)
+            block.write(left, cell + 40, f"{row.unit}: density {row.density:.2%}", 14, cell, GREY)
+        blocks.append(block)
+    return stacked(blocks, 6)
+
+
+def sheet(run: Run, layer: str, unit: int, name: str) -> None:
+    """A whole contact sheet, as a JPEG that fits a page."""
+    (path,) = write_sheets(run, [layer], [unit])
+    image = Image.open(path)
+    size = SHEET_WIDTH, round(image.height * SHEET_WIDTH / image.width)
+    image.resize(size, Image.Resampling.LANCZOS).save(HERE / name, quality=88)
+
+
 def main() -> None:
     """Writes the pictures beside this file."""
     demo, *others = (open_run(path) for path in sys.argv[1:3])
     HERE.mkdir(exist_ok=True)
     pixels(stacked([strip(demo, layer, unit) for layer, unit in STRIPS], 24)).save(HERE / "units.jpg", quality=92)
     for name, (layer, unit) in SHEETS.items():
-        (path,) = write_sheets(demo, [layer], [unit])
-        sheet = Image.open(path)
-        size = SHEET_WIDTH, round(sheet.height * SHEET_WIDTH / sheet.width)
-        sheet.resize(size, Image.Resampling.LANCZOS).save(HERE / f"sheet-{name}.jpg", quality=88)
+        sheet(demo, layer, unit, f"sheet-{name}.jpg")
+    for layer in demo.layers.dropna(subset="dictionary").layer:
+        pixels(latents(demo, layer)).save(HERE / "latents.jpg", quality=90)
+        spiral = demo.units(layer).query("best_label_name == 'spiral'").sort_values("best_label_correlation").iloc[-1]
+        sheet(demo, layer, int(spiral.unit), "latent-spiral.jpg")
     for squeezenet in others:
         pixels(grid(squeezenet, GRID)).save(HERE / "squeezenet.jpg", quality=90)
 

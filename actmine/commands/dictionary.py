@@ -49,7 +49,7 @@ def dictionary(options: Dictionary, display: Display, live: Live = NOTHING_LIVE)
     where = "held out" if told["held_out"] else "of those it has learned from"
     display.say(
         f"It explains {told['explained_variance']:.1%} of the variance by {told['latents_per_position']:.1f} latents a "
-        f"position; {told['dead_share']:.1%} of them are dead ({told['vectors_measured']:,} vectors, {where})."
+        f"position ({told['vectors_measured']:,} vectors, {where}); {told['dead_share']:.1%} of its latents are dead."
     )
     again = command(
         "mine", dataset=options.dataset or opened.record["asked"].get("dataset"), model=opened.record["model"],

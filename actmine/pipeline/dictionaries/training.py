@@ -67,6 +67,11 @@ class Training:
         self.silent[fired] = 0
         return left
 
+    @property
+    def dead(self) -> Tensor:
+        """Numbers of the latents that have not fired in a twentieth of all vectors."""
+        return (self.silent > _DEAD_AFTER * self.vectors).nonzero()[:, 0]
+
     def made(self) -> KLargest:
         """The dictionary as it is now, for vectors as they are."""
         centre = self.of["centre"] / self.scale
@@ -104,7 +109,7 @@ class Training:
         spread = (vectors - vectors.mean(0)).square().sum().clamp_min(1e-12)
         rest = vectors - made
         left = rest.square().sum() / spread
-        loss, dead = left, (self.silent > _DEAD_AFTER * self.vectors).nonzero()[:, 0]
+        loss, dead = left, self.dead
         if len(dead):
             few = min(_MOST_AUXILIARY, self.width // 2 or 1, len(dead))
             values_of_dead, places = products[:, dead].topk(few, 1)

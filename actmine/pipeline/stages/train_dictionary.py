@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ _BATCH = 2048
 _CHUNK_BYTES = 1 << 30  # of vectors held in memory
 _LEAST_OF_AN_IMAGE = 16  # positions, before a pass over the dataset falls into several chunks
 _SECONDS = 30.0  # between states that are kept
-_FIRST, _MOST_HELD = 1 << 16, 1 << 16  # vectors whose mean it begins with; of held out ones that are measured
+_FIRST = 1 << 16  # vectors whose mean it begins with
+_LEAST_HELD, _MOST_HELD = 256, 1 << 16  # vectors held out that are measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,9 @@ def train_dictionary(
                 raise UserError(f"{out} holds another dictionary. Say another OUT, or remove it.")
             progress.say(f"{out} holds this dictionary already.")
             return dict(said["measured"])
-        return _Trainer(network, traced, its, shards, images, out, settings, known, progress).go(about)
+        measured = _Trainer(network, traced, its, shards, images, out, settings, known, progress).go(about)
+    shutil.rmtree(out / "state", ignore_errors=True)  # the lock
+    return measured
 
 
 class _Trainer:
@@ -155,20 +159,18 @@ class _Trainer:
 
     def _write(self, training: Training, chunk: Chunk, about: Mapping[str, Any]) -> dict[str, Any]:
         made = training.made()
-        held = chunk.held if len(chunk.held) >= _BATCH else chunk.learned
+        held = chunk.held if len(chunk.held) >= _LEAST_HELD else chunk.learned
         some = held[:: max(len(held) // _MOST_HELD, 1)]
         error = spread = count = 0.0
-        fired = torch.zeros(made.latents, dtype=torch.bool)
         mean = some.double().mean(0)
         for part in some.split(_BATCH):
             again, latents = made.reconstructed(part)
             error += float((again.double() - part.double()).square().sum())
             spread += float((part.double() - mean).square().sum())
             count += float(latents.sum())
-            fired |= (made(part) > 0).any(0)
         measured = {
             "explained_variance": 1 - error / max(spread, 1e-30), "latents_per_position": count / len(some),
-            "dead_share": 1 - float(fired.float().mean()), "vectors_measured": len(some),
+            "dead_share": len(training.dead) / made.latents, "vectors_measured": len(some),
             "held_out": held is chunk.held, "vectors_seen": training.seen,
         }  # fmt: skip
         config, tensors = written_as(made, {**about, "training": self.known, "measured": measured})
