@@ -119,7 +119,7 @@ def mine(
         positions: none; or histograms of what units do at positions, beside those of maxima: at one of each map,
             drawn at random (sample, which costs nothing), or at all (all: 1.6 times as long on a CPU).
         ignore_norm: Leave out tokens of vision transformers whose vector is so many times as long as the median
-            one of their image, as 10; 0: none (docs/units.md).
+            one of their image, as 10; 0: none (docs/guides/directions.md).
         unique: Of images that are nearly the same, keep one among a unit's exemplars.
         keep_maxima: 1 (float32) or float16: every image activation stays, in RUN/maxima. auto: for a while, where
             small.

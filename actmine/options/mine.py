@@ -159,7 +159,7 @@ class Mine:
         typer.Option(
             min=0,
             help="Leave out tokens of vision transformers whose vector is so many times as long as the median one of "
-            "their image, as 10; 0: none (docs/units.md).",
+            "their image, as 10; 0: none (docs/guides/directions.md).",
         ),
     ] = 0.0
     unique: Annotated[
