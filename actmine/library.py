@@ -98,7 +98,7 @@ def mine(
             matrix of directions, on that layer's tensor are units of a further layer LAYER:NAME
             (docs/guides/directions.md).
         tokens: Tokens that dictionaries encode: all, patch or cls; as they were trained.
-        pool: Of a latent's positions: max, the largest, with its place; or mean, or sum.
+        pool: Of a latent's positions: max, the largest, with its place; or mean, sum, or cls.
         least_explained: Share of a layer's variance that a dictionary has to explain, on first images.
         topk: Exemplars kept of each unit.
         direction: max, the strongest activations; min, the most negative; or both.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import shutil
 import signal
@@ -23,6 +24,10 @@ from torchvision.transforms import v2
 import actmine
 from actmine.pipeline.dictionaries.dictionary import Dictionary, Gated, KLargest, Rectified, Thresholded
 from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.dictionary_layers import attach, of_objects
+from actmine.pipeline.network.live_models import network_of
+from actmine.pipeline.network.subject import Subject
+from actmine.pipeline.readings.taps import TappedNetwork
 from actmine.pipeline.run import open_run
 from actmine.pipeline.tables.direction_tables import by_chance
 from tests.commands import start
@@ -346,6 +351,65 @@ def test_a_run_whose_dictionary_was_changed_says_so(sae, photos, tmp_path):
         actmine.visualize(actmine.open_run(tmp_path / "run"), layers="block1.relu:sae", units=[4], quiet=True)
     command = start(words, tmp_path / "notes")
     assert command.end() == 1 and "dictionaries" in command.said
+
+
+def test_a_network_with_dictionaries_travels_to_another_process(photos):
+    make, layer, width = NETWORKS["maps"]
+    network = network_of(make(), transform)
+    traced = network.traced()
+    attach(traced, of_objects({f"{layer}:d": dictionaries(width)["topk"]}))
+    subject = Subject(network, traced, traced.choose("*:d"))
+    there = pickle.loads(pickle.dumps(subject))
+    x = inputs(photos)[:3]
+    with torch.inference_mode():
+        one, other = (TappedNetwork(each.traced, each.layers)(x).maximum for each in (subject, there))
+    assert one.shape == (3, LATENTS) and torch.equal(one, other)
+
+
+CODE = """
+import torch
+
+class Coder(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.matrix = torch.nn.Parameter(torch.randn(40, 30, generator=torch.Generator().manual_seed(0)))
+
+    def encode(self, x):
+        return (x @ self.matrix).relu()
+
+def coder():
+    return Coder()
+
+def numbers():
+    return torch.nn.Linear(2, 2)
+"""
+
+
+def test_a_dictionary_of_code_is_imported_for_those_who_chose_it_alone(photos, tmp_path, monkeypatch):
+    (tmp_path / "code_of_mine.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    words = {"layers": "block1.relu", "run": tmp_path / "run", "topk": 2, **QUICK}
+    run = actmine.mine("demo", str(photos), dictionary="block1.relu=code_of_mine:coder", **words)
+    assert len(run.units("block1.relu:coder")) == 30 and run.layers.kind.iloc[-1].endswith("code dictionary")
+    actmine.visualize(actmine.open_run(tmp_path / "run"), layers="block1.relu:coder", units=[1], quiet=True)
+    theirs = shutil.copytree(tmp_path / "run", tmp_path / "theirs")
+    with pytest.raises(UserError, match=r"is made by code, code_of_mine:coder"):
+        actmine.visualize(actmine.open_run(theirs), layers="block1.relu:coder", units=[2], quiet=True)
+    with pytest.raises(UserError, match=r"gives a Linear without encode"):
+        actmine.mine(
+            "demo", str(photos), dictionary="block1.relu=code_of_mine:numbers", **words | {"run": tmp_path / "b"}
+        )
+
+
+@pytest.mark.parametrize(("word", "told"), [
+    ("block1.relu", "say LAYER=PATH"), ("block*=x.pt", "is a glob"), ("block9=x.pt", "no layer 'block9'"),
+    ("block1.relu=x.pt", "there is no"),
+])  # fmt: skip
+def test_words_that_name_no_dictionary_are_told(word, told, photos, tmp_path):
+    with pytest.raises(UserError, match=re.escape(told)):
+        actmine.mine("demo", str(photos), dictionary=word, run=tmp_path / "run", **QUICK)
+    with pytest.raises(UserError, match="POOL='most' is one of max, mean, sum and cls"):
+        actmine.mine("demo", str(photos), dictionary=word, pool="most", run=tmp_path / "run", **QUICK)
 
 
 def test_the_lines_of_the_guide_run(tmp_path, monkeypatch, capsys):

@@ -91,7 +91,7 @@ class Mine:
         str, typer.Option(help="Tokens that dictionaries encode: all, patch or cls; as they were trained.")
     ] = ""
     pool: Annotated[
-        str, typer.Option(help="Of a latent's positions: max, the largest, with its place; or mean, or sum.")
+        str, typer.Option(help="Of a latent's positions: max, the largest, with its place; or mean, sum, or cls.")
     ] = "max"
     least_explained: Annotated[
         float,

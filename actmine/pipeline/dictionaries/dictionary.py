@@ -257,7 +257,9 @@ class KLargest(Dictionary):
 
 def pieces(tensor: Tensor) -> Iterator[Tensor]:
     """A tensor in small parts along its first dimension: of a million latents nothing large is made on the way."""
-    rows = tensor.reshape(-1, *tensor.shape[1:])
+    if not tensor.numel():
+        return iter(())
+    rows = tensor if tensor.dim() else tensor[None]
     return iter(rows.split(max(_PIECE // max(rows[:1].numel(), 1), 1)))
 
 

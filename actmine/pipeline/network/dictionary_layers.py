@@ -44,11 +44,11 @@ class Asked:
 
 
 def parse_dictionaries(word: str, tokens: str = "", pool: str = "max") -> list[Asked]:
-    """What DICTIONARY says: `LAYER=PATH` or `LAYER:NAME=PATH`, several behind commas. Raises `UserError`."""
-    if tokens not in ("", *TOKENS):
-        raise UserError(f"TOKENS={tokens!r} is one of {', '.join(TOKENS)}.")
-    if pool not in POOLS:
-        raise UserError(f"POOL={pool!r} is one of {', '.join(POOLS)}.")
+    """What DICTIONARY says: `LAYER=PATH` or `LAYER:NAME=PATH`, several behind commas. Raises `UserError`.
+
+    `pool` may also be `cls`: the class token alone.
+    """
+    tokens, pool = _which(tokens, pool)
     found = []
     for part in filter(None, (each.strip() for each in word.split(","))):
         layer, sign, what = (each.strip() for each in part.partition("="))
@@ -62,6 +62,7 @@ def parse_dictionaries(word: str, tokens: str = "", pool: str = "max") -> list[A
 
 def of_objects(given: Mapping[str, Any], tokens: str = "", pool: str = "max") -> list[Asked]:
     """Dictionaries that somebody holds, by `LAYER` or `LAYER:NAME`; each a path or an object."""
+    tokens, pool = _which(tokens, pool)
     found = []
     for key, what in given.items():
         layer, _, name = key.partition(":")
@@ -70,6 +71,17 @@ def of_objects(given: Mapping[str, Any], tokens: str = "", pool: str = "max") ->
         else:
             found.append(Asked(layer, name, what, tokens, pool))
     return found
+
+
+def _which(tokens: str, pool: str) -> tuple[str, str]:
+    """TOKENS and POOL, checked."""
+    if pool == CLASS:
+        tokens, pool = CLASS, "max"
+    if tokens not in ("", *TOKENS):
+        raise UserError(f"TOKENS={tokens!r} is one of {', '.join(TOKENS)}.")
+    if pool not in POOLS:
+        raise UserError(f"POOL={pool!r} is one of {', '.join(POOLS)} and {CLASS}.")
+    return tokens, pool
 
 
 def attach(traced: Traced, asked: Iterable[Asked]) -> None:
