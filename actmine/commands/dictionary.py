@@ -15,7 +15,7 @@ from actmine.pipeline.mined_network import mined_network
 from actmine.pipeline.network.devices import compute_exactly
 from actmine.pipeline.network.dictionary_layers import latents_of
 from actmine.pipeline.run import Run, open_run
-from actmine.pipeline.spoken import command
+from actmine.pipeline.spoken import LEFT_OPEN, command
 from actmine.pipeline.stages.train_dictionary import TrainingSettings, train_dictionary
 from actmine.pipeline.storage.files import readable_name
 
@@ -51,9 +51,12 @@ def dictionary(options: Dictionary, display: Display, live: Live = NOTHING_LIVE)
         f"It explains {told['explained_variance']:.1%} of the variance by {told['latents_per_position']:.1f} latents a "
         f"position ({told['vectors_measured']:,} vectors, {where}); {told['dead_share']:.1%} of its latents are dead."
     )
+    asked = opened.record.get("asked", {})
+    weights = options.weights or asked.get("weights")
     again = command(
-        "mine", dataset=options.dataset or opened.record["asked"].get("dataset"), model=opened.record["model"],
-        layers=layer[0].name, dictionary=f"{layer[0].name}={out}", run=opened.path,
+        "mine", dataset=options.dataset or asked.get("dataset") or LEFT_OPEN, model=opened.record["model"],
+        **({"weights": weights} if weights else {}), layers=layer[0].name, dictionary=f"{layer[0].name}={out}",
+        run=opened.path,
     )  # fmt: skip
     display.say(f"Mine it: {again}")
     return {"folder": out, **told}
