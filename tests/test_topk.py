@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -33,8 +35,8 @@ def entries_of(topk: TopK) -> list[list[tuple[float, int]]]:
     ]
 
 
-def fed(values: np.ndarray, images: np.ndarray, k: int, batch: int) -> TopK:
-    topk = TopK(values.shape[1], k)
+def fed(values: np.ndarray, images: np.ndarray, k: int, batch: int, rectified: Sequence[tuple[int, int]] = ()) -> TopK:
+    topk = TopK(values.shape[1], k, rectified=rectified)
     for start in range(0, len(values), batch):
         part = torch.from_numpy(values[start : start + batch])
         numbers = torch.from_numpy(images[start : start + batch])
@@ -69,6 +71,21 @@ def test_the_order_of_batches_and_merges_does_not_matter(values, k, random):
     valid = whole.state()["keys"] != EMPTY
     assert torch.equal(merged.state()["keys"], whole.state()["keys"])
     assert torch.equal(merged.state()["positions"][valid], whole.state()["positions"][valid])
+
+
+@settings(max_examples=100, deadline=None)
+@given(readings(), st.integers(1, 6), st.integers(1, 3))
+def test_zeros_of_rectified_units_are_no_entries_and_take_no_room(values, k, span):
+    images = np.arange(len(values))
+    latents = values.copy()
+    latents[:, :span][latents[:, :span] == 0] = np.nan
+    halves = [fed(values[part], images[part], k, 3, [(0, span)]) for part in (slice(None, None, 2), slice(1, None, 2))]
+    first, second = (TopK.from_state(half.state()) for half in halves)
+    assert sum(len(half.state()["keys"]) for half in halves) == sum(
+        min(k, int((~np.isnan(column[start::2])).sum())) for column in latents.T for start in (0, 1)
+    )
+    first.merge(second)
+    assert entries_of(first) == brute_force(latents, images, k)
 
 
 def test_positions_stay_with_their_entries_through_many_batches():

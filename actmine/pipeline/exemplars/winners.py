@@ -37,20 +37,14 @@ class Winners:
     position: np.ndarray
 
 
-def winners(merged: Merged, keep: StatisticsOptions, rectified: np.ndarray | None = None) -> Winners:
-    """The exemplars of every unit of a merged scan. Units with fewer images have fewer rows.
-
-    Of units that are `rectified` `[U]`, latents that are 0 almost always, images on which they do not fire are none.
-    """
+def winners(merged: Merged, keep: StatisticsOptions) -> Winners:
+    """The exemplars of every unit of a merged scan. Units with fewer images have fewer rows."""
     names: list[str] = []
     parts: list[tuple[np.ndarray, ...]] = []
     first = 0
     for name, kind, sign in ((TOP, "topk", 1), (BOTTOM, "lowest", -1)):
         if kind in merged.accumulators:
             end = _end(merged.accumulators[kind], sign, len(names), first)
-            if rectified is not None:
-                fires = ~rectified[end[0]] | (end[3] != 0)
-                end = tuple(column[fires] for column in end)
             parts.append(_different(end, merged, keep.topk, first) if keep.unique else end)
             names.append(name)
             first += keep.topk
@@ -65,6 +59,8 @@ def winners(merged: Merged, keep: StatisticsOptions, rectified: np.ndarray | Non
 
 def _end(accumulator: Accumulator, sign: int, band: int, first: int) -> tuple[np.ndarray, ...]:
     state = accumulator.state()
+    if "rows" in state:
+        state = type(accumulator).from_state(state).state()
     activation, image_id, empty = (tensor.cpu().numpy() for tensor in unpack(state["keys"]))
     unit, rank = np.nonzero(~empty)
     position = state["positions"].cpu().numpy()[unit, rank]

@@ -132,6 +132,16 @@ def described(layers: Iterable[Layer], traced: Traced) -> dict[str, dict[str, An
     }  # fmt: skip
 
 
+def rectified_spans(traced: Traced, layers: Iterable[Layer]) -> tuple[tuple[int, int], ...]:
+    """Which units of all `layers`, counted on from layer to layer, are latents that are 0 where they do not fire."""
+    found, first = [], 0
+    for layer in layers:
+        if layer.latents is not None and traced.dictionaries[layer.name].rectified:
+            found.append((first, first + layer.units))
+        first += layer.units
+    return tuple(found)
+
+
 def origins(layers: Iterable[Layer]) -> dict[str, str]:
     """Where the dictionary of each layer was read, by the layer's name: for a run to read it again."""
     return {layer.name: layer.latents.origin for layer in layers if layer.latents is not None}

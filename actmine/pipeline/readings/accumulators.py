@@ -70,9 +70,9 @@ def new_accumulators(units: int, keep: StatisticsOptions, device: torch.device) 
     if keep.labels:
         made["labels"] = Labels(units, device=device)
     if keep.direction != "min":
-        made["topk"] = TopK(units, keep.depth, device)
+        made["topk"] = TopK(units, keep.depth, device, keep.rectified)
     if keep.direction != "max":
-        made["lowest"] = Lowest(units, keep.depth, device)
+        made["lowest"] = Lowest(units, keep.depth, device, keep.rectified)
     if keep.bands:
         made["sample"] = Sample(units, device=device)
     if keep.sketch and Sketches.fit(units):

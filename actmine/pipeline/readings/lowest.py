@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -18,8 +19,10 @@ class Lowest:
     Its state is that of the `TopK`, activations negated.
     """
 
-    def __init__(self, units: int, k: int, device: torch.device | str = "cpu") -> None:
-        self._turned = TopK(units, k, device)
+    def __init__(
+        self, units: int, k: int, device: torch.device | str = "cpu", rectified: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        self._turned = TopK(units, k, device, rectified)
 
     def update(self, readings: Readings, index: BatchIndex) -> None:
         """Takes in one batch. Raises `ValueError` for readings without minima."""

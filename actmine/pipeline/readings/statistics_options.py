@@ -30,7 +30,8 @@ class StatisticsOptions:
     into a histogram, beside that of the maxima: nowhere, at one drawn at random, or everywhere. `min_support`: images
     that a label has in each half of the dataset before anything is said of how a unit tells it. `density`: at how many
     positions latents fire, where there are any. `ignore_norm`: tokens whose vector is more than so many times as long
-    as the median one of their image are left out; 0 for none.
+    as the median one of their image are left out; 0 for none. `rectified`: spans of units that are 0 where they do not
+    fire, and have no exemplars there.
     """
 
     topk: int = 50
@@ -45,6 +46,7 @@ class StatisticsOptions:
     min_support: int = 5
     density: bool = False
     ignore_norm: float = 0.0
+    rectified: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.direction not in DIRECTIONS:

@@ -7,7 +7,7 @@ any order gives the same entries.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Self
 
 import torch
@@ -46,22 +46,44 @@ def unpack(keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class TopK:
-    """The k largest entries of each of `units` units; image numbers are the caller's."""
+    """The k largest entries of each of `units` units; image numbers are the caller's.
 
-    def __init__(self, units: int, k: int, device: torch.device | str = "cpu") -> None:
+    Of units in the spans `rectified`, latents that are 0 almost always, zeros are no entries: neither an update nor the
+    state takes more than those that fired.
+    """
+
+    def __init__(
+        self, units: int, k: int, device: torch.device | str = "cpu", rectified: Sequence[tuple[int, int]] = ()
+    ) -> None:
         self.k = k
+        self._silent: Tensor | None = None
+        if rectified:
+            self._silent = torch.zeros(units, dtype=torch.bool, device=device)
+            for start, stop in rectified:
+                self._silent[start:stop] = True
         self._keys = torch.full((units, k), EMPTY, dtype=torch.int64, device=device)
         self._positions = torch.zeros((units, k), dtype=torch.int32, device=device)
 
     def update(self, readings: Readings, index: BatchIndex) -> None:
         """Takes in one batch: `readings` `[B, U]` of the images `seen` `[B]`."""
-        if runs_triton(readings.maximum.device) and self.k <= _HELD_BY_KERNEL:
+        maximum, position = readings.maximum, readings.position.to(torch.int32)
+        if self._silent is not None:
+            maximum = maximum.masked_fill((maximum == 0) & self._silent, torch.nan)
+        if runs_triton(maximum.device) and self.k <= _HELD_BY_KERNEL:
             from actmine.pipeline.readings.unit_kernels import keep_best
 
-            keep_best(self._keys, self._positions, readings.maximum, readings.position, index.numbers)
+            keep_best(self._keys, self._positions, maximum, position, index.numbers)
             return
-        keys = pack(readings.maximum, index.numbers[:, None])
-        self._keep_best([self._keys, keys.t()], [self._positions, readings.position.to(torch.int32).t()])
+        if self._silent is None or maximum.device.type != "cpu":
+            keys = pack(maximum, index.numbers[:, None])
+            self._keep_best([self._keys, keys.t()], [self._positions, position.t()])
+            return
+        fired = (~maximum.isnan()).any(0).nonzero()[:, 0]
+        some = TopK(0, self.k)
+        some._keys, some._positions = self._keys[fired], self._positions[fired]
+        keys = pack(maximum[:, fired], index.numbers[:, None])
+        some._keep_best([some._keys, keys.t()], [some._positions, position[:, fired].t()])
+        self._keys[fired], self._positions[fired] = some._keys, some._positions
 
     def merge(self, other: Self) -> None:
         """Takes in what another saw of other images, numbered in the same way."""
@@ -84,15 +106,34 @@ class TopK:
         return images[~empty]
 
     def state(self) -> dict[str, Tensor]:
-        """Keys `[U, k]` in order, best first, and positions `[U, k]`."""
+        """Keys `[U, k]` in order, best first, and positions `[U, k]`; where zeros are no entries, those there are.
+
+        Then `rows` `[U]` says how many each unit has, and `k` what there is room for.
+        """
         keys, order = self._keys.sort(dim=1, descending=True)
-        return {"keys": keys, "positions": self._positions.gather(1, order)}
+        positions = self._positions.gather(1, order)
+        if self._silent is None:
+            return {"keys": keys, "positions": positions}
+        there = keys != EMPTY
+        rows = there.sum(1, dtype=torch.int32)
+        return {"keys": keys[there], "positions": positions[there], "rows": rows, "k": torch.tensor([self.k])}
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> Self:
         """The accumulator whose `state` it was."""
+        if "rows" in state:
+            return cls._filled(state)
         self = cls(0, state["keys"].shape[1], state["keys"].device)  # what is there already needs no room
         self._keys, self._positions = state["keys"], state["positions"]
+        return self
+
+    @classmethod
+    def _filled(cls, state: dict[str, Tensor]) -> Self:
+        """That of a state that holds only what entries there are."""
+        rows = state["rows"]
+        self = cls(len(rows), int(state["k"][0]), rows.device)
+        there = torch.arange(self.k, device=rows.device) < rows[:, None]
+        self._keys[there], self._positions[there] = state["keys"], state["positions"]
         return self
 
     def _keep_best(self, keys: list[Tensor], positions: list[Tensor]) -> None:

@@ -15,6 +15,7 @@ from actmine.pipeline.datasets.sources import Dataset
 from actmine.pipeline.engines.engine import Engine
 from actmine.pipeline.engines.local import LocalEngine
 from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.dictionary_layers import rectified_spans
 from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.models import Network
 from actmine.pipeline.network.subject import Subject
@@ -77,7 +78,9 @@ def _mine(
         if settings.keep.unique:
             raise UserError("UNIQUE looks at images that Pillow decodes. Leave --decoder nvjpeg out.")
     units = sum(layer.units for layer in layers)
-    keep = replace(settings.keep, density=any(layer.latents for layer in layers))
+    keep = replace(
+        settings.keep, density=any(layer.latents for layer in layers), rectified=rectified_spans(traced, layers)
+    )
     settings = replace(settings, keep=settled(keep, units, dataset.about, is_local(run)))
     check_fits(units, settings.keep, progress)
     say_size(settings.keep, units, dataset.about, progress)

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from actmine.pipeline import record
 from actmine.pipeline.cores import usable_cores
 from actmine.pipeline.datasets.batches import map_in_order
@@ -117,7 +115,7 @@ class Mining:
         self._write_accounts(merged)
         if keep.keeps_maxima:
             write_table(self.run / "maxima" / "images.parquet", MAXIMA_IMAGES, [matrix_images(merged)])
-        won = winners(merged, keep, self._rectified())
+        won = winners(merged, keep)
         merged = merged.keeping(won.image_id)
         rows = exemplar_rows(won, merged, self.layers, self.fields, self.network.preprocessing, self.grids)
         labels = self._write_tables(merged, rows, self._cut(merged, rows))
@@ -150,12 +148,6 @@ class Mining:
         record.write_record(self.run, written)
         clear(self.ledger)
         return written
-
-    def _rectified(self) -> np.ndarray | None:
-        """Which units are latents that are 0 where they do not fire; None if there are none."""
-        of = self.subject.traced.dictionaries
-        each = [of[layer.name].rectified if layer.latents else False for layer in self.layers]
-        return np.repeat(each, [layer.units for layer in self.layers]) if any(each) else None
 
     def _say_lost(self) -> None:
         """Says so where a run that was done is mined again."""
