@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -28,7 +29,11 @@ def brute_force(values: np.ndarray, images: np.ndarray, k: int) -> list[list[tup
 
 
 def entries_of(topk: TopK) -> list[list[tuple[float, int]]]:
-    activations, images, empty = unpack(topk.state()["keys"])
+    state = topk.state()
+    activations, images, empty = unpack(state["keys"])
+    if "rows" in state:  # of rectified units only what there is
+        pairs = iter(zip(activations.tolist(), images.tolist(), strict=True))
+        return [list(islice(pairs, count)) for count in state["rows"].tolist()]
     return [
         [(float(a), int(i)) for a, i, none in zip(*unit, strict=True) if not none]
         for unit in zip(activations, images, empty, strict=True)

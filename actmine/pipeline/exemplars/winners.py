@@ -59,9 +59,12 @@ def winners(merged: Merged, keep: StatisticsOptions) -> Winners:
 
 def _end(accumulator: Accumulator, sign: int, band: int, first: int) -> tuple[np.ndarray, ...]:
     state = accumulator.state()
-    if "rows" in state:
-        state = type(accumulator).from_state(state).state()
     activation, image_id, empty = (tensor.cpu().numpy() for tensor in unpack(state["keys"]))
+    if "rows" in state:
+        rows = state["rows"].cpu().numpy()
+        unit = np.repeat(np.arange(len(rows)), rows)
+        rank = np.arange(len(unit)) - (np.cumsum(rows) - rows)[unit]
+        return _columns(unit, band, rank + first, sign * activation, image_id, state["positions"].cpu().numpy())
     unit, rank = np.nonzero(~empty)
     position = state["positions"].cpu().numpy()[unit, rank]
     return _columns(unit, band, rank + first, sign * activation[unit, rank], image_id[unit, rank], position)

@@ -57,6 +57,7 @@ class TopK:
     ) -> None:
         self.k = k
         self._silent: Tensor | None = None
+        self._compact = bool(rectified)
         if rectified:
             self._silent = torch.zeros(units, dtype=torch.bool, device=device)
             for start, stop in rectified:
@@ -110,13 +111,17 @@ class TopK:
 
         Then `rows` `[U]` says how many each unit has, and `k` what there is room for.
         """
-        keys, order = self._keys.sort(dim=1, descending=True)
-        positions = self._positions.gather(1, order)
-        if self._silent is None:
-            return {"keys": keys, "positions": positions}
-        there = keys != EMPTY
-        rows = there.sum(1, dtype=torch.int32)
-        return {"keys": keys[there], "positions": positions[there], "rows": rows, "k": torch.tensor([self.k])}
+        if not self._compact:
+            keys, order = self._keys.sort(dim=1, descending=True)
+            return {"keys": keys, "positions": self._positions.gather(1, order)}
+        parts = []
+        for rows in _parts(self._keys):
+            keys, order = self._keys[rows].sort(dim=1, descending=True)
+            there = keys != EMPTY
+            parts.append((keys[there], self._positions[rows].gather(1, order)[there], there.sum(1, dtype=torch.int32)))
+        none = (self._keys.new_empty(0), self._positions.new_empty(0), self._positions.new_empty(0))
+        joined = dict(zip(("keys", "positions", "rows"), map(torch.cat, zip(none, *parts, strict=True)), strict=True))
+        return {**joined, "k": torch.tensor([self.k])}
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> Self:
@@ -132,6 +137,7 @@ class TopK:
         """That of a state that holds only what entries there are."""
         rows = state["rows"]
         self = cls(len(rows), int(state["k"][0]), rows.device)
+        self._compact = True
         there = torch.arange(self.k, device=rows.device) < rows[:, None]
         self._keys[there], self._positions[there] = state["keys"], state["positions"]
         return self
