@@ -22,7 +22,7 @@ NEEDED := $(READY) $(patsubst %,$(VENV)/.with-%,$(NEEDS))
 INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --config-settings editable_mode=compat --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help setup mine visualize views focus check score facets dictionary compare layers inspect sheets atlas atlas-export shards demo-model test test-slow docs library lint format bench bench-gpu test-gpu clean
+.PHONY: help setup mine visualize views focus check score facets dictionary compare layers inspect sheets atlas notes atlas-export shards demo-model test test-slow docs library lint format bench bench-gpu test-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -80,6 +80,9 @@ sheets: $(NEEDED) ## contact sheets of RUN: LAYERS=… UNITS=3,7,10-20 FORMAT=pn
 	@$(COMMAND)
 
 atlas: $(NEEDED) ## browse RUN on this machine: PORT=…, HOST=0.0.0.0 for others too, ALLOW_HOST=names that a proxy gives it
+	@$(COMMAND)
+
+notes: $(NEEDED) ## show what is noted of RUN in the atlas: TO=notes.csv, TAKE=notes.jsonl of somebody else
 	@$(COMMAND)
 
 atlas-export: $(NEEDED) ## write the atlas of RUN as plain files into the folder OUT: LAYERS=…

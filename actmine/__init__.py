@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         inspect,
         layers,
         mine,
+        notes,
         score,
         shards,
         sheets,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Atlas", "ImageError", "Inspection", "Layer", "Run", "ShardError", "Unit", "UserError",
     "atlas", "atlas_export", "check", "compare", "dictionary", "facets", "figure_style", "focus", "histogram_edges",
-    "histogram_middles", "inspect", "layers", "mine", "open_run", "picture",
+    "histogram_middles", "inspect", "layers", "mine", "notes", "open_run", "picture",
     "score", "shards", "sheets", "views", "visualize",
 ]  # fmt: skip
 _PLACES = {

@@ -13,7 +13,7 @@ import pandas as pd
 
 from actmine.calls import call, run_after
 from actmine.inspection import Inspection
-from actmine.runs import Run
+from actmine.runs import Run, open_run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -620,6 +620,32 @@ def inspect(
     >>> actmine.inspect("dog.jpg", model=net, layers="layer4.*")  # doctest: +SKIP
     """
     return Inspection(**call("inspect", locals()))
+
+
+def notes(
+    run: str | Path | Run,
+    *,
+    to: str = "",
+    take: str = "",
+    quiet: bool = False,
+) -> pd.DataFrame:
+    """Shows what is noted of a run's units, layers and images; writes it to a file, or takes another run's notes in.
+
+    Notes are typed in the atlas, and kept in RUN/notes.jsonl: a line for each thing that was said, in order, with its
+    time and author. Files of several people are taken in one after the other; what was said last holds.
+
+    Args:
+        run: Folder of a finished run, or s3://bucket/prefix.
+        to: File to write to: .jsonl, all that was said; .csv, .json or .parquet, what holds.
+        take: A notes.jsonl whose lines are taken in; those that are there already stay.
+        quiet: Say nothing but errors.
+
+    Returns:
+        What is noted: a row per unit, layer or image.
+
+    >>> actmine.notes(run)  # doctest: +SKIP
+    """
+    return open_run(call("notes", locals())["run"]).notes()
 
 
 def sheets(

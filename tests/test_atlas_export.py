@@ -117,7 +117,7 @@ def test_an_export_has_a_file_a_page_and_a_file_an_image_and_no_other(regions):
     files = {path.resolve() for path in site.rglob("*") if path.is_file()}
     shown = set().union(*map(targets, site.rglob("*.html")))
     assert files == shown | {(site / MARKER).resolve()}
-    pages, drawings, orders = 2 + len(NAMES) * (1 + WIDTH) + len(KEYS), WIDTH - 1, len(NAMES)
+    pages, drawings, orders = 3 + len(NAMES) * (1 + WIDTH) + len(KEYS), WIDTH - 1, len(NAMES)
     assert len(files) == pages + len(KEYS) + drawings + orders + len(("css", "js", "svg", "search.js", MARKER))
     cuts = [Addresses(page).cuts for page in (site / "layer" / segments(NAMES)[PLAIN]).glob("*.html")]
     assert min(cuts) >= TOPK

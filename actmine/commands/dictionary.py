@@ -55,7 +55,7 @@ def dictionary(options: Dictionary, display: Display, live: Live = NOTHING_LIVE)
     weights = options.weights or asked.get("weights")
     again = command(
         "mine", dataset=options.dataset or asked.get("dataset") or LEFT_OPEN, model=opened.record["model"],
-        **({"weights": weights} if weights else {}), layers=layer[0].name, dictionary=f"{layer[0].name}={out}",
+        weights=weights, layers=layer[0].name, dictionary=f"{layer[0].name}={out}",
         run=opened.path,
     )  # fmt: skip
     display.say(f"Mine it: {again}")

@@ -74,6 +74,10 @@ FUNCTIONS = {
         ("image",), "Inspection", "The pictures, the page that shows them, and which units stand out in each layer.",
         'Inspection(**call("inspect", locals()))', 'actmine.inspect("dog.jpg", model=net, layers="layer4.*")', True,
     ),
+    "notes": _Function(
+        ("run",), "pd.DataFrame", "What is noted: a row per unit, layer or image.",
+        'open_run(call("notes", locals())["run"]).notes()', "actmine.notes(run)",
+    ),
     "sheets": _Function(
         ("run",), "list[Path]", "The files that were written.", 'list(call("sheets", locals())["sheets"])',
         'actmine.sheets(run, layers="layer4.*", units=range(10), format="pdf")',
@@ -102,7 +106,7 @@ import pandas as pd
 
 from actmine.calls import call, run_after
 from actmine.inspection import Inspection
-from actmine.runs import Run
+from actmine.runs import Run, open_run
 
 if TYPE_CHECKING:
     from torch import nn

@@ -15,7 +15,8 @@ class Atlas:
     """Shows a run in the browser: its layers, units, images; sorted, filtered and searched.
 
     Serves pages on 127.0.0.1, for this machine alone, and says their address. They are made from the tables as they
-    are asked for; nothing is copied or written. Ctrl-C ends it.
+    are asked for; nothing is copied. Stars, names, tags and notes that you type are kept in RUN/notes.jsonl.
+    Ctrl-C ends it.
 
     On a node of a cluster, `--host 0.0.0.0` lets other machines look, by the node's own name; behind a proxy,
     `--allow-host` says by which name it is called there. It answers to no other name.
@@ -33,6 +34,14 @@ class Atlas:
     allow_host: Annotated[
         list[str] | None, typer.Option(help="Further names of hosts by which it may be called; repeated, or a,b.")
     ] = None
+    read_only: Annotated[
+        bool | None,
+        typer.Option(
+            "--read-only/--writable",
+            help="Whether notes are only shown. Default: they can be taken on this machine, not where others reach it.",
+        ),
+    ] = None
+    author: Annotated[str, typer.Option(help="Whose notes are taken. Default: the user's name.")] = ""
     trust: Trust = False
     quiet: Annotated[bool, typer.Option("--quiet", help="Say only the address.")] = False
     as_json: Annotated[bool, typer.Option("--json", help="For scripts: say only the address, as JSON.")] = False

@@ -19,6 +19,7 @@ COMMANDS = (
     "score",
     "facets",
     "dictionary",
+    "notes",
     "inspect",
     "demo-model",
 )

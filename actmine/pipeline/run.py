@@ -23,6 +23,7 @@ from actmine.pipeline.datasets.shards import Place, Shard, read_bytes
 from actmine.pipeline.errors import UserError, first_line, near_matches
 from actmine.pipeline.exemplars.heat import ActivationMap, heat
 from actmine.pipeline.exemplars.pictures import GONE, Original, Pictures, box_of
+from actmine.pipeline.notes import Notes
 from actmine.pipeline.preprocessing.images import decode
 from actmine.pipeline.readings.statistics_options import BOTTOM, TOP, band_name
 from actmine.pipeline.spoken import LEFT_OPEN, command
@@ -285,6 +286,20 @@ class Run:
         path = self.path / "matches" / f"{names[0]}.parquet"
         how = command("compare", run=self.path, other=LEFT_OPEN)
         return self._alike(path, layer, unit, f"matches in {other}: {how}")
+
+    def notes(self) -> pd.DataFrame:
+        """What people have noted: a row per unit, layer or image with star, name, tags (a list), and notes in words.
+
+        Raises `UserError` where they cannot be read.
+        """
+        rows = [
+            {"layer": target.layer, "unit": target.unit, "image_id": target.image_id, "star": noted.star,
+             "name": noted.name, "tags": list(noted.tags), "notes": "\n".join(note.text for note in noted.notes)}
+            for target, noted in Notes(self.path).all().items()
+        ]  # fmt: skip
+        columns = ["layer", "unit", "image_id", "star", "name", "tags", "notes"]
+        found = pd.DataFrame(rows, columns=columns)
+        return found.astype({"unit": "Int64", "image_id": "Int64", "star": bool})
 
     def _alike(self, path: Path, layer: str, unit: int | None, what: str) -> pd.DataFrame:
         width = int(self.layers["units"].iloc[self.at(layer)])

@@ -18,14 +18,17 @@ from actmine.pipeline.atlas.pictures import Wholes, reduced
 from actmine.pipeline.atlas.queries import Queries
 from actmine.pipeline.choose import choose_layers
 from actmine.pipeline.errors import UserError, first_line
+from actmine.pipeline.notes import Notes
 from actmine.pipeline.progress import Progress, Silent, in_bytes
 from actmine.pipeline.run import Run
 from actmine.pipeline.storage.files import remove_files
 
 MARKER = "actmine-atlas.json"
 """The file that says that a folder holds an atlas of ours, which may be written over."""
-_PARTS = ("layer", "image", "picture", "whole", "static", "index.html", "search.html")
-_ALWAYS = 7  # files of every export: the run's page, the search and what it looks through, what pages need, the marker
+_PARTS = ("layer", "image", "picture", "whole", "static", "index.html", "search.html", "noted.html")
+_ALWAYS = (
+    8  # files of every export: the run's page, the search and what it looks through, notes, what pages need, marker
+)
 _A_PAGE, _AN_EXEMPLAR, _A_TILE, _A_DRAWING, _A_PIXEL = 9000, 1700, 700, 40_000, 0.25
 """About how many bytes a page takes, each exemplar on those of its unit and its image, a unit on that of its layer, a
 drawing, and a pixel of a whole image."""
@@ -99,11 +102,12 @@ def planned(queries: Queries, who: Topping, folder: Path, progress: Progress) ->
 
 def _write(files: Files, who: Topping, progress: Progress) -> None:
     queries = files.queries
-    atlas = pages.Atlas(queries, files.wholes, files.matches, files, exported=True)
+    atlas = pages.Atlas(queries, files.wholes, files.matches, files, Notes(queries.run.path), exported=True)
     for name in pages.STATIC:
         files.write(f"static/{name}", (pages.HERE / "static" / name).read_bytes())
     files.page("index.html", lambda: pages.run_page(atlas))
     files.page("search.html", lambda: pages.search_page(atlas, ""))
+    files.page("noted.html", lambda: pages.noted_page(atlas))
     total = sum(layer.units for layer in queries.layers.values())
     with progress.stage("Writing pages of units", total, "units") as advance:
         for layer, address in files.layers.items():

@@ -7,7 +7,17 @@ from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 
-from actmine.pipeline.atlas.links import BY_NUMBER, FROM_ANYWHERE, Came, Choice, Cut, Picture, asked_of, segments
+from actmine.pipeline.atlas.links import (
+    BY_NUMBER,
+    FROM_ANYWHERE,
+    Came,
+    Choice,
+    Cut,
+    Picture,
+    asked_of,
+    segment,
+    segments,
+)
 from actmine.pipeline.atlas.matches import Matches
 from actmine.pipeline.atlas.pictures import Wholes, absence, cut_out, kind_of, lighter, reduced, stored_picture
 from actmine.pipeline.atlas.queries import Queries
@@ -55,6 +65,10 @@ class Files:
     def search(self, text: str = "") -> str:
         """The search page."""
         return self._to("search.html")
+
+    def noted(self, tag: str = "") -> str:
+        """The page of all that is noted, where it comes to a tag."""
+        return self._to("noted.html") + (f"#tag-{segment(tag)}" if tag else "")
 
     def picture(self, picture: Picture) -> str:
         """A picture under a name made of its bytes, written if none was; heat, a few bytes, as a data address."""

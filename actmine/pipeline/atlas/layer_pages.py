@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -70,11 +70,14 @@ def sorts_of(units: Catalogue) -> dict[str, Sort]:
     return {name: sort for name, sort in SORTS.items() if name == "unit" or units.knows(name)}
 
 
-def shown(units: Catalogue, choice: Choice) -> Shown | None:
-    """What a choice shows of a layer; one that cannot be sorted so is by number. None for a page beyond the last."""
+def shown(units: Catalogue, choice: Choice, noted: Sequence[int] = ()) -> Shown | None:
+    """What a choice shows of a layer; one that cannot be sorted so is by number. None for a page beyond the last.
+
+    Units that are `noted`, of which a note holds the label that is looked for, are chosen too.
+    """
     if choice.sort not in sorts_of(units):
         choice = replace(choice, sort="unit")
-    chosen = units.matching(choice.label)
+    chosen = units.matching(choice.label) | np.isin(units.unit, list(noted))
     order, count = units.order(choice.sort, choice.reverse), int(chosen.sum())
     if not wide(len(units)):
         hidden = frozenset(units.unit[~chosen].tolist())

@@ -82,6 +82,9 @@ class Links(Protocol):
     def search(self, text: str = "") -> str:
         """The search page."""
 
+    def noted(self, tag: str = "") -> str:
+        """The page of all that is noted, where it comes to a tag."""
+
     def picture(self, picture: Picture) -> str:
         """A picture out of a table."""
 
@@ -185,6 +188,10 @@ class Paths:
     def search(self, text: str = "") -> str:
         """The search page."""
         return "/search" + _query({"q": text})
+
+    def noted(self, tag: str = "") -> str:
+        """The page of all that is noted, where it comes to a tag."""
+        return "/noted" + (f"#tag-{segment(tag)}" if tag else "")
 
     def picture(self, picture: Picture) -> str:
         """A picture out of a table."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from actmine.pipeline.atlas import layer_pages
+from actmine.pipeline.atlas.desk import Desk, listed, place_of, tags_of, units_with
 from actmine.pipeline.atlas.images import Topping
 from actmine.pipeline.atlas.links import FROM_ANYWHERE, Came, Choice, Links
 from actmine.pipeline.atlas.matches import Matches
@@ -19,6 +20,7 @@ from actmine.pipeline.atlas.short_names import shortened
 from actmine.pipeline.atlas.ways import steps
 from actmine.pipeline.checked_record import total_seconds
 from actmine.pipeline.naming import verdict
+from actmine.pipeline.notes import NOTHING, Noted, Notes, Target
 from actmine.pipeline.readings.statistics_options import TOP
 from actmine.pipeline.sheets import charts
 
@@ -37,7 +39,10 @@ class Atlas:
     wholes: Wholes
     matches: Matches
     links: Links
+    notes: Notes
     exported: bool = False
+    desk: Desk | None = None
+    """Where notes are taken; None where they are only shown."""
 
 
 def run_page(atlas: Atlas) -> str:
@@ -61,7 +66,7 @@ def _verdict(atlas: Atlas) -> str:
 def layer_page(atlas: Atlas, layer: str, choice: Choice) -> str | None:
     """A layer: its units as a grid; None for a page beyond the last."""
     units = atlas.queries.units(layer)
-    shown = layer_pages.shown(units, choice)
+    shown = layer_pages.shown(units, choice, units_with(atlas.notes.all(), layer, choice.label))
     if shown is None:
         return None
     names = list(atlas.queries.layers)
@@ -152,9 +157,22 @@ def pages_of(topping: Topping, image_id: int) -> int:
 
 def search_page(atlas: Atlas, text: str) -> str:
     """What a search found; the exported page searches by itself."""
+    wanted = text.strip().casefold()
+    rows = listed(atlas.queries, atlas.notes.all()) if wanted else []
     return _render(
-        atlas, "search.html", found=search(atlas.queries, text), example=next(iter(atlas.queries.layers), "layer")
-    )
+        atlas, "search.html", found=search(atlas.queries, text), example=next(iter(atlas.queries.layers), "layer"),
+        of_notes=[each for each in rows if wanted in each.noted.words.casefold()],
+    )  # fmt: skip
+
+
+def noted_page(atlas: Atlas) -> str:
+    """All that is noted: what has a star, what has which tag, names, and notes."""
+    rows = listed(atlas.queries, atlas.notes.all())
+    return _render(
+        atlas, "noted.html", rows=rows, tags=tags_of(rows), starred=[each for each in rows if each.noted.star],
+        named=[each for each in rows if each.noted.name], written=[each for each in rows if each.noted.notes],
+        damaged=atlas.notes.damaged,
+    )  # fmt: skip
 
 
 def trouble_page(atlas: Atlas, title: str, sentence: str) -> str:
@@ -165,9 +183,15 @@ def trouble_page(atlas: Atlas, title: str, sentence: str) -> str:
 def _render(atlas: Atlas, template: str, **words: Any) -> str:
     record = atlas.queries.run.record
     name = f"{record.get('model', 'network')} on {record.get('dataset', 'dataset')}"
+    known = atlas.notes.all()
+
+    def noted(layer: str | None = None, unit: int | None = None, image_id: int | None = None) -> Noted:
+        return known.get(Target(layer, unit, image_id), NOTHING)
+
     return environment().get_template(template).render(
         links=atlas.links, as_came=Came, crisp=atlas.queries.crisp,
-        short=atlas.queries.short, run_name=name, exported=atlas.exported, boxes=atlas.queries.true_boxes, **words
+        short=atlas.queries.short, run_name=name, exported=atlas.exported, boxes=atlas.queries.true_boxes, noted=noted,
+        desk=atlas.desk, any_noted=bool(known), place_of=lambda target: place_of(atlas.links, target), **words
     )  # fmt: skip
 
 

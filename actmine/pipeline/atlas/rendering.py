@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from actmine.pipeline.atlas.figures import percent, small
 from actmine.pipeline.atlas.layer_pages import raw, value_text
-from actmine.pipeline.atlas.links import mark
+from actmine.pipeline.atlas.links import mark, segment
 from actmine.pipeline.atlas.records import Exemplar, Unit
 from actmine.pipeline.exemplars.pictures import SMALL_SIDE
 from actmine.pipeline.progress import duration
@@ -37,6 +37,7 @@ def environment() -> Environment:
         data=data,
         duration=duration,
         count=lambda value: f"{value:,}",
+        segment=segment,
     )
     made.globals.update(mark=mark, crop_alt=crop_alt, box_of=box_of, small=small, least=SMALL_SIDE)
     return made

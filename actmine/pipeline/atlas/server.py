@@ -1,7 +1,8 @@
-"""Serves a run's atlas on this machine: which address shows which page; nothing is written, nothing asked elsewhere."""
+"""Serves a run's atlas on this machine: which address shows which page; notes are all that is written."""
 
 from __future__ import annotations
 
+import getpass
 import socket
 import threading
 import weakref
@@ -12,15 +13,17 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from actmine.pipeline.atlas import pages
+from actmine.pipeline.atlas.desk import MOST_BYTES, Desk, fields_of, place_of, said, target_of
 from actmine.pipeline.atlas.hosts import LOOPBACK, OWN, PORT, Called, address, is_alone, listening, names
 from actmine.pipeline.atlas.images import Topping, topping
 from actmine.pipeline.atlas.links import Came, Choice, Paths, Picture, segments
@@ -28,6 +31,7 @@ from actmine.pipeline.atlas.matches import Matches
 from actmine.pipeline.atlas.pictures import Wholes, absence, kind_of, stored_picture
 from actmine.pipeline.atlas.queries import Queries
 from actmine.pipeline.errors import UserError
+from actmine.pipeline.notes import Notes
 from actmine.pipeline.run import open_run
 
 _HEADERS = {
@@ -59,13 +63,16 @@ register_url_convertor("number", _Number())
 class Opened:
     """A run with what was read of it, one state of it: when run.json is written anew, all is read anew."""
 
-    def __init__(self, path: str | Path, trust: bool) -> None:
+    def __init__(self, path: str | Path, trust: bool, desk: Desk | None = None) -> None:
         self.queries = Queries(open_run(path, trust))
         self.layers = segments(self.queries.layers)
         self.names = {address: name for name, address in self.layers.items()}
         self.wholes = Wholes(self.queries)
         self.matches = Matches(self.queries)
-        self.atlas = pages.Atlas(self.queries, self.wholes, self.matches, Paths(self.layers, self.queries.version))
+        self.notes = Notes(self.queries.run.path)
+        links = Paths(self.layers, self.queries.version)
+        desk = desk if self.notes.writable else None
+        self.atlas = pages.Atlas(self.queries, self.wholes, self.matches, links, self.notes, desk=desk)
         self._topping: Topping | None = None
         self._lock = threading.Lock()
 
@@ -82,25 +89,31 @@ class Opened:
 class Current:
     """The run as it is now; `last` is how it was when it was last whole."""
 
-    def __init__(self, path: str | Path, trust: bool = False) -> None:
-        self._path, self._trust = path, trust
+    def __init__(self, path: str | Path, trust: bool = False, desk: Desk | None = None) -> None:
+        self._path, self._trust, self._desk = path, trust, desk
         self._lock = threading.Lock()
-        self.last = Opened(path, trust)
+        self.last = Opened(path, trust, desk)
 
     def __call__(self) -> Opened:
         """The run opened, again if it has changed. Raises `UserError` where it has gone or is damaged."""
         with self._lock:
             if Queries(open_run(self._path)).version != self.last.queries.version:
-                self.last = Opened(self._path, self._trust)
+                self.last = Opened(self._path, self._trust, self._desk)
             return self.last
 
 
-def application(path: str | Path, trust: bool = False, names: Collection[str] = OWN, open: bool = False) -> Starlette:
+def application(
+    path: str | Path,
+    trust: bool = False,
+    names: Collection[str] = OWN,
+    open: bool = False,
+    desk: Desk | None = None,
+) -> Starlette:
     """The atlas of the run in the folder `path`, opened as `open_run` does, called as `Called` says.
 
-    Raises `UserError` if there is none.
+    Notes are taken at the `desk`, if there is one. Raises `UserError` if there is no run.
     """
-    current = Current(path, trust)
+    current = Current(path, trust, desk)
     pages.prepare(current().atlas)
 
     def page(make: Callable[[Opened, Request], str | None]) -> Callable[[Request], Response]:
@@ -144,7 +157,28 @@ def application(path: str | Path, trust: bool = False, names: Collection[str] = 
     def unreadable(request: Request, error: Exception) -> Response:
         return Response(f"{error}\n", 500, media_type="text/plain")
 
+    async def noting(request: Request) -> Response:
+        data = b""
+        async for part in request.stream():
+            data += part
+            if len(data) > MOST_BYTES:
+                return troubled("Not noted", f"A form has at most {MOST_BYTES:,} bytes.", 413)
+        try:
+            opened = current()
+            fields = fields_of(data)
+            if opened.atlas.desk is None:
+                return troubled("Not noted", "Notes of this run are only shown here.", 403)
+            if why := opened.atlas.desk.refused(fields, request.headers.get("origin"), request.headers.get("host", "")):
+                return troubled("Not noted", why, 403)
+            target = target_of(opened.queries, fields)
+            await run_in_threadpool(said, opened.notes, target, opened.atlas.desk.author, fields)
+        except UserError as error:
+            return troubled("Not noted", str(error), 400)
+        return RedirectResponse(f"{place_of(opened.atlas.links, target)}#noted", 303)
+
     routes = [
+        Route("/noted", page(lambda opened, request: pages.noted_page(opened.atlas))),
+        Route("/notes", noting, methods=["POST"]),
         Route("/", page(lambda opened, request: pages.run_page(opened.atlas))),
         Route("/layer/{layer}", page(_layer_page)),
         Route("/layer/{layer}/{unit:number}", page(_unit_page)),
@@ -247,21 +281,35 @@ def serve(
     host: str = LOOPBACK,
     allowed: Sequence[str] = (),
     note: Callable[[str], None] = lambda sentence: None,
+    read_only: bool | None = None,
+    author: str = "",
 ) -> None:
     """Serves the atlas until it is stopped; `say` hears the address, `note` what else is to be known.
 
+    Notes of `author` are taken unless it is `read_only`; where others can reach it only if that is said (False).
     Raises `UserError` as `application`, `listening` and `names` do.
     """
     with listening(port, host) as there:
         alone = is_alone(there)
-        app = application(path, trust, names(host, allowed, alone), open=not alone)
+        takes = alone if read_only is None else not read_only
+        desk = Desk(author or _user()) if takes else None
+        app = application(path, trust, names(host, allowed, alone), open=not alone, desk=desk)
         at = there.getsockname()[1]
         if port is None and at != PORT:
             note(f"Port {PORT} is taken, so it is {at}.")
         if not alone:
-            note(f"Everyone who can reach port {at} of this machine can look at the run.")
+            can = "look at the run and take notes of it" if takes else "look at the run"
+            note(f"Everyone who can reach port {at} of this machine can {can}.")
         say(address(host, there))
         _server(app).run(sockets=[there])
+
+
+def _user() -> str:
+    """Who runs this process."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "somebody"
 
 
 def _server(app: Starlette) -> uvicorn.Server:
@@ -279,7 +327,8 @@ class Serving:
         there = listening(port, host)
         try:
             alone = is_alone(there)
-            server = _server(application(path, trust, names(host, (), alone), open=not alone))
+            desk = Desk(_user()) if alone else None
+            server = _server(application(path, trust, names(host, (), alone), open=not alone, desk=desk))
         except BaseException:
             there.close()
             raise

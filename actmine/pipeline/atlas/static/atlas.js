@@ -24,6 +24,13 @@
       if (step) { event.preventDefault(); show(shown + step); }
       return;
     }
+    const noting = { n: "[data-write]", t: "[data-tag]", s: "[data-star]" }[event.key];
+    if (noting && one(noting)) {
+      event.preventDefault();
+      if (event.key === "s") one(noting).click();
+      else { one(noting).focus(); one(noting).scrollIntoView({ block: "nearest" }); }
+      return;
+    }
     if (event.key === "/") { event.preventDefault(); one("#q").focus(); return; }
     const step = event.shiftKey && { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (step) {
@@ -35,6 +42,30 @@
     if (event.key === "ArrowUp" && window.scrollY > 0) return;
     const link = relation && one(`link[rel=${relation}]`);
     if (link) { event.preventDefault(); location.assign(link.href); }
+  });
+
+  // notes are kept at once, and the page stays where it is
+  document.addEventListener("submit", async (event) => {
+    const form = event.target.closest("form[data-noting]");
+    if (!form) return;
+    event.preventDefault();
+    const body = new URLSearchParams(new FormData(form, event.submitter));
+    const answer = await fetch(form.action, { method: "POST", body }).catch(() => null);
+    const page = answer && new DOMParser().parseFromString(await answer.text(), "text/html");
+    const [before, after] = [one(".noted"), page && one(".noted", page)];
+    if (answer && answer.ok && after) {
+      before.replaceWith(document.adoptNode(after));
+      const title = one(".title h1", page);
+      if (title) one(".title h1").replaceWith(document.adoptNode(title));
+      return;
+    }
+    const told = made("p", { role: "alert", class: "absent" });
+    told.textContent = page && one("main p", page) ? one("main p", page).textContent : "It was not kept: the atlas does not answer.";
+    all("[role=alert]", before).forEach((each) => each.remove());
+    before.append(told);
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target.closest("form[data-noting]")) event.target.form.requestSubmit();
   });
 
   // whole images
