@@ -19,11 +19,13 @@ import pyarrow as pa
 import pytest
 import uvicorn
 
+from actmine.pipeline.atlas.desk import Desk
 from actmine.pipeline.atlas.export import export
 from actmine.pipeline.atlas.hosts import LOOPBACK, listening
 from actmine.pipeline.atlas.layer_pages import ON_ONE_PAGE, UNITS_A_PAGE
 from actmine.pipeline.atlas.links import segments
 from actmine.pipeline.atlas.server import application
+from actmine.pipeline.notes import FILE, Notes, Target
 from actmine.pipeline.run import open_run
 from actmine.pipeline.storage.files import table_file
 from actmine.pipeline.storage.parquet import read_rows, write_table
@@ -337,10 +339,10 @@ def test_pictures_that_arrive_late_move_nothing(base, opened):
 
 
 @contextmanager
-def served(run: Path) -> Iterator[str]:
+def served(run: Path, desk: Desk | None = None) -> Iterator[str]:
     """The address of the atlas of a run, under way."""
     with listening(0) as there:
-        config = uvicorn.Config(application(run), log_level="critical", access_log=False, lifespan="off")
+        config = uvicorn.Config(application(run, desk=desk), log_level="critical", access_log=False, lifespan="off")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [there]}, daemon=True)
         thread.start()
@@ -349,6 +351,40 @@ def served(run: Path) -> Iterator[str]:
         yield f"http://{LOOPBACK}:{there.getsockname()[1]}"
         server.should_exit = True
         thread.join(10)
+
+
+def test_notes_are_taken_by_key_and_two_people_at_once_lose_none(tmp_path, opened):
+    run = write_run(tmp_path)
+    with served(run, Desk("ada")) as address:
+        pages = [opened(), opened(java_script_enabled=False)]
+        ours, theirs = pages
+        for page in pages:
+            page.goto(f"{address}/layer/{ADDRESSES[PLAIN]}/3")
+        ours.keyboard.press("n")
+        ours.keyboard.type("half of it")
+        ours.locator("h1").click()
+        ours.keyboard.press("t")
+        ours.keyboard.type("curves")
+        ours.keyboard.press("Enter")
+        ours.wait_for_selector(".tags >> text=curves")
+        theirs.fill("[name=name]", "left arcs")
+        theirs.click("text=Save")
+        ours.locator("h1").click()
+        ours.keyboard.press("s")
+        ours.wait_for_selector("[data-star][aria-pressed=true]")
+        assert ours.text_content("h1").count("left arcs") == 1  # what the other said meanwhile is there
+        ours.keyboard.press("n")
+        ours.keyboard.type(", and the rest")
+        ours.keyboard.press("Control+Enter")
+        ours.wait_for_selector(".note-of >> text=half of it, and the rest")
+        ours.screenshot(path=ARTIFACTS / "notes.png", full_page=True)
+        ours.goto(f"{address}/noted")
+        assert "left arcs" in ours.text_content("main") and "half of it" in ours.text_content("main")
+    noted = Notes(run).of(Target(PLAIN, 3))
+    assert (noted.star, noted.name, noted.tags) == (True, "left arcs", ("curves",))
+    assert [note.text for note in noted.notes] == ["half of it, and the rest"] and len(
+        (run / FILE).read_text().splitlines()
+    ) == 4
 
 
 def with_units(run: Path, count: int) -> Path:

@@ -80,12 +80,24 @@ def test_what_is_no_note_is_counted_and_the_rest_is_read(tmp_path):
         b"[]\n",
         b'{"at": 1, "by": "x", "layer": "a", "star": true}\n',
         b'{"layer": "a"}\n',
+        b"[" * 100_000 + b"\n",
         torn,
     ):
         with (tmp_path / FILE).open("ab") as file:
             file.write(odd)
     notes.say(UNIT, "ada", tag="after a torn line")
-    assert notes.of(UNIT).tags == ("after a torn line",) and notes.of(UNIT).name == "curves" and notes.damaged == 5
+    assert notes.of(UNIT).tags == ("after a torn line",) and notes.of(UNIT).name == "curves" and notes.damaged == 6
+
+
+def test_a_line_that_another_program_wrote_is_made_text_too(tmp_path):
+    said = {"at": "2026-01-01\ud800", "by": "x\u202e", **UNIT.words()}
+    lines = [
+        json.dumps(said | each) for each in ({"note": "a\ud800b\u202e\x07"}, {"name": "\ud83dn"}, {"tag": "t\u2066"})
+    ]
+    (tmp_path / FILE).write_text("\n".join(lines))
+    noted = Notes(tmp_path).of(UNIT)
+    assert (noted.name, noted.tags, noted.notes[0].text) == ("n", ("t",), "ab")
+    assert f"{noted.notes[0].by}{noted.notes[0].at}{noted.words}".encode() and noted.notes[0].by == "x"
 
 
 @pytest.mark.parametrize(

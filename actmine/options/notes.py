@@ -20,7 +20,7 @@ class Notes:
     Examples:
     notes --run runs/demo-demo
 
-    notes --run runs/demo-demo --take from-maria.jsonl
+    notes --run runs/demo-demo --take theirs.jsonl
 
     notes --run runs/demo-demo --to notes.csv
     """

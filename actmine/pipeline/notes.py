@@ -199,14 +199,14 @@ def folded(lines: Iterable[str]) -> tuple[dict[Target, Noted], int]:
             said = json.loads(text)
             target_of(said)
             valid = isinstance(said["at"], str) and isinstance(said["by"], str) and any(name in said for name in SAYS)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             valid = False
         if valid:
             known.append((said["at"], text, said))
         else:
             damaged += 1
     found: dict[Target, Noted] = {}
-    for at, text, said in sorted(known, key=lambda each: each[0]):
+    for at, text, said in sorted(known, key=lambda each: each[:2]):
         target = target_of(said)
         found[target] = _with(found.get(target, NOTHING), at, text, said)
     return {target: noted for target, noted in found.items() if noted.any}, damaged
@@ -215,8 +215,8 @@ def folded(lines: Iterable[str]) -> tuple[dict[Target, Noted], int]:
 def target_of(said: Mapping[str, Any]) -> Target:
     """What a line is of. Raises `ValueError` where it is of nothing."""
     layer, unit, image = said.get("layer"), said.get("unit"), said.get("image_id")
-    of_image = isinstance(image, int) and layer is None and unit is None
-    of_layer = isinstance(layer, str) and image is None and (unit is None or isinstance(unit, int))
+    of_image = type(image) is int and layer is None and unit is None
+    of_layer = isinstance(layer, str) and image is None and (unit is None or type(unit) is int)
     if not (of_image or of_layer):
         raise ValueError
     return Target(layer, unit, image)
@@ -226,9 +226,9 @@ def _with(noted: Noted, at: str, text: str, said: Mapping[str, Any]) -> Noted:
     if "star" in said:
         return replace(noted, star=said["star"] is True)
     if "name" in said:
-        return replace(noted, name=str(said["name"])[:MOST_WORD])
+        return replace(noted, name=_plain(str(said["name"]))[:MOST_WORD])
     if "tag" in said:
-        tag = str(said["tag"])[:MOST_WORD]
+        tag = _plain(str(said["tag"]))[:MOST_WORD]
         others = tuple(each for each in noted.tags if each != tag)
         return replace(noted, tags=tuple(sorted((*others, tag))) if said.get("on", True) is True else others)
     if "remove" in said:
@@ -236,5 +236,6 @@ def _with(noted: Noted, at: str, text: str, said: Mapping[str, Any]) -> Noted:
     number = hashlib.sha256(text.encode()).hexdigest()[:16]
     if any(note.id == number for note in noted.notes):  # the same line twice, of files that were merged
         return noted
-    note = Note(number, at, said["by"][:MOST_AUTHOR], str(said["note"])[:MOST_NOTE])
+    words = _plain(str(said["note"]), breaks=True)[:MOST_NOTE]
+    note = Note(number, _plain(at), _plain(said["by"])[:MOST_AUTHOR], words)
     return replace(noted, notes=(*noted.notes, note))

@@ -54,6 +54,8 @@
     const page = answer && new DOMParser().parseFromString(await answer.text(), "text/html");
     const [before, after] = [one(".noted"), page && one(".noted", page)];
     if (answer && answer.ok && after) {
+      for (const field of ["[data-write]", "[data-tag]"]) // what is half written elsewhere stays
+        if (!one(field, form) && one(field, before)) one(field, after).value = one(field, before).value;
       before.replaceWith(document.adoptNode(after));
       const title = one(".title h1", page);
       if (title) one(".title h1").replaceWith(document.adoptNode(title));
