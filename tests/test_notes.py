@@ -23,7 +23,7 @@ from actmine.pipeline.errors import UserError
 from actmine.pipeline.notes import FILE, MOST_NOTE, NOTHING, Notes, Target, folded, line
 from actmine.pipeline.run import open_run
 from tests.atlas_browsing import unit_path
-from tests.atlas_tables import KEYS, NAMES, PLAIN, SCRIPT, write_run
+from tests.atlas_tables import NAMES, PLAIN, SCRIPT, write_run
 
 UNIT, LAYER, IMAGE = Target(PLAIN, 3), Target(PLAIN), Target(image_id=2)
 
@@ -218,4 +218,3 @@ def test_units_are_found_by_what_is_noted_of_them(run):
     atlas = client(run, Desk("ada"))
     layer = unit_path(NAMES[0], 1).rpartition("/")[0]
     assert 'data-label="' in (page := atlas.get(f"{layer}?label=wavelets").text) and "1 of " in page
-    assert len(KEYS) > 0

@@ -66,6 +66,10 @@ class Files:
         """The search page."""
         return self._to("search.html")
 
+    def taken(self, layer: str, unit: int, name: str) -> str:
+        """None: files of units are made by the server."""
+        return ""
+
     def noted(self, tag: str = "") -> str:
         """The page of all that is noted, where it comes to a tag."""
         return self._to("noted.html") + (f"#tag-{segment(tag)}" if tag else "")

@@ -85,6 +85,9 @@ class Links(Protocol):
     def noted(self, tag: str = "") -> str:
         """The page of all that is noted, where it comes to a tag."""
 
+    def taken(self, layer: str, unit: int, name: str) -> str:
+        """A file of a unit, of those in `take_away.FILES`; none of exported pages."""
+
     def picture(self, picture: Picture) -> str:
         """A picture out of a table."""
 
@@ -192,6 +195,10 @@ class Paths:
     def noted(self, tag: str = "") -> str:
         """The page of all that is noted, where it comes to a tag."""
         return "/noted" + (f"#tag-{segment(tag)}" if tag else "")
+
+    def taken(self, layer: str, unit: int, name: str) -> str:
+        """A file of a unit."""
+        return f"/take/{self._layers[layer]}/{unit}/{name}"
 
     def picture(self, picture: Picture) -> str:
         """A picture out of a table."""

@@ -30,6 +30,7 @@ from actmine.pipeline.atlas.links import Came, Choice, Paths, Picture, segments
 from actmine.pipeline.atlas.matches import Matches
 from actmine.pipeline.atlas.pictures import Wholes, absence, kind_of, stored_picture
 from actmine.pipeline.atlas.queries import Queries
+from actmine.pipeline.atlas.take_away import FILES
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.notes import Notes
 from actmine.pipeline.run import open_run
@@ -145,6 +146,19 @@ def application(
         data = opened.wholes.of(request.path_params["image"])
         return _pictured(opened, request, absence(size) if data is None else data, keep=data is not None)
 
+    def taken(request: Request) -> Response:
+        opened, name = current(), request.path_params["name"]
+        layer, unit = _layer(opened, request), request.path_params["unit"]
+        if name not in FILES or unit >= opened.queries.layers[layer].units:
+            raise HTTPException(404)
+        media, make = FILES[name]
+        called = f"{request.path_params['layer']}-{unit}-{name}"
+        headers = {
+            "Cache-Control": "no-cache", "Content-Disposition": f'attachment; filename="{called}"',
+            "Content-Security-Policy": "default-src 'none'",
+        }  # fmt: skip
+        return Response(make(opened.queries.run, layer, unit), headers=headers, media_type=media)
+
     def lost(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         if status != 404:
@@ -184,6 +198,7 @@ def application(
         Route("/layer/{layer}/{unit:number}", page(_unit_page)),
         Route("/image/{image:number}", page(_image_page)),
         Route("/search", page(lambda opened, request: pages.search_page(opened.atlas, _asked(request, "q")))),
+        Route("/take/{layer}/{unit:number}/{name}", taken),
         Route("/picture/{layer}/{unit:number}/{what:path}", picture),
         Route("/whole/{image:number}", whole),
         Route("/static/{name}", _static),

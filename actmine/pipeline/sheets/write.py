@@ -189,6 +189,17 @@ def sheet(
     return pixels(_sheet(run, row, wholes, what_is_shown(run, shown), its, look, False, maps))
 
 
+def write_sheet(run: Run, layer: str, unit: int, path: Path, kind: Format = Format.png) -> Path:
+    """Writes the contact sheet of one unit as `write_sheets` does, but to `path`. Raises `UserError` as it does."""
+    _check(kind)
+    row, look = Drawn(run, [layer], "").row(layer, run.units(layer, unit).iloc[0].to_dict()), Look()
+    dense, shown = 1.0 if kind is Format.png else DENSITY, what_is_shown(run, Shown.box)
+    wholes = Wholes(run, round(look.large_cell * dense), round(look.whole_height * dense))
+    drawing = _sheet(run, row, wholes, shown, method_of(run, layer, ""), look, kind is not Format.png, True)
+    _save(drawing, path, kind, f"{run.path.name}, {layer}, unit {unit}")
+    return path
+
+
 def _check(kind: Format) -> None:
     if kind is not Format.png:
         check_vector(kind)
@@ -208,9 +219,13 @@ def _sheet(
 def _write(drawing: Drawing, run: Run, layer: str, name: str, kind: Format, paper: Paper) -> Path:
     path = run.path / "sheets" / safe_name(layer) / f"{name}.{kind}"
     with written_aside(path) as aside:
-        if kind is Format.png:
-            pixels(drawing).save(aside, "PNG", compress_type=_RLE)
-        else:
-            what = f"unit {name}" if name.isdigit() else name.replace("-", " ")
-            write_vector(drawing, aside, kind, f"{run.path.name}, {layer}, {what}", paper)
+        what = f"unit {name}" if name.isdigit() else name.replace("-", " ")
+        _save(drawing, aside, kind, f"{run.path.name}, {layer}, {what}", paper)
     return path
+
+
+def _save(drawing: Drawing, path: Path, kind: Format, title: str, paper: Paper = Paper.a4) -> None:
+    if kind is Format.png:
+        pixels(drawing).save(path, "PNG", compress_type=_RLE)
+    else:
+        write_vector(drawing, path, kind, title, paper)

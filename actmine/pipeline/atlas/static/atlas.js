@@ -70,6 +70,17 @@
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target.closest("form[data-noting]")) event.target.form.requestSubmit();
   });
 
+  // the page's address, where the browser lets a page copy
+  const copy = one("[data-copy]");
+  if (copy && navigator.clipboard) {
+    copy.hidden = false;
+    copy.addEventListener("click", async () => {
+      const done = await navigator.clipboard.writeText(location.href).then(() => "Copied", () => "Not copied");
+      copy.textContent = done;
+      setTimeout(() => { copy.textContent = "Copy address"; }, 2000);
+    });
+  }
+
   // whole images
   const frames = all("a.frame[data-whole]");
   const numbers = (text) => (text || "").split(" ").filter(Boolean).map(Number);
