@@ -119,6 +119,12 @@ class Notes:
         return self.all().get(target, NOTHING)
 
     @property
+    def mark(self) -> str:
+        """Names the state of the notes."""
+        self.all()
+        return "-".join(map(str, self._read.seen))
+
+    @property
     def damaged(self) -> int:
         """How many lines could not be read."""
         self.all()

@@ -26,10 +26,12 @@ from actmine.pipeline.atlas import pages
 from actmine.pipeline.atlas.desk import MOST_BYTES, Desk, fields_of, place_of, said, target_of
 from actmine.pipeline.atlas.hosts import LOOPBACK, OWN, PORT, Called, address, is_alone, listening, names
 from actmine.pipeline.atlas.images import Topping, topping
+from actmine.pipeline.atlas.interface_routes import for_programs, no_such
 from actmine.pipeline.atlas.links import Came, Choice, Paths, Picture, segments
 from actmine.pipeline.atlas.matches import Matches
 from actmine.pipeline.atlas.pictures import Wholes, absence, kind_of, stored_picture
 from actmine.pipeline.atlas.queries import Queries
+from actmine.pipeline.atlas.request_words import asked, is_number
 from actmine.pipeline.atlas.take_away import FILES
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.notes import Notes
@@ -161,6 +163,8 @@ def application(
 
     def lost(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
+        if status == 404 and request.url.path.startswith("/api/"):
+            return no_such(request)
         if status != 404:
             return Response(f"{status}", status, headers=getattr(error, "headers", None), media_type="text/plain")
         return troubled("Not found", f"The run has nothing at {request.url.path}", 404)
@@ -197,8 +201,9 @@ def application(
         Route("/layer/{layer}", page(_layer_page)),
         Route("/layer/{layer}/{unit:number}", page(_unit_page)),
         Route("/image/{image:number}", page(_image_page)),
-        Route("/search", page(lambda opened, request: pages.search_page(opened.atlas, _asked(request, "q")))),
+        Route("/search", page(lambda opened, request: pages.search_page(opened.atlas, asked(request, "q")))),
         Route("/take/{layer}/{unit:number}/{name}", taken),
+        *for_programs(lambda: (current().atlas, current().names)),
         Route("/picture/{layer}/{unit:number}/{what:path}", picture),
         Route("/whole/{image:number}", whole),
         Route("/static/{name}", _static),
@@ -238,9 +243,9 @@ def _layer_page(opened: Opened, request: Request) -> str | None:
 
 
 def _unit_page(opened: Opened, request: Request) -> str | None:
-    image = _asked(request, "image")
+    image = asked(request, "image")
     came = Came(
-        _chosen(request), _asked(request, "q"), _asked(request, "under"), int(image) if _is_number(image) else None
+        _chosen(request), asked(request, "q"), asked(request, "under"), int(image) if is_number(image) else None
     )
     return pages.unit_page(opened.atlas, _layer(opened, request), request.path_params["unit"], opened.topping, came)
 
@@ -251,20 +256,12 @@ def _image_page(opened: Opened, request: Request) -> str | None:
 
 def _page(request: Request) -> int:
     """The page that is asked for; 0 for what is no number."""
-    page = _asked(request, "page") or "1"
-    return int(page) if _is_number(page) else 0
+    page = asked(request, "page") or "1"
+    return int(page) if is_number(page) else 0
 
 
 def _chosen(request: Request) -> Choice:
-    return Choice(_asked(request, "sort") or "unit", bool(_asked(request, "reverse")), _asked(request, "label"))
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 19
-
-
-def _asked(request: Request, name: str) -> str:
-    return request.query_params.get(name, "")[:500]
+    return Choice(asked(request, "sort") or "unit", bool(asked(request, "reverse")), asked(request, "label"))
 
 
 def _static(request: Request) -> Response:
