@@ -6,10 +6,9 @@ import getpass
 import socket
 import threading
 import weakref
-from collections.abc import Callable, Collection, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -20,30 +19,19 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from actmine.pipeline.atlas import pages
 from actmine.pipeline.atlas.desk import MOST_BYTES, Desk, fields_of, place_of, said, target_of
+from actmine.pipeline.atlas.guarded import Guarded
 from actmine.pipeline.atlas.hosts import LOOPBACK, OWN, PORT, Called, address, is_alone, listening, names
-from actmine.pipeline.atlas.images import Topping, topping
 from actmine.pipeline.atlas.interface_routes import for_programs, no_such
-from actmine.pipeline.atlas.links import Came, Choice, Paths, Picture, segments
-from actmine.pipeline.atlas.matches import Matches
-from actmine.pipeline.atlas.pictures import Wholes, absence, kind_of, stored_picture
-from actmine.pipeline.atlas.queries import Queries
+from actmine.pipeline.atlas.links import Came, Choice, Picture
+from actmine.pipeline.atlas.opened import Current, Opened
+from actmine.pipeline.atlas.pictures import absence, kind_of, stored_picture
 from actmine.pipeline.atlas.request_words import asked, is_number
 from actmine.pipeline.atlas.take_away import FILES
 from actmine.pipeline.errors import UserError
-from actmine.pipeline.notes import Notes
-from actmine.pipeline.run import open_run
 
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
-    "form-action 'self'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",  # with "no-referrer" a browser says of its own forms that they come from nowhere
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
 _FOREVER = "private, max-age=31536000, immutable"
 _TYPES = {"png": "image/png", "jpg": "image/jpeg", "svg": "image/svg+xml"}
 
@@ -61,48 +49,6 @@ class _Number(Convertor[int]):
 
 
 register_url_convertor("number", _Number())
-
-
-class Opened:
-    """A run with what was read of it, one state of it: when run.json is written anew, all is read anew."""
-
-    def __init__(self, path: str | Path, trust: bool, desk: Desk | None = None) -> None:
-        self.queries = Queries(open_run(path, trust))
-        self.layers = segments(self.queries.layers)
-        self.names = {address: name for name, address in self.layers.items()}
-        self.wholes = Wholes(self.queries)
-        self.matches = Matches(self.queries)
-        self.notes = Notes(self.queries.run.path)
-        links = Paths(self.layers, self.queries.version)
-        desk = desk if self.notes.writable else None
-        self.atlas = pages.Atlas(self.queries, self.wholes, self.matches, links, self.notes, desk=desk)
-        self._topping: Topping | None = None
-        self._lock = threading.Lock()
-
-    def topping(self) -> Topping:
-        """Which image tops which units: read once, when it is first asked for."""
-        with self._lock:
-            if self._topping is None:
-                self._topping = topping(
-                    self.queries.run.path, self.queries.reading, list(self.queries.layers), self.queries.end
-                )
-            return self._topping
-
-
-class Current:
-    """The run as it is now; `last` is how it was when it was last whole."""
-
-    def __init__(self, path: str | Path, trust: bool = False, desk: Desk | None = None) -> None:
-        self._path, self._trust, self._desk = path, trust, desk
-        self._lock = threading.Lock()
-        self.last = Opened(path, trust, desk)
-
-    def __call__(self) -> Opened:
-        """The run opened, again if it has changed. Raises `UserError` where it has gone or is damaged."""
-        with self._lock:
-            if Queries(open_run(self._path)).version != self.last.queries.version:
-                self.last = Opened(self._path, self._trust, self._desk)
-            return self.last
 
 
 def application(
@@ -208,27 +154,10 @@ def application(
         Route("/whole/{image:number}", whole),
         Route("/static/{name}", _static),
     ]
-    middleware = [Middleware(_Guarded), Middleware(Called, names=names, open=open)]
+    middleware = [Middleware(Guarded), Middleware(Called, names=names, open=open)]
     return Starlette(
         routes=routes, middleware=middleware, exception_handlers={HTTPException: lost, UserError: unreadable}
     )
-
-
-class _Guarded:
-    """Adds to every answer what keeps a browser from doing more with it than to show it."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def guarded(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message["headers"], *((name.lower().encode(), value.encode()) for name, value in _HEADERS.items())
-                ]  # fmt: skip
-            await send(message)
-
-        await self._app(scope, receive, guarded if scope["type"] == "http" else send)
 
 
 def _layer(opened: Opened, request: Request) -> str:
