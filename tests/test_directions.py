@@ -18,6 +18,7 @@ import torch
 import torchvision
 from PIL import Image
 from safetensors.torch import save_file
+from scipy import stats
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
@@ -283,6 +284,28 @@ def test_latents_may_be_pooled_over_an_image(pool, photos, tmp_path):
     rows = run.exemplars(f"{layer}:d", 5)
     assert np.allclose(rows.activation, np.sort(wanted[:, 5])[::-1][: len(rows)], rtol=1e-4, atol=1e-5)
     assert rows.y.isna().all() and run.layers.pool.tolist() == [pool]
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_what_a_dictionary_explains_is_what_brute_force_finds_with_an_interval_over_images(kind, photos, tmp_path):
+    make, layer, width = NETWORKS[kind]
+    net, made = make().eval(), dictionaries(width)["relu"]
+    words = {"tokens": "all"} if kind == "tokens" else {}
+    run = actmine.mine(net, str(photos), layers=layer, transform=transform, run=tmp_path / "run", topk=2,
+                       dictionary={f"{layer}:d": made}, **QUICK | words)  # fmt: skip
+    x = vectors(net, kind, inputs(photos))
+    with torch.no_grad():
+        again = made.reconstructed(x.flatten(0, 1))[0].unflatten(0, x.shape[:2])
+    error = (again - x).double().square().sum((1, 2)).numpy()
+    spread = (x - x.mean((0, 1))).double().square().sum((1, 2)).numpy()
+    row = run.layers.set_index("layer").loc[f"{layer}:d"]
+    assert row.reconstructed_images == IMAGES
+    assert row.explained_variance == pytest.approx(1 - error.sum() / spread.sum(), rel=1e-4)
+    without = (error.sum() - error) / (spread.sum() - spread)  # the jackknife
+    deviation = np.sqrt((IMAGES - 1) / IMAGES * np.square(without - without.mean()).sum())
+    away = stats.t.ppf(0.975, IMAGES - 1) * deviation
+    assert row.explained_variance - row.explained_variance_low == pytest.approx(away, rel=0.15)
+    assert row.explained_variance_high - row.explained_variance == pytest.approx(away, rel=0.15)
 
 
 def test_a_dictionary_of_other_vectors_is_refused_and_says_what_it_explains(photos, tmp_path):

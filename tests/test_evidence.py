@@ -15,7 +15,13 @@ from actmine.pipeline.readings.batch_index import BatchIndex, halves, identity
 from actmine.pipeline.readings.labels import Labels, Whole, correlations
 from actmine.pipeline.readings.maxima import area_under_curve
 from actmine.pipeline.readings.taps import Readings
-from actmine.pipeline.tables.evidence import auc_intervals, false_discovery_rates, mean_by_chance, shared_by_chance
+from actmine.pipeline.tables.evidence import (
+    auc_intervals,
+    false_discovery_rates,
+    mean_by_chance,
+    ratio_interval,
+    shared_by_chance,
+)
 from actmine.pipeline.tables.told_labels import Groups, Told
 
 
@@ -199,3 +205,16 @@ def _balanced_accuracy(values: np.ndarray, truth: np.ndarray) -> float:
 
 def _balanced_accuracy_of_label(values: np.ndarray, labels: np.ndarray) -> float:
     return _balanced_accuracy(labels, values > 0.5)
+
+
+@pytest.mark.parametrize("count", [16, 32])
+def test_nineteen_of_twenty_intervals_of_a_ratio_hold_it(count):
+    random = np.random.default_rng(count)
+    held = 0
+    for _ in range(2000):
+        below = random.gamma(8, 1, count)
+        above = below * random.uniform(0.1, 0.5, count)
+        low, high = ratio_interval(above, below)
+        held += low <= 0.3 <= high
+    assert 0.925 < held / 2000 < 0.965
+    assert ratio_interval(np.ones(1), np.ones(1)) is None and ratio_interval(np.zeros(3), np.zeros(3)) is None

@@ -314,7 +314,9 @@ def _of_latents(row: Mapping[str, Any]) -> str:
         return ""
     said = f"Latents of a dictionary on {row['dictionary_layer']}"
     if (share := row.get("explained_variance")) is not None:
-        said += f", which explains {percent(share)} of its variance ({row['reconstructed_images']} images)"
+        low, high = row.get("explained_variance_low"), row.get("explained_variance_high")
+        between = f"{percent(low)} to {percent(high)}, " if low is not None and high is not None else ""
+        said += f", which explains {percent(share)} of its variance ({between}{row['reconstructed_images']} images)"
     if (active := row.get("latents_per_position")) is not None:
         said += f": {number(active)} are above zero at a position, {row['dead_units']:,} never fire"
         said += f", {row['dense_units']:,} fire at more than a tenth of all positions"

@@ -15,13 +15,14 @@ from actmine.pipeline.datasets.sources import Dataset
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.encoded import vectors_of
 from actmine.pipeline.network.layers import Layer, Traced
-from actmine.pipeline.network.layouts import TOKEN_LAYOUTS
+from actmine.pipeline.network.layouts import TOKEN_LAYOUTS, TOKENS_FIRST
 from actmine.pipeline.network.models import Network
 from actmine.pipeline.network.points import Read
 from actmine.pipeline.network.token_norms import FAR, norm_ratios
 from actmine.pipeline.preprocessing.images import ImageError, decode, network_pixels
 from actmine.pipeline.preprocessing.normalize import Normalize
 from actmine.pipeline.progress import Progress
+from actmine.pipeline.tables.evidence import ratio_interval
 
 _IMAGES, _SHARDS = 32, 16
 _AT_ONCE = 4096  # vectors
@@ -32,12 +33,14 @@ class Reconstruction:
     """On `images` images: the share of the variance of a layer's vectors that a dictionary explains.
 
     It is 1 - (squared error) / (squared distance from the mean vector), over all positions; None without a decoder.
+    `between` is its 95% interval over the dataset, as though the images were drawn at random; None for one image.
     `latents` is how many of them a position has that are not 0, on average.
     """
 
     explained: float | None
     latents: float
     images: int
+    between: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +91,10 @@ def _reconstructions(
             vectors = vectors_of(activations.float(), its)[0]
             found[layer.name] = told = _measured(traced, layer, vectors, len(batch))
         assert told.explained is not None
+        spread = f" ({told.between[0]:.1%} to {told.between[1]:.1%})" if told.between else ""
         progress.say(
-            f"{layer.name} explains {told.explained:.1%} of the variance of {its.of.name} by {told.latents:.1f} of "
-            f"{layer.units:,} latents a position (on {told.images} images)."
+            f"{layer.name} explains {told.explained:.1%}{spread} of the variance of {its.of.name} by "
+            f"{told.latents:.1f} of {layer.units:,} latents a position (on {told.images} images)."
         )
         if told.explained < least or told.explained != told.explained:
             raise UserError(
@@ -102,14 +106,23 @@ def _reconstructions(
 
 
 def _measured(traced: Traced, layer: Layer, vectors: Tensor, images: int) -> Reconstruction:
-    mean = vectors.double().mean(0)
-    error = spread = count = 0.0
+    mean, count = vectors.double().mean(0), 0.0
+    errors, spreads = [], []
     for some in vectors.split(_AT_ONCE):
         made, latents = traced.dictionaries[layer.name].reconstructed(some)
-        error += float((made.double() - some.double()).square().sum())
-        spread += float((some.double() - mean).square().sum())
+        errors.append((made.double() - some.double()).square().sum(1))
+        spreads.append((some.double() - mean).square().sum(1))
         count += float(latents.sum())
-    return Reconstruction(1 - error / spread if spread else float("nan"), count / len(vectors), images)
+    assert layer.latents is not None
+    last = layer.latents.of.layout == TOKENS_FIRST  # images are
+    error, spread = (
+        torch.cat(each).reshape((-1, images) if last else (images, -1)).sum(0 if last else 1).numpy()
+        for each in (errors, spreads)
+    )
+    explained = 1 - error.sum() / spread.sum() if spread.any() else float("nan")
+    between = ratio_interval(error, spread)
+    turned = None if between is None else (1 - between[1], 1 - between[0])
+    return Reconstruction(float(explained), count / len(vectors), images, turned)
 
 
 def _pixels(dataset: Dataset, network: Network) -> Tensor | None:

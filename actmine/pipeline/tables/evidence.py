@@ -1,4 +1,4 @@
-"""How sure a statement about a label is: p-values under random labels, q-values over all units, intervals of an AUC."""
+"""How sure statements are: p-values under random labels, q-values over all units, intervals of AUCs and ratios."""
 
 from __future__ import annotations
 
@@ -100,3 +100,19 @@ def _standard_error(area: np.ndarray, own: np.ndarray, others: np.ndarray) -> np
         variance = area * (1 - area) + (own - 1) * (two_own - area**2) + (others - 1) * (two_others - area**2)
         error: np.ndarray = np.sqrt(np.maximum(variance, 0) / (own * others))
     return error
+
+
+def ratio_interval(above: np.ndarray, below: np.ndarray) -> tuple[float, float] | None:
+    """The 95% interval of a ratio of means, of pairs `[n]` drawn at random; None for fewer than two.
+
+    By the linearized variance of a ratio (Cochran 1977, 6.4) and Student's t, whose quantile is expanded in the degrees
+    of freedom (Abramowitz and Stegun 1964, 26.7.5).
+    """
+    count, total = len(above), float(below.sum())
+    if count < 2 or not total:
+        return None
+    ratio, free, z = float(above.sum()) / total, count - 1, _Z
+    t = z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
+    t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * free**3)
+    away = t * float(np.sqrt(count / free * np.square(above - ratio * below).sum())) / total
+    return ratio - away, ratio + away

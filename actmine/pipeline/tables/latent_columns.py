@@ -48,6 +48,8 @@ def about_latents(
         "latents_per_position": float(np.nansum(density)), "dead_units": int((fired == 0).sum()),
         "dense_units": int((density > DENSE).sum()),
         "explained_variance": again and again.explained, "reconstructed_images": again and again.images,
+        "explained_variance_low": again.between[0] if again and again.between else None,
+        "explained_variance_high": again.between[1] if again and again.between else None,
     }  # fmt: skip
 
 
