@@ -100,6 +100,18 @@ def test_a_line_that_another_program_wrote_is_made_text_too(tmp_path):
     assert f"{noted.notes[0].by}{noted.notes[0].at}{noted.words}".encode() and noted.notes[0].by == "x"
 
 
+def test_a_file_that_went_is_forgotten_and_one_that_cannot_be_read_is_an_error(tmp_path):
+    notes = Notes(tmp_path)
+    before = notes.mark
+    notes.say(UNIT, "ada", star=True)
+    assert notes.of(UNIT).star and notes.mark != before
+    (tmp_path / FILE).unlink()
+    assert notes.of(UNIT) == NOTHING and notes.mark == before
+    (tmp_path / FILE).mkdir()
+    with pytest.raises(UserError, match="cannot be read"):
+        notes.all()
+
+
 @pytest.mark.parametrize(
     "what", [{"note": "x" * (MOST_NOTE + 1)}, {"tag": " \u202e "}, {"note": ""}, {"star": 1, "name": "x"}, {}]
 )

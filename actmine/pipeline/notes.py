@@ -97,12 +97,13 @@ class Notes:
 
     def all(self) -> Mapping[Target, Noted]:
         """What holds now, by what it is of. Raises `UserError` for a file that cannot be read."""
+        if not self.writable:
+            return {}
         with self._lock:
             try:
-                stat = os.stat(self.path) if self.writable else None
+                stat = os.stat(self.path)
             except OSError:
-                return {}
-            if stat is None:
+                self._read = _Read()
                 return {}
             seen = stat.st_ino, stat.st_size, stat.st_mtime_ns
             if seen != self._read.seen:
@@ -110,7 +111,10 @@ class Notes:
                     raise UserError(
                         f"{self.path} has {stat.st_size:,} bytes, more than {MOST_BYTES:,}: no notes are read."
                     )
-                of, damaged = folded(_lines(self.path))
+                try:
+                    of, damaged = folded(_lines(self.path))
+                except OSError as error:
+                    raise UserError(f"{self.path} cannot be read ({error.strerror or first_line(error)}).") from error
                 self._read = _Read(seen, of, damaged)
             return self._read.of
 

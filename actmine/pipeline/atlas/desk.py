@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from actmine.pipeline.atlas.links import Links
 from actmine.pipeline.atlas.queries import Queries
+from actmine.pipeline.atlas.request_words import is_number
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.notes import Noted, Notes, Target
 
@@ -49,7 +50,7 @@ def fields_of(data: bytes) -> dict[str, str]:
 def target_of(queries: Queries, fields: Mapping[str, str]) -> Target:
     """What a form is of. Raises `UserError` where the run has no such thing."""
     layer, unit, image = (fields.get(name, "") for name in ("layer", "unit", "image"))
-    numbers = [int(each) if each.isascii() and each.isdigit() and len(each) < 19 else -1 for each in (unit, image)]
+    numbers = [int(each) if is_number(each) else -1 for each in (unit, image)]
     if layer in queries.layers and not image and (not unit or 0 <= numbers[0] < queries.layers[layer].units):
         return Target(layer, numbers[0] if unit else None)
     if image and not layer and not unit and queries.images.get(numbers[1]) is not None:

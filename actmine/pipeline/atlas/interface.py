@@ -127,10 +127,7 @@ def _rows(table: str, schema: pa.Schema) -> Callable[[Atlas, Asked], list[dict[s
 
 
 def _neighbors(atlas: Atlas, asked: Asked) -> list[dict[str, Any]] | None:
-    path = atlas.queries.run.path / "neighbors.parquet"
-    rows = atlas.queries.reading.rows(path, _columns(NEIGHBORS), asked.unit)
-    found = [] if rows is None else [row for row in rows.to_pylist() if row["layer"] == asked.layer]
-    return sorted(found, key=lambda row: int(row["rank"])) if _is_unit(atlas, asked) else None
+    return atlas.queries.neighbors(asked.layer, asked.unit) if _is_unit(atlas, asked) else None
 
 
 def _image(atlas: Atlas, asked: Asked) -> dict[str, Any] | None:
@@ -146,9 +143,8 @@ def _is_unit(atlas: Atlas, asked: Asked) -> bool:
 
 
 def _of(atlas: Atlas, table: str, asked: Asked, schema: pa.Schema) -> list[dict[str, Any]]:
-    path = table_file(atlas.queries.run.path, table, asked.layer)
-    rows = atlas.queries.reading.rows(path, _columns(schema), asked.unit)
-    return [] if rows is None else [{"layer": asked.layer} | row for row in rows.to_pylist()]
+    rows = atlas.queries.of_unit(table, asked.layer, asked.unit, _columns(schema))
+    return [{"layer": asked.layer} | row for row in rows]
 
 
 def _columns(schema: pa.Schema) -> list[str]:

@@ -32,6 +32,7 @@ from actmine.schemas.chance import CHANCE, LEVEL
 from actmine.schemas.crops import BOX
 from actmine.schemas.exemplars import EXEMPLARS, FOCUS
 from actmine.schemas.maps import PLACE
+from actmine.schemas.neighbors import NEIGHBORS
 
 MOST_LABELS = 12
 CHANCE_COLUMNS = tuple(field.name for field in CHANCE)
@@ -164,7 +165,7 @@ class Queries:
         for each in exemplars:
             bands.setdefault(each.band, []).append(each)
         top = tuple(bands.pop(self.end, ()))
-        spread = next(iter(self._of_unit("units", layer, unit, ["activation_histogram", "activation_quantiles"])), {})
+        spread = next(iter(self.of_unit("units", layer, unit, ["activation_histogram", "activation_quantiles"])), {})
         return UnitPage(
             found, top, tuple((name, tuple(rows)) for name, rows in bands.items()), self._drawings(layer, unit),
             self._facets(layer, unit), self._neighbours(layer, unit), self._directions(layer, unit),
@@ -199,7 +200,8 @@ class Queries:
             raise UserError(missing(self._file(table, layer)))
         return rows
 
-    def _of_unit(self, table: str, layer: str, unit: int, columns: Sequence[str]) -> list[dict[str, Any]]:
+    def of_unit(self, table: str, layer: str, unit: int, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """A unit's rows of a layer's table; none where the run has no such table."""
         return _plain(self.reading.rows(self._file(table, layer), columns, unit))
 
     def _exemplar(self, layer: str, row: Mapping[str, Any]) -> Exemplar:
@@ -220,7 +222,7 @@ class Queries:
     def _with_views(self, layer: str, unit: int, exemplars: list[Exemplar]) -> list[Exemplar]:
         views: dict[int, list[View]] = {}
         for method in self.run.record.get("views") or ():
-            for row in self._of_unit("views", f"{layer}-{method}", unit, ["rank", "view.path"]):
+            for row in self.of_unit("views", f"{layer}-{method}", unit, ["rank", "view.path"]):
                 if row["view"] is not None:
                     picture = Picture(layer, unit, "view", (method, str(row["rank"])))
                     views.setdefault(row["rank"], []).append(View(method, picture))
@@ -229,7 +231,7 @@ class Queries:
     def _with_heat(self, layer: str, unit: int, exemplars: list[Exemplar]) -> list[Exemplar]:
         """With the maps of those that have one, where their place is known."""
         found = {}
-        for row in self._of_unit("maps", layer, unit, ["rank", "image_id", *PLACE]):
+        for row in self.of_unit("maps", layer, unit, ["rank", "image_id", *PLACE]):
             left, top, right, bottom = (row[side] for side in PLACE)
             if left is not None:
                 picture = Picture(layer, unit, "heat", (str(row["rank"]),))
@@ -240,7 +242,7 @@ class Queries:
         columns = ["facet", "activation", "ratio", "rank"]
         found = []
         for preset in self.run.record.get("visualizations", {}):
-            for row in self._of_unit("visualizations", f"{layer}-{preset}", unit, columns):
+            for row in self.of_unit("visualizations", f"{layer}-{preset}", unit, columns):
                 facet = "none" if row["facet"] is None else str(row["facet"])
                 picture = Picture(layer, unit, "preset", (preset, facet))
                 found.append(Drawing(preset, row["facet"], picture, row["activation"], row["ratio"], row["rank"]))
@@ -253,25 +255,27 @@ class Queries:
                 row["preset"], row["facet"], Picture(layer, unit, "facet", (row["preset"], str(row["facet"]))),
                 row["activation"], row["ratio"], None, row["silhouette"], tuple(row["exemplars"] or ()),
             )
-            for row in self._of_unit("facets", layer, unit, columns)
+            for row in self.of_unit("facets", layer, unit, columns)
         )  # fmt: skip
 
     def _neighbours(self, layer: str, unit: int) -> tuple[Neighbour, ...]:
-        columns = ["layer", "rank", "neighbor_layer", "neighbor_unit", "similarity", *CHANCE_COLUMNS]
-        rows = self.reading.rows(self.run.path / "neighbors.parquet", columns, unit)
-        if rows is None or "layer" not in rows.column_names:
-            return ()
-        rows = rows.filter(pc.equal(rows["layer"], layer)).sort_by("rank")
         found = []
-        for row in rows.to_pylist():
+        for row in self.neighbors(layer, unit):
             other = row["neighbor_layer"]
             alike = self.tile(other, row["neighbor_unit"]) if other in self.layers else None
             if alike:
                 found.append(Neighbour(alike, row["similarity"], *beyond_chance(row)))
         return tuple(found)
 
+    def neighbors(self, layer: str, unit: int) -> list[dict[str, Any]]:
+        """A unit's rows of neighbors.parquet, the most alike first."""
+        rows = self.reading.rows(self.run.path / "neighbors.parquet", NEIGHBORS.names, unit)
+        if rows is None or "layer" not in rows.column_names:
+            return []
+        return list(rows.filter(pc.equal(rows["layer"], layer)).sort_by("rank").to_pylist())
+
     def _directions(self, layer: str, unit: int) -> tuple[Neighbour, ...]:
-        rows = self._of_unit("directions", layer, unit, ["rank", "neighbor_unit", "cosine", "chance"])
+        rows = self.of_unit("directions", layer, unit, ["rank", "neighbor_unit", "cosine", "chance"])
         found = []
         for row in sorted(rows, key=lambda row: int(row["rank"])):
             if alike := self.tile(layer, row["neighbor_unit"]):
@@ -280,7 +284,7 @@ class Queries:
 
     def _labels(self, layer: str, unit: int) -> tuple[Share, ...]:
         columns = ["label", "label_name", "images", "mean", "maximum", "correlation"]
-        rows = [row for row in self._of_unit("labels", layer, unit, columns) if row.get("correlation") is not None]
+        rows = [row for row in self.of_unit("labels", layer, unit, columns) if row.get("correlation") is not None]
         rows.sort(key=lambda row: -row["correlation"])
         return tuple(Share(named(row) or "", row["images"], row["mean"], row["maximum"]) for row in rows[:MOST_LABELS])
 

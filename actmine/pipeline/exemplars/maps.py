@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from actmine.pipeline.exemplars.exemplars import Rows
+from actmine.pipeline.network.encoded import has_tokens
 from actmine.pipeline.network.grids import Grid
-from actmine.pipeline.network.layouts import TOKEN_LAYOUTS, as_map
+from actmine.pipeline.network.layouts import as_map
 from actmine.pipeline.network.points import Read
 from actmine.pipeline.network.subject import Subject
 from actmine.pipeline.network.token_norms import norm_ratios
@@ -95,11 +96,7 @@ def _by_image(image: np.ndarray, rows: np.ndarray) -> dict[int, np.ndarray]:
 
 def _of_tokens(subject: Subject) -> list[int]:
     """Layers whose positions are tokens, by their number."""
-    return [
-        number
-        for number, layer in enumerate(subject.layers)
-        if layer.own.layout in TOKEN_LAYOUTS and layer.height is not None
-    ]
+    return [number for number, layer in enumerate(subject.layers) if has_tokens(layer.own) and layer.height is not None]
 
 
 def cells(size: int) -> int:

@@ -77,8 +77,7 @@ def write_sheets(
     drawn = Drawn(run, list(chosen), preset)
     tasks = [(layer, unit) for layer, its_units in chosen.items() for unit in its_units]
     written, known = [], what_is_shown(run, shown)
-    dense = 1.0 if kind is Format.png else DENSITY
-    wholes = Wholes(run, round(look.large_cell * dense), round(look.whole_height * dense))
+    wholes = _wholes(run, look, kind)
     methods = {layer: method_of(run, layer, method) if views else "" for layer in chosen}
 
     def draw(task: tuple[str, int]) -> Path:
@@ -183,21 +182,29 @@ def sheet(
 
     Raises `UserError` for a unit that the run does not have and a preset that drew nothing.
     """
-    row = Drawn(run, [layer], preset).row(layer, run.units(layer, unit).iloc[0].to_dict())
-    wholes = Wholes(run, look.large_cell, look.whole_height)
-    its = method_of(run, layer, method)
-    return pixels(_sheet(run, row, wholes, what_is_shown(run, shown), its, look, False, maps))
+    return pixels(_one(run, layer, unit, Format.png, shown, preset, method, maps, look))
 
 
 def write_sheet(run: Run, layer: str, unit: int, path: Path, kind: Format = Format.png) -> Path:
     """Writes the contact sheet of one unit as `write_sheets` does, but to `path`. Raises `UserError` as it does."""
     _check(kind)
-    row, look = Drawn(run, [layer], "").row(layer, run.units(layer, unit).iloc[0].to_dict()), Look()
-    dense, shown = 1.0 if kind is Format.png else DENSITY, what_is_shown(run, Shown.box)
-    wholes = Wholes(run, round(look.large_cell * dense), round(look.whole_height * dense))
-    drawing = _sheet(run, row, wholes, shown, method_of(run, layer, ""), look, kind is not Format.png, True)
-    _save(drawing, path, kind, f"{run.path.name}, {layer}, unit {unit}")
+    _save(_one(run, layer, unit, kind), path, kind, f"{run.path.name}, {layer}, unit {unit}")
     return path
+
+
+def _one(
+    run: Run, layer: str, unit: int, kind: Format, shown: Shown = Shown.box, preset: str = "", method: str = "",
+    maps: bool = True, look: Look = Look(),
+) -> Drawing:  # fmt: skip
+    row = Drawn(run, [layer], preset).row(layer, run.units(layer, unit).iloc[0].to_dict())
+    known, its = what_is_shown(run, shown), method_of(run, layer, method)
+    return _sheet(run, row, _wholes(run, look, kind), known, its, look, kind is not Format.png, maps)
+
+
+def _wholes(run: Run, look: Look, kind: Format) -> Wholes:
+    """Whole images in as many pixels as files of a kind show."""
+    dense = 1.0 if kind is Format.png else DENSITY
+    return Wholes(run, round(look.large_cell * dense), round(look.whole_height * dense))
 
 
 def _check(kind: Format) -> None:

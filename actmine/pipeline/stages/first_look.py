@@ -13,9 +13,9 @@ from torch import Tensor
 from actmine.pipeline.datasets.shards import Sample, read_samples
 from actmine.pipeline.datasets.sources import Dataset
 from actmine.pipeline.errors import UserError
-from actmine.pipeline.network.encoded import vectors_of
+from actmine.pipeline.network.encoded import has_tokens, vectors_of
 from actmine.pipeline.network.layers import Layer, Traced
-from actmine.pipeline.network.layouts import TOKEN_LAYOUTS, TOKENS_FIRST
+from actmine.pipeline.network.layouts import TOKENS_FIRST
 from actmine.pipeline.network.models import Network
 from actmine.pipeline.network.points import Read
 from actmine.pipeline.network.token_norms import FAR, norm_ratios
@@ -60,7 +60,7 @@ def first_look(
     Raises `UserError` for latents that explain less than a share `least` of their layer's variance.
     """
     made = [layer for layer in layers if layer.latents is not None and traced.dictionaries[layer.name].decodes]
-    of_tokens = [layer for layer in layers if layer.own.layout in TOKEN_LAYOUTS and layer.own.height is not None]
+    of_tokens = [layer for layer in layers if has_tokens(layer.own) and layer.own.height is not None]
     pixels = _pixels(dataset, network) if made or of_tokens else None
     if pixels is None:
         return FirstLook()
