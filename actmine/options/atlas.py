@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from actmine.options.shared import FinishedRun, Trust
+from actmine.options.shared import Trust
 
 
 @dataclass(frozen=True, slots=True)
 class Atlas:
-    """Shows a run in the browser: its layers, units, images; sorted, filtered and searched.
+    """Shows a run, or all runs of a folder, in the browser: layers, units, images; sorted, filtered and searched.
 
     Serves pages on 127.0.0.1, for this machine alone, and says their address. They are made from the tables as they
     are asked for; nothing is copied. Stars, names, tags and notes that you type are kept in RUN/notes.jsonl.
@@ -21,10 +21,12 @@ class Atlas:
     On a node of a cluster, `--host 0.0.0.0` lets other machines look, by the node's own name; behind a proxy,
     `--allow-host` says by which name it is called there. It answers to no other name.
 
-    Examples:  atlas --run runs/demo-demo   |   atlas --run runs/photos-resnet50 --port 9000 --host 0.0.0.0
+    Examples:  atlas --run runs   |   atlas --run runs/photos-resnet50 --port 9000 --host 0.0.0.0
     """
 
-    run: FinishedRun
+    run: Annotated[
+        str, typer.Option(help="Folder of a finished run or of several, or s3://bucket/prefix; several are listed.")
+    ]
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Where to listen; if not said, 8420 or the next free.")
     ] = None

@@ -39,6 +39,14 @@ class Files:
         self._cuts: dict[Picture, Part | None] = {}
         self._folders: set[Path] = set()
 
+    def runs(self) -> str:
+        """None: an export is of one run."""
+        return ""
+
+    def elsewhere(self, place: str, layer: str = "", unit: int | None = None) -> str:
+        """None: no other run is exported with it."""
+        return ""
+
     def run(self) -> str:
         """The run's page."""
         return self._to("index.html")
@@ -65,6 +73,10 @@ class Files:
     def search(self, text: str = "") -> str:
         """The search page."""
         return self._to("search.html")
+
+    def noting(self) -> str:
+        """None: notes are taken by the server."""
+        return ""
 
     def taken(self, layer: str, unit: int, name: str) -> str:
         """None: files of units are made by the server."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 from urllib.parse import urlencode
@@ -64,8 +64,14 @@ class Cut:
 class Links(Protocol):
     """What templates ask for addresses. Where a page is not to be had, the answer is an empty string."""
 
+    def runs(self) -> str:
+        """The list of all runs; none where there is one alone."""
+
     def run(self) -> str:
         """The run's page."""
+
+    def elsewhere(self, place: str, layer: str = "", unit: int | None = None) -> str:
+        """The page of another run in the same atlas, by its `place`, or of a layer (its segment) or unit of it."""
 
     def layer(self, layer: str, choice: Choice = BY_NUMBER) -> str:
         """A layer's page, its units as they are chosen."""
@@ -84,6 +90,9 @@ class Links(Protocol):
 
     def noted(self, tag: str = "") -> str:
         """The page of all that is noted, where it comes to a tag."""
+
+    def noting(self) -> str:
+        """Where notes are sent; none of exported pages."""
 
     def taken(self, layer: str, unit: int, name: str) -> str:
         """A file of a unit, of those in `take_away.FILES`; none of exported pages."""
@@ -161,20 +170,36 @@ def _query(words: Mapping[str, str | int]) -> str:
 
 
 class Paths:
-    """Addresses on the server. `version` tells pictures of one state of the run from those of another."""
+    """Addresses on the server. `version` tells pictures of one state of the run from those of another.
 
-    def __init__(self, layers: dict[str, str], version: str) -> None:
-        self._layers, self._version = layers, version
+    A run that is one of several has its pages below its address in the `shelf`, `above`.
+    """
+
+    def __init__(
+        self, layers: dict[str, str], version: str, above: str = "", shelf: Callable[[str], str] | None = None
+    ) -> None:
+        self._layers, self._version, self._above, self._shelf = layers, version, above, shelf
+
+    def runs(self) -> str:
+        """The list of all runs."""
+        return "/" if self._shelf else ""
 
     def run(self) -> str:
         """The run's page."""
-        return "/"
+        return f"{self._above}/"
+
+    def elsewhere(self, place: str, layer: str = "", unit: int | None = None) -> str:
+        """A page of another run of the shelf."""
+        above = self._shelf(place) if self._shelf else ""
+        if not above:
+            return ""
+        return f"{above}/layer/{layer}" + (f"/{unit}" if unit is not None else "") if layer else f"{above}/"
 
     def layer(self, layer: str, choice: Choice = BY_NUMBER) -> str:
         """A layer's page, its units as they are chosen."""
         if layer not in self._layers:
             return ""
-        return f"/layer/{self._layers[layer]}{asked(choice)}"
+        return f"{self._above}/layer/{self._layers[layer]}{asked(choice)}"
 
     def unit(self, layer: str, unit: int, came: Came = FROM_ANYWHERE) -> str:
         """A unit's page, from which it goes on as in the list that one came from."""
@@ -186,32 +211,36 @@ class Paths:
 
     def image(self, image_id: int, page: int = 1, mark: str = "") -> str:
         """An image's page."""
-        return f"/image/{image_id}" + (f"?page={page}" if page > 1 else "") + (f"#{mark}" if mark else "")
+        return f"{self._above}/image/{image_id}" + (f"?page={page}" if page > 1 else "") + (f"#{mark}" if mark else "")
 
     def search(self, text: str = "") -> str:
         """The search page."""
-        return "/search" + _query({"q": text})
+        return f"{self._above}/search" + _query({"q": text})
 
     def noted(self, tag: str = "") -> str:
         """The page of all that is noted, where it comes to a tag."""
-        return "/noted" + (f"#tag-{segment(tag)}" if tag else "")
+        return f"{self._above}/noted" + (f"#tag-{segment(tag)}" if tag else "")
+
+    def noting(self) -> str:
+        """Where notes are sent."""
+        return f"{self._above}/notes"
 
     def taken(self, layer: str, unit: int, name: str) -> str:
         """A file of a unit."""
-        return f"/take/{self._layers[layer]}/{unit}/{name}"
+        return f"{self._above}/take/{self._layers[layer]}/{unit}/{name}"
 
     def picture(self, picture: Picture) -> str:
         """A picture out of a table."""
         what = "/".join((picture.kind, *map(segment, picture.marks)))
-        return f"/picture/{self._layers[picture.layer]}/{picture.unit}/{what}?v={self._version}"
+        return f"{self._above}/picture/{self._layers[picture.layer]}/{picture.unit}/{what}?v={self._version}"
 
     def cut(self, picture: Picture) -> None:
         """The server cuts pictures itself."""
 
     def whole(self, image_id: int) -> str:
         """An image, reduced for the page."""
-        return f"/whole/{image_id}?v={self._version}"
+        return f"{self._above}/whole/{image_id}?v={self._version}"
 
     def static(self, name: str) -> str:
         """A file of the atlas itself."""
-        return f"/static/{name}"
+        return f"{self._above}/static/{name}"

@@ -1,9 +1,13 @@
-"""A run as the atlas has it open, and open again when it has changed."""
+"""A run as the atlas has it open, and open again when it has changed; those of several that are open."""
 
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
+
+from starlette.types import ASGIApp
 
 from actmine.pipeline.atlas.desk import Desk
 from actmine.pipeline.atlas.images import Topping, topping
@@ -12,21 +16,28 @@ from actmine.pipeline.atlas.matches import Matches
 from actmine.pipeline.atlas.pages import Atlas
 from actmine.pipeline.atlas.pictures import Wholes
 from actmine.pipeline.atlas.queries import Queries
+from actmine.pipeline.atlas.shelf import Shelf
 from actmine.pipeline.notes import Notes
 from actmine.pipeline.run import open_run
+
+Stands = tuple[str, Callable[[str], str] | None]
+"""Where a run stands in the atlas: below which address, and which address another run has, by its place."""
+ALONE: Stands = ("", None)
+_OPEN = 24
+"""How many of several runs are kept open."""
 
 
 class Opened:
     """A run with what was read of it, one state of it: when run.json is written anew, all is read anew."""
 
-    def __init__(self, path: str | Path, trust: bool, desk: Desk | None = None) -> None:
+    def __init__(self, path: str | Path, trust: bool, desk: Desk | None = None, stands: Stands = ALONE) -> None:
         self.queries = Queries(open_run(path, trust))
         self.layers = segments(self.queries.layers)
         self.names = {address: name for name, address in self.layers.items()}
         self.wholes = Wholes(self.queries)
         self.matches = Matches(self.queries)
         self.notes = Notes(self.queries.run.path)
-        links = Paths(self.layers, self.queries.version)
+        links = Paths(self.layers, self.queries.version, *stands)
         desk = desk if self.notes.writable else None
         self.atlas = Atlas(self.queries, self.wholes, self.matches, links, self.notes, desk=desk)
         self._topping: Topping | None = None
@@ -45,14 +56,49 @@ class Opened:
 class Current:
     """The run as it is now; `last` is how it was when it was last whole."""
 
-    def __init__(self, path: str | Path, trust: bool = False, desk: Desk | None = None) -> None:
-        self._path, self._trust, self._desk = path, trust, desk
+    def __init__(self, path: str | Path, trust: bool = False, desk: Desk | None = None, stands: Stands = ALONE) -> None:
+        self._path, self._trust, self._desk, self._stands = path, trust, desk, stands
         self._lock = threading.Lock()
-        self.last = Opened(path, trust, desk)
+        self.last = Opened(path, trust, desk, stands)
 
     def __call__(self) -> Opened:
         """The run opened, again if it has changed. Raises `UserError` where it has gone or is damaged."""
         with self._lock:
             if Queries(open_run(self._path)).version != self.last.queries.version:
-                self.last = Opened(self._path, self._trust, self._desk)
+                self.last = Opened(self._path, self._trust, self._desk, self._stands)
             return self.last
+
+
+class OpenedRuns:
+    """The runs of a shelf that were asked for last, each with the app that answers below its address."""
+
+    def __init__(
+        self, shelf: Shelf, current: Callable[[Path, Stands], Current], app: Callable[[Current], ASGIApp]
+    ) -> None:
+        self._shelf, self._current, self._app = shelf, current, app
+        self._lock = threading.Lock()
+        self._open: OrderedDict[str, tuple[str, Current, ASGIApp]] = OrderedDict()
+
+    def app(self, name: str) -> ASGIApp | None:
+        """The app of the run of that address; None where there is none. Raises `UserError` as `open_run` does."""
+        found = self._of(name)
+        return found[2] if found else None
+
+    def opened(self, name: str) -> Opened | None:
+        """The run of that address as it is now, see `app`."""
+        found = self._of(name)
+        return found[1]() if found else None
+
+    def _of(self, name: str) -> tuple[str, Current, ASGIApp] | None:
+        path = self._shelf.runs().get(name)
+        with self._lock:
+            known = self._open.get(name)
+            if path is None:
+                return None
+            if known is None or known[0] != str(path):
+                current = self._current(path, (f"/run/{name}", self._shelf.address))
+                known = self._open[name] = (str(path), current, self._app(current))
+                while len(self._open) > _OPEN:
+                    self._open.popitem(last=False)
+            self._open.move_to_end(name)
+            return known

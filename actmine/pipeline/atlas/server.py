@@ -18,7 +18,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.types import Receive, Scope, Send
 
 from actmine.pipeline.atlas import pages
 from actmine.pipeline.atlas.desk import MOST_BYTES, Desk, fields_of, place_of, said, target_of
@@ -26,9 +27,11 @@ from actmine.pipeline.atlas.guarded import Guarded
 from actmine.pipeline.atlas.hosts import LOOPBACK, OWN, PORT, Called, address, is_alone, listening, names
 from actmine.pipeline.atlas.interface_routes import for_programs, no_such
 from actmine.pipeline.atlas.links import Came, Choice, Picture
-from actmine.pipeline.atlas.opened import Current, Opened
+from actmine.pipeline.atlas.opened import Current, Opened, OpenedRuns
 from actmine.pipeline.atlas.pictures import absence, kind_of, stored_picture
 from actmine.pipeline.atlas.request_words import asked, is_number
+from actmine.pipeline.atlas.runs_page import no_run_page, runs_page
+from actmine.pipeline.atlas.shelf import Shelf
 from actmine.pipeline.atlas.take_away import FILES
 from actmine.pipeline.errors import UserError
 
@@ -58,11 +61,47 @@ def application(
     open: bool = False,
     desk: Desk | None = None,
 ) -> Starlette:
-    """The atlas of the run in the folder `path`, opened as `open_run` does, called as `Called` says.
+    """The atlas of the run in the folder `path`, or of all runs below it, called as `Called` says.
 
-    Notes are taken at the `desk`, if there is one. Raises `UserError` if there is no run.
+    Runs are opened as `open_run` does. Notes are taken at the `desk`, if there is one. Raises `UserError` if there is
+    no run.
     """
-    current = Current(path, trust, desk)
+    shelf = Shelf(path)
+    several = not shelf.is_run and bool(shelf.runs())
+    app = of_runs(shelf, trust, desk) if several else of_run(Current(path, trust, desk))
+    middleware = [Middleware(Guarded), Middleware(Called, names=names, open=open)]
+    return Starlette(routes=[Mount("/", app)], middleware=middleware)
+
+
+def of_runs(shelf: Shelf, trust: bool = False, desk: Desk | None = None) -> Starlette:
+    """The list of the runs of a shelf, and the pages of each below its address."""
+    opened = OpenedRuns(shelf, lambda run, stands: Current(run, trust, desk, stands), of_run)
+
+    def listed(request: Request) -> Response:
+        made = runs_page(shelf, opened, asked(request, "q"), asked(request, "sort"), _page(request))
+        if made is None:
+            raise HTTPException(404)
+        return HTMLResponse(made, headers={"Cache-Control": "no-cache"})
+
+    async def within(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            app = await run_in_threadpool(opened.app, scope["path_params"]["run"])
+        except UserError as error:
+            await HTMLResponse(no_run_page(shelf, "This cannot be shown", str(error)), 500)(scope, receive, send)
+            return
+        if app is None:
+            raise HTTPException(404)
+        await app(scope, receive, send)
+
+    def lost(request: Request, error: Exception) -> Response:
+        return HTMLResponse(no_run_page(shelf, "Not found", f"There is nothing at {request.url.path}"), 404)
+
+    routes = [Route("/", listed), Route("/static/{name}", _static), Mount("/run/{run}", within)]
+    return Starlette(routes=routes, exception_handlers={404: lost})
+
+
+def of_run(current: Current) -> Starlette:
+    """The pages of a run, as it is at any time."""
     pages.prepare(current().atlas)
 
     def page(make: Callable[[Opened, Request], str | None]) -> Callable[[Request], Response]:
@@ -154,10 +193,7 @@ def application(
         Route("/whole/{image:number}", whole),
         Route("/static/{name}", _static),
     ]
-    middleware = [Middleware(Guarded), Middleware(Called, names=names, open=open)]
-    return Starlette(
-        routes=routes, middleware=middleware, exception_handlers={HTTPException: lost, UserError: unreadable}
-    )
+    return Starlette(routes=routes, exception_handlers={HTTPException: lost, UserError: unreadable})
 
 
 def _layer(opened: Opened, request: Request) -> str:
