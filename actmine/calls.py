@@ -104,7 +104,9 @@ def _value(word: str, value: Any, kind: Any, about: Any) -> Any:
         return Path(value)
     if kind is str:
         several = isinstance(value, list | tuple | range | set)
-        return ",".join(map(str, value)) if several else "" if value is None else str(value)
+        if several:
+            return ",".join(str(each.path if isinstance(each, Run) else each) for each in value)
+        return "" if value is None else str(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         low, high = about.min, about.max
         if (low is not None and value < low) or (high is not None and value > high):

@@ -552,6 +552,8 @@ def compare(
     layers: str | Sequence[str] = "",
     most: int = 5,
     search: str = "exact",
+    both: bool = False,
+    checkpoints: bool = False,
     device: str = "auto",
     quiet: bool = False,
 ) -> pd.DataFrame:
@@ -561,12 +563,18 @@ def compare(
     RUN/matches/ gets a table named after OTHER's folder; it replaces the one of the same run. A similarity is the
     estimated correlation of image activations over the whole dataset; docs/units.md says how good the estimate is.
 
+    OTHER may name several runs, by commas or a pattern: each is compared with RUN. With `--checkpoints` they are
+    checkpoints of RUN's network in training, the oldest first (a pattern's in the order of the numbers in their names),
+    and RUN is the last: RUN/checkpoints/ says of every unit when it came to be, how it drifted and what was lost.
+
     Args:
         run: Folder of a finished run, or s3://bucket/prefix.
-        other: Another run over the same dataset, of another network as a rule.
+        other: Another run over the same dataset, as a rule of another network; several by commas or *.
         layers: Comma-separated names or globs of RUN's layers; all if empty.
         most: Matches of each unit.
         search: exact or faiss (which needs faiss): both find the same.
+        both: The other way round as well: OTHER's matches in RUN, into OTHER/matches/.
+        checkpoints: OTHER are checkpoints of RUN's network: follow its units.
         device: auto, cpu, cuda, cuda:1 or mps.
         quiet: Say nothing but errors.
 

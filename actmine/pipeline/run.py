@@ -287,6 +287,16 @@ class Run:
         how = command("compare", run=self.path, other=LEFT_OPEN)
         return self._alike(path, layer, unit, f"matches in {other}: {how}")
 
+    def checkpoints(self, layer: str, unit: int | None = None) -> pd.DataFrame:
+        """What a unit of a layer (or all of them) was at checkpoints of training, the oldest first.
+
+        Raises `UserError` for a layer that the run does not have, and where its units were not followed.
+        """
+        if "checkpoints" not in self.record:
+            how = command("compare", run=self.path, other=LEFT_OPEN, checkpoints=1)
+            raise UserError(f"The units of {self.path} were not followed through checkpoints: {how}")
+        return self._rows("checkpoints", layer, unit)
+
     def notes(self) -> pd.DataFrame:
         """What people have noted: a row per unit, layer or image with star, name, tags (a list), and notes in words.
 
