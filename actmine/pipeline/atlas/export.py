@@ -102,7 +102,7 @@ def planned(queries: Queries, who: Topping, folder: Path, progress: Progress) ->
 
 def _write(files: Files, who: Topping, progress: Progress) -> None:
     queries = files.queries
-    atlas = pages.Atlas(queries, files.wholes, files.matches, files, Notes(queries.run.path), exported=True)
+    atlas = pages.Atlas(queries, files.wholes, files.others, files, Notes(queries.run.path), exported=True)
     for name in pages.STATIC:
         files.write(f"static/{name}", (pages.HERE / "static" / name).read_bytes())
     files.page("index.html", lambda: pages.run_page(atlas))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from actmine.pipeline.atlas.links import (
@@ -18,7 +18,7 @@ from actmine.pipeline.atlas.links import (
     segment,
     segments,
 )
-from actmine.pipeline.atlas.matches import Matches
+from actmine.pipeline.atlas.others import Others
 from actmine.pipeline.atlas.pictures import Wholes, absence, cut_out, kind_of, lighter, reduced, stored_picture
 from actmine.pipeline.atlas.queries import Queries
 
@@ -30,7 +30,7 @@ class Files:
     """Addresses of exported pages, relative to a page so many folders down; writes every picture that is asked for."""
 
     def __init__(self, out: Path, queries: Queries, wholes: Wholes) -> None:
-        self.out, self.queries, self.wholes, self.matches = out, queries, wholes, Matches(queries)
+        self.out, self.queries, self.wholes, self.others = out, queries, wholes, Others(queries)
         self.layers = segments(queries.layers)
         self.images: dict[int, None] = {}
         self.count = self.nbytes = self.depth = 0
@@ -74,6 +74,18 @@ class Files:
         """The search page."""
         return self._to("search.html")
 
+    def compared(self, name: str, words: Mapping[str, str | int] = {}) -> str:
+        """None: an export is of one run."""
+        return ""
+
+    def pair(self, name: str, layer: str, unit: int) -> str:
+        """None: an export is of one run."""
+        return ""
+
+    def training(self, words: Mapping[str, str | int] = {}) -> str:
+        """None: what a unit was stands on its own page."""
+        return ""
+
     def noting(self) -> str:
         """None: notes are taken by the server."""
         return ""
@@ -89,7 +101,7 @@ class Files:
     def picture(self, picture: Picture) -> str:
         """A picture under a name made of its bytes, written if none was; heat, a few bytes, as a data address."""
         if picture not in self._written:
-            data = stored_picture(self.queries, picture, self.matches) or absence((1, 1))
+            data = stored_picture(self.queries, picture, self.others) or absence((1, 1))
             if picture.kind == "heat":
                 self._written[picture] = f"data:image/{kind_of(data)};base64,{b64encode(data).decode()}"
             else:

@@ -14,12 +14,17 @@ _LONGEST = 100
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture of a unit: `kind` is visualization, crop, heat, preset, facet, view or match; `marks` say which."""
+    """A picture of a unit: `kind` is visualization, crop, heat, preset, facet or view, or of `OF_OTHERS`; `marks` say
+    which."""
 
     layer: str
     unit: int
     kind: str
     marks: tuple[str, ...] = ()
+
+
+OF_OTHERS = ("match", "beside", "checkpoint")
+"""Pictures out of other runs: of a unit's match, of an exemplar of its best match, of the unit at a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,15 @@ class Links(Protocol):
 
     def noted(self, tag: str = "") -> str:
         """The page of all that is noted, where it comes to a tag."""
+
+    def compared(self, name: str, words: Mapping[str, str | int] = {}) -> str:
+        """The page of a comparison with another run, as its words choose; none of exported pages."""
+
+    def pair(self, name: str, layer: str, unit: int) -> str:
+        """The page of a unit beside its best match in another run; none of exported pages."""
+
+    def training(self, words: Mapping[str, str | int] = {}) -> str:
+        """The page of all units through checkpoints of training; none of exported pages."""
 
     def noting(self) -> str:
         """Where notes are sent; none of exported pages."""
@@ -220,6 +234,18 @@ class Paths:
     def noted(self, tag: str = "") -> str:
         """The page of all that is noted, where it comes to a tag."""
         return f"{self._above}/noted" + (f"#tag-{segment(tag)}" if tag else "")
+
+    def compared(self, name: str, words: Mapping[str, str | int] = {}) -> str:
+        """The page of a comparison with another run."""
+        return f"{self._above}/compare/{segment(name)}{_query(words)}"
+
+    def pair(self, name: str, layer: str, unit: int) -> str:
+        """The page of a unit beside its best match in another run."""
+        return f"{self.compared(name)}/{self._layers[layer]}/{unit}" if layer in self._layers else ""
+
+    def training(self, words: Mapping[str, str | int] = {}) -> str:
+        """The page of all units through checkpoints of training."""
+        return f"{self._above}/training{_query(words)}"
 
     def noting(self) -> str:
         """Where notes are sent."""

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from actmine.pipeline.atlas.desk import Desk
 from actmine.pipeline.atlas.images import Topping, topping
 from actmine.pipeline.atlas.links import Paths, segments
-from actmine.pipeline.atlas.matches import Matches
+from actmine.pipeline.atlas.others import Others
 from actmine.pipeline.atlas.pages import Atlas
 from actmine.pipeline.atlas.pictures import Wholes
 from actmine.pipeline.atlas.queries import Queries
@@ -35,11 +35,11 @@ class Opened:
         self.layers = segments(self.queries.layers)
         self.names = {address: name for name, address in self.layers.items()}
         self.wholes = Wholes(self.queries)
-        self.matches = Matches(self.queries)
+        self.others = Others(self.queries)
         self.notes = Notes(self.queries.run.path)
         links = Paths(self.layers, self.queries.version, *stands)
         desk = desk if self.notes.writable else None
-        self.atlas = Atlas(self.queries, self.wholes, self.matches, links, self.notes, desk=desk)
+        self.atlas = Atlas(self.queries, self.wholes, self.others, links, self.notes, desk=desk)
         self._topping: Topping | None = None
         self._lock = threading.Lock()
 

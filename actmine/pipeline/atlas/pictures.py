@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image as Pillow
 
-from actmine.pipeline.atlas.links import Picture
-from actmine.pipeline.atlas.matches import Matches
+from actmine.pipeline.atlas.links import OF_OTHERS, Picture
+from actmine.pipeline.atlas.others import Others
 from actmine.pipeline.atlas.queries import Queries
 from actmine.pipeline.datasets.remote import is_remote
 from actmine.pipeline.exemplars.heat import ActivationMap, overlay
@@ -37,13 +37,13 @@ _A_FILE_EACH = ("visualizations", "views")
 _UNSAID = {"facet": "none"}
 
 
-def stored_picture(queries: Queries, picture: Picture, matches: Matches | None = None) -> bytes | None:
-    """An encoded picture out of its table, that of a match out of another run's; None where there is none.
+def stored_picture(queries: Queries, picture: Picture, others: Others | None = None) -> bytes | None:
+    """An encoded picture out of its table, or out of another run's (`OF_OTHERS`); None where there is none.
 
     Raises `UserError` where the table cannot be read.
     """
-    if picture.kind == "match":
-        behind = matches.behind(picture) if matches else None
+    if picture.kind in OF_OTHERS:
+        behind = others.behind(picture) if others else None
         return stored_picture(*behind) if behind else None
     if picture.kind == "heat":
         return _heat(queries, picture)

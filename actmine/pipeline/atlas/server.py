@@ -22,6 +22,7 @@ from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from actmine.pipeline.atlas import pages
+from actmine.pipeline.atlas.compare_pages import comparison_page, pair_page, training_page
 from actmine.pipeline.atlas.desk import MOST_BYTES, Desk, fields_of, place_of, said, target_of
 from actmine.pipeline.atlas.guarded import Guarded
 from actmine.pipeline.atlas.hosts import LOOPBACK, OWN, PORT, Called, address, is_alone, listening, names
@@ -120,7 +121,7 @@ def of_run(current: Current) -> Starlette:
         opened = current()
         kind, *marks = request.path_params["what"].split("/")
         wanted = Picture(_layer(opened, request), request.path_params["unit"], kind, tuple(marks))
-        data = stored_picture(opened.queries, wanted, opened.matches)
+        data = stored_picture(opened.queries, wanted, opened.others)
         if data is None:
             raise HTTPException(404)
         return _pictured(opened, request, data)
@@ -187,6 +188,9 @@ def of_run(current: Current) -> Starlette:
         Route("/layer/{layer}/{unit:number}", page(_unit_page)),
         Route("/image/{image:number}", page(_image_page)),
         Route("/search", page(lambda opened, request: pages.search_page(opened.atlas, asked(request, "q")))),
+        Route("/compare/{name}", page(_comparison_page)),
+        Route("/compare/{name}/{layer}/{unit:number}", page(_pair_page)),
+        Route("/training", page(_training_page)),
         Route("/take/{layer}/{unit:number}/{name}", taken),
         *for_programs(lambda: (current().atlas, current().names)),
         Route("/picture/{layer}/{unit:number}/{what:path}", picture),
@@ -217,6 +221,22 @@ def _unit_page(opened: Opened, request: Request) -> str | None:
 
 def _image_page(opened: Opened, request: Request) -> str | None:
     return pages.image_page(opened.atlas, opened.topping(), request.path_params["image"], _page(request))
+
+
+def _comparison_page(opened: Opened, request: Request) -> str | None:
+    layer = opened.names.get(asked(request, "layer"), asked(request, "layer"))
+    name = request.path_params["name"]
+    return comparison_page(opened.atlas, name, asked(request, "sort"), layer, _page(request))
+
+
+def _pair_page(opened: Opened, request: Request) -> str | None:
+    return pair_page(opened.atlas, request.path_params["name"], _layer(opened, request), request.path_params["unit"])
+
+
+def _training_page(opened: Opened, request: Request) -> str | None:
+    at = asked(request, "at")
+    number = int(at) if is_number(at) else None
+    return training_page(opened.atlas, number, asked(request, "lost") == "1", _page(request))
 
 
 def _page(request: Request) -> int:
