@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from starlette.testclient import TestClient
 from torch import nn
 from typer.testing import CliRunner
 
 from actmine.jobs.__main__ import application
 from actmine.pipeline import record
+from actmine.pipeline.atlas.links import segment
+from actmine.pipeline.atlas.server import application as application_of
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.models import Network
 from actmine.pipeline.relations.checkpoints import follow
@@ -129,7 +134,7 @@ def test_following_again_gives_the_same_bytes(runs, followed):
 def test_a_pattern_names_checkpoints_in_the_order_of_their_numbers(runs, tmp_path):
     for number in (10, 9):
         (tmp_path / f"step-{number}").symlink_to(runs[number - 9].path)
-    (tmp_path / "step-11").symlink_to(runs[2].path)
+    shutil.copytree(runs[2].path, tmp_path / "step-11")
     last = str(tmp_path / "step-11")
     words = ["compare", "--run", last, "--other", str(tmp_path / "step-*"), "--checkpoints", "--json"]
     told = json.loads(CliRunner().invoke(application(), words, catch_exceptions=False).stdout)
@@ -160,6 +165,44 @@ def test_networks_with_other_layers_are_no_checkpoints_of_each_other(runs, tmp_p
 def test_units_that_were_not_followed_are_an_error_with_the_command(runs):
     with pytest.raises(UserError, match=r"were not followed through checkpoints: .*compare"):
         runs[0].checkpoints(layer(runs[0]))
+
+
+def test_a_units_page_shows_it_through_training_with_the_pictures_of_those_runs(followed):
+    client = TestClient(application_of(followed.path.parent), base_url="http://127.0.0.1:8420")
+    address = f"/run/step-2/layer/{segment(layer(followed))}"
+    page = client.get(f"{address}/{BORN}").text.split('id="training"')[1].split("</section>")[0]
+    assert re.findall(r'<li class="(.*?)"', page) == ["chance", " birth"]
+    assert "As in the end since <bdi>step-1</bdi>; grey before" in page
+    pictures = re.findall(r'src="(.*?/checkpoint/.*?)"', page)
+    own = [client.get(f"/run/step-{at}/layer/{segment(layer(followed))}/{BORN}").text for at in (0, 1)]
+    assert len(pictures) == 2
+    for at, picture in enumerate(pictures):
+        theirs = re.search(rf'src="(/run/step-{at}/picture/[^"]*?/{BORN}/crop/0[^"]*)"', own[at])
+        assert theirs and client.get(picture).content == client.get(theirs[1]).content
+        assert f'href="/run/step-{at}/layer/{segment(layer(followed))}/{BORN}"' in page
+    lost = client.get(f"{address}/{LOST}").text
+    assert "No unit of this run is known to be like what it was at <bdi>step-0, step-1</bdi>" in lost
+
+
+def test_the_page_of_training_counts_births_as_the_table_does_and_lists_who(followed):
+    client = TestClient(application_of(followed.path), base_url="http://127.0.0.1:8420")
+    rows = followed.checkpoints(layer(followed))
+    first = rows[rows["born"]].groupby("unit")["checkpoint"].min()
+    for at in (0, 1, 2):
+        wanted = sorted(first[first == at].index) if at < 2 else sorted(set(range(WIDTH)) - set(first.index))
+        page = client.get(f"/training?at={at}").text
+        listed = re.findall(r'<h3><a href="/layer/[^"]*/(\d+)"', page)
+        assert [int(each) for each in listed] == wanted[:24] and f"<small>{len(wanted)} units</small>" in page
+    lost = client.get("/training?at=0&lost=1").text
+    wanted = rows[(rows["checkpoint"] == 0) & rows["lost"]]["unit"].tolist()
+    assert [int(each) for each in re.findall(r'<h3><a href="/layer/[^"]*/(\d+)"', lost)] == wanted
+    for nowhere in ("/training?at=3", "/training?at=2&lost=1", "/training?page=9", "/training?at=99999999999"):
+        assert client.get(nowhere).status_code == 404, nowhere
+
+
+def test_a_run_whose_units_were_not_followed_has_no_such_page(runs):
+    client = TestClient(application_of(runs[0].path), base_url="http://127.0.0.1:8420")
+    assert client.get("/training").status_code == 404 and "/training" not in client.get("/").text
 
 
 def _sketches(run: Run, name: str) -> np.ndarray:

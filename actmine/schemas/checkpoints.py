@@ -20,5 +20,5 @@ CHECKPOINTS = table(
     field("heir_similarity", pa.float32(), "estimated correlation with it (-1 to 1)", nullable=True),
     field("heir_chance", pa.float32(), "similarity that the best of all units of this run reaches by chance in 1 of 20 cases (-1 to 1)", nullable=True),
     field("heir_q_value", pa.float32(), "as last_q_value, of the best of all units (0 to 1)", nullable=True),
-    field("lost", pa.bool_(), "whether the unit varies at this checkpoint and no unit of this run is like it beyond chance (heir_q_value from 0.05 on)"),
+    field("lost", pa.bool_(), "whether the unit varies at this checkpoint and neither its own last state nor any unit of this run is like it beyond chance (last_q_value and heir_q_value from 0.05 on)"),
 )

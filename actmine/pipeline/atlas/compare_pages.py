@@ -52,7 +52,7 @@ def comparison_page(atlas: Atlas, address: str, order: str = "", layer: str = ""
     return rendered(
         atlas, "compare.html", found=found, pairs=pairs, order=order, orders=ORDERS, layer=layer, page=page,
         pages=pages, count=len(places), about=about, middle=_median(best.similarity), reached=_median(best.chance),
-        their_short=shortened(best.other_layers), **_of_other(found),
+        their_short=shortened(best.other_layers), own_name=atlas.queries.run.path.name, **_of_other(found),
     )  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def pair_page(atlas: Atlas, address: str, layer: str, unit: int) -> str | None:
         by_chance=len(own) * len(theirs) / seen if seen else None, most=min(len(own), len(theirs)),
         ranks={each.image_id: each.rank for each in own}, their_ranks={each.image_id: each.rank for each in theirs},
         beside=lambda each: Picture(layer, unit, "beside", (segment(found.name), str(each.rank))),
-        others=shortened([each.layer for each in matches]), **_of_other(found),
+        others=shortened([each.layer for each in matches]), own_name=atlas.queries.run.path.name, **_of_other(found),
     )  # fmt: skip
 
 
@@ -123,7 +123,9 @@ def training_page(atlas: Atlas, at: int | None = None, lost: bool = False, page:
     names = training.names
     if not names:
         return None
-    at = len(names) if at is None and not lost else at or 0
+    if at is None:
+        born = np.bincount(np.concatenate([*training.births.values(), [0]]), minlength=len(names) + 1)
+        at = 0 if lost else int(np.flatnonzero(born).max())
     if not 0 <= at <= len(names) - lost:
         return None
     chosen = [

@@ -61,9 +61,9 @@ class Comparison:
 
     def __init__(self, name: str, queries: Queries, other: Other | None, units: int) -> None:
         self.name, self.other, self.units = name, other, units
-        self.best = _read(queries, name)
+        self.best = _read(queries, name, list(other.queries.layers) if other else [])
         self.back_name = _name_back(queries, other)
-        self.back = _read(other.queries, self.back_name) if other and self.back_name else None
+        self.back = _read(other.queries, self.back_name, list(queries.layers)) if other and self.back_name else None
 
     @cached_property
     def mutual(self) -> np.ndarray:
@@ -119,7 +119,7 @@ def _name_back(queries: Queries, other: Other | None) -> str:
     return ""
 
 
-def _read(queries: Queries, name: str) -> Best:
+def _read(queries: Queries, name: str, others_in_order: Sequence[str]) -> Best:
     rows = queries.reading.rows(queries.run.path / "matches" / f"{name}.parquet", _COLUMNS, keep=False)
     if rows is None:
         none = np.empty(0, np.int64)
@@ -128,7 +128,7 @@ def _read(queries: Queries, name: str) -> Best:
     first = columns["rank"] == 0
     columns = {each: values[first] for each, values in columns.items()}
     layers = _in_order(columns["layer"], list(queries.layers))
-    others = _in_order(columns["other_layer"], [])
+    others = _in_order(columns["other_layer"], others_in_order)
     nothing = np.full(int(first.sum()), np.nan)
     return Best(
         layers, others, _places(columns["layer"], layers), columns["unit"], _places(columns["other_layer"], others),

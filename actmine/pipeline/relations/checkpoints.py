@@ -163,7 +163,7 @@ def _columns(state: State, last: State, previous: State | None, nearest: Nearest
         "varies": state.place >= 0, "last_similarity": similarity, "last_chance": chance, "last_q_value": q,
         "before_similarity": state.similarity(previous) if previous else np.full(units, np.nan),
         "heir": heir, "heir_similarity": like, "heir_chance": heir_chance, "heir_q_value": heir_q,
-        "lost": (state.place >= 0) & ~(heir_q < LEVEL),
+        "lost": (state.place >= 0) & ~(heir_q < LEVEL) & ~(q < LEVEL),
     }  # fmt: skip
 
 
