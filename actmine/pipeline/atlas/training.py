@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -48,10 +47,6 @@ class Training:
         rows = self._queries.reading.rows(table_file(self._queries.run.path, "checkpoints", layer), _COLUMNS, unit)
         found = rows.to_pylist() if rows is not None else []
         return tuple(self._moment(row) for row in found if row["checkpoint"] < len(self._runs))
-
-    def some(self, layer: str, units: Sequence[int]) -> dict[int, tuple[Moment, ...]]:
-        """Several units of a layer at each checkpoint."""
-        return {unit: self.of(layer, unit) for unit in units}
 
     def _moment(self, row: dict[str, Any]) -> Moment:
         other = self.other(row["checkpoint"])
