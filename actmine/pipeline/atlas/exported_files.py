@@ -66,6 +66,14 @@ class Files:
         """The search page."""
         return self._to("search.html")
 
+    def noting(self) -> str:
+        """Nowhere: nobody is there to take notes."""
+        return ""
+
+    def rows(self, *parts: str | int, **words: str | int) -> str:
+        """None: only the server answers programs."""
+        return ""
+
     def taken(self, layer: str, unit: int, name: str) -> str:
         """None: files of units are made by the server."""
         return ""

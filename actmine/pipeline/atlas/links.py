@@ -85,6 +85,13 @@ class Links(Protocol):
     def noted(self, tag: str = "") -> str:
         """The page of all that is noted, where it comes to a tag."""
 
+    def noting(self) -> str:
+        """Where forms with notes go; nowhere from exported pages."""
+
+    def rows(self, *parts: str | int, **words: str | int) -> str:
+        """What the server has for programs: `rows("layer", LAYER, UNIT, "labels")`, `rows("search", q=TEXT)`; none of
+        exported pages."""
+
     def taken(self, layer: str, unit: int, name: str) -> str:
         """A file of a unit, of those in `take_away.FILES`; none of exported pages."""
 
@@ -161,20 +168,25 @@ def _query(words: Mapping[str, str | int]) -> str:
 
 
 class Paths:
-    """Addresses on the server. `version` tells pictures of one state of the run from those of another."""
+    """Addresses on the server, whose own begin with `base`. `version` tells pictures of one state of the run from those
+    of another."""
 
-    def __init__(self, layers: dict[str, str], version: str) -> None:
-        self._layers, self._version = layers, version
+    def __init__(self, layers: dict[str, str], version: str, base: str = "") -> None:
+        self._layers, self._version, self._base = layers, version, base
+
+    def below(self, base: str) -> Paths:
+        """The same addresses where the server's own begin with `base`, such as `/run/NAME`."""
+        return self if base == self._base else Paths(self._layers, self._version, base)
 
     def run(self) -> str:
         """The run's page."""
-        return "/"
+        return f"{self._base}/"
 
     def layer(self, layer: str, choice: Choice = BY_NUMBER) -> str:
         """A layer's page, its units as they are chosen."""
         if layer not in self._layers:
             return ""
-        return f"/layer/{self._layers[layer]}{asked(choice)}"
+        return f"{self._base}/layer/{self._layers[layer]}{asked(choice)}"
 
     def unit(self, layer: str, unit: int, came: Came = FROM_ANYWHERE) -> str:
         """A unit's page, from which it goes on as in the list that one came from."""
@@ -186,32 +198,41 @@ class Paths:
 
     def image(self, image_id: int, page: int = 1, mark: str = "") -> str:
         """An image's page."""
-        return f"/image/{image_id}" + (f"?page={page}" if page > 1 else "") + (f"#{mark}" if mark else "")
+        return f"{self._base}/image/{image_id}" + (f"?page={page}" if page > 1 else "") + (f"#{mark}" if mark else "")
 
     def search(self, text: str = "") -> str:
         """The search page."""
-        return "/search" + _query({"q": text})
+        return f"{self._base}/search" + _query({"q": text})
 
     def noted(self, tag: str = "") -> str:
         """The page of all that is noted, where it comes to a tag."""
-        return "/noted" + (f"#tag-{segment(tag)}" if tag else "")
+        return f"{self._base}/noted" + (f"#tag-{segment(tag)}" if tag else "")
+
+    def noting(self) -> str:
+        """Where forms with notes go."""
+        return f"{self._base}/notes"
+
+    def rows(self, *parts: str | int, **words: str | int) -> str:
+        """What the server has for programs."""
+        named = (self._layers[str(part)] if at and parts[at - 1] == "layer" else part for at, part in enumerate(parts))
+        return "/".join((f"{self._base}/api", *map(str, named))) + _query(words)
 
     def taken(self, layer: str, unit: int, name: str) -> str:
         """A file of a unit."""
-        return f"/take/{self._layers[layer]}/{unit}/{name}"
+        return f"{self._base}/take/{self._layers[layer]}/{unit}/{name}"
 
     def picture(self, picture: Picture) -> str:
         """A picture out of a table."""
         what = "/".join((picture.kind, *map(segment, picture.marks)))
-        return f"/picture/{self._layers[picture.layer]}/{picture.unit}/{what}?v={self._version}"
+        return f"{self._base}/picture/{self._layers[picture.layer]}/{picture.unit}/{what}?v={self._version}"
 
     def cut(self, picture: Picture) -> None:
         """The server cuts pictures itself."""
 
     def whole(self, image_id: int) -> str:
         """An image, reduced for the page."""
-        return f"/whole/{image_id}?v={self._version}"
+        return f"{self._base}/whole/{image_id}?v={self._version}"
 
     def static(self, name: str) -> str:
         """A file of the atlas itself."""
-        return f"/static/{name}"
+        return f"{self._base}/static/{name}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 from actmine.pipeline.atlas.desk import Desk
@@ -26,20 +28,28 @@ class Opened:
         self.wholes = Wholes(self.queries)
         self.matches = Matches(self.queries)
         self.notes = Notes(self.queries.run.path)
-        links = Paths(self.layers, self.queries.version)
+        self._links = Paths(self.layers, self.queries.version)
         desk = desk if self.notes.writable else None
-        self.atlas = Atlas(self.queries, self.wholes, self.matches, links, self.notes, desk=desk)
-        self._topping: Topping | None = None
+        self.atlas = Atlas(self.queries, self.wholes, self.matches, self._links, self.notes, desk=desk)
+        self._topping: list[Topping] = []
         self._lock = threading.Lock()
+
+    def below(self, base: str) -> Opened:
+        """The same where addresses of the server begin with `base`, such as `/run/NAME`; what was read is shared."""
+        links = self._links.below(base)
+        if links is self._links:
+            return self
+        made = copy(self)
+        made.atlas = replace(self.atlas, links=links)
+        return made
 
     def topping(self) -> Topping:
         """Which image tops which units: read once, when it is first asked for."""
         with self._lock:
-            if self._topping is None:
-                self._topping = topping(
-                    self.queries.run.path, self.queries.reading, list(self.queries.layers), self.queries.end
-                )
-            return self._topping
+            if not self._topping:
+                names = list(self.queries.layers)
+                self._topping.append(topping(self.queries.run.path, self.queries.reading, names, self.queries.end))
+            return self._topping[0]
 
 
 class Current:
