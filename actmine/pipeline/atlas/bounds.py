@@ -22,6 +22,8 @@ MOST_ADDRESS = 8192
 """Of an address with the words behind it (bytes)."""
 MOST_BODY = 1 << 16
 """Of what is sent with a request (bytes)."""
+MOST_HEAD = 1 << 15
+"""Of what a request says before its body (bytes)."""
 BURST, PER_SECOND = 5000, 100
 """Requests of one client that are answered at once, and how many more each second; a page may show 2,048 pictures."""
 MOST_CLIENTS = 10_000
@@ -60,7 +62,7 @@ class Bounded:
         self._app, self._rate = app, rate or Rate()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises nothing: answers 413, 414 or 429 with a sentence."""
+        """Raises nothing: answers 413, 414, 429 or 431 with a sentence."""
         refused = self._refused(scope) if scope["type"] == "http" else None
         await (refused or self._app)(scope, receive, send)
 
@@ -71,6 +73,8 @@ class Bounded:
             return refusal(scope, 429, f"Too many requests: at most {PER_SECOND} a second for long.", later)
         if len(scope.get("raw_path") or scope["path"].encode()) + len(scope["query_string"]) > MOST_ADDRESS:
             return refusal(scope, 414, f"The address is longer than {MOST_ADDRESS:,} bytes.")
+        if sum(len(name) + len(word) for name, word in scope["headers"]) > MOST_HEAD:
+            return refusal(scope, 431, f"The headers of the request are longer than {MOST_HEAD:,} bytes.")
         length = Headers(scope=scope).get("content-length", "0")
         if not length.isdigit() or int(length[:19]) > MOST_BODY:
             return refusal(scope, 413, f"A request has at most {MOST_BODY:,} bytes.")

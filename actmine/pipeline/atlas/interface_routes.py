@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from importlib import metadata
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -73,7 +73,7 @@ def _asked(answer: Answer, opened: Opened, request: Request) -> Asked:
 def _at(request: Request, offset: int) -> str:
     """The same address with the rows from `offset` on."""
     words = {name: text for name, text in request.query_params.items() if name != "offset"}
-    return f"{request.scope['path']}?{urlencode(words | {'offset': offset})}"
+    return f"{quote(request.scope['path'])}?{urlencode(words | {'offset': offset})}"
 
 
 def _description(request: Request) -> Response:

@@ -26,6 +26,7 @@ _REFUSALS = {
     "413": "The request has too long a body.",
     "414": "The address is too long.",
     "429": "Too many requests; Retry-After says when to come back.",
+    "431": "The headers of the request are too long.",
     "500": "A table of the run cannot be read.",
     "503": "Too much is being done at once; Retry-After says when to come back.",
 }

@@ -9,13 +9,13 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from actmine.pipeline.atlas.bounds import MOST_HEAD
+
 ASKING, TAKING = 20.0, 60.0
 """How long a client may take to ask, from its connection or its last answer on; and to take a part of an answer (s)."""
 IDLE = 5
 """How long a connection stays open that is not used (seconds)."""
 MOST_CONNECTIONS = 512
-MOST_HEAD = 1 << 15
-"""Of what a request says before its body (bytes)."""
 
 
 class Patient(H11Protocol):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Scope
@@ -21,12 +23,16 @@ def is_number(text: str) -> bool:
 
 def base(scope: Scope) -> str:
     """What addresses of this server begin with, such as `/run/NAME`; empty where it is mounted nowhere."""
+    return quote(_root(scope))
+
+
+def _root(scope: Scope) -> str:
     return str(scope.get("root_path", "")).rstrip("/")
 
 
 def place(scope: Scope) -> str:
     """What is asked for, below the `base`."""
-    return str(scope["path"]).removeprefix(base(scope))
+    return str(scope["path"]).removeprefix(_root(scope))
 
 
 def by_program(scope: Scope) -> bool:
