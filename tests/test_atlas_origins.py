@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -24,6 +25,7 @@ from tests.atlas_tables import PLAIN, write_run
 from tests.serving import running
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
+GUIDE = Path(__file__).parents[1] / "docs" / "guides" / "atlas.md"
 LAB, EVIL = "https://lab.example", "https://evil.example"
 ROWS, PICTURE, WHOLE = f"/api{unit_path(PLAIN, 2)}", "/picture/block.relu/2/crop/1", "/whole/1"
 KEPT = ("/", unit_path(PLAIN, 2), "/noted", "/search?q=tabby", "/static/atlas.js", "/take/block.relu/2/cite.bib")
@@ -184,3 +186,19 @@ def test_a_real_page_elsewhere_reads_rows_and_pictures_only_if_its_origin_was_na
             opened = {"rows": [200, True], "tagged": [200, True]} if reads else {}
             assert found == closed | opened | {"plain": False, "shared": reads}, (allowed, json.dumps(found))
         browser.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="needs the browser Chromium: apt-get install chromium")
+def test_the_guides_lines_for_a_page_elsewhere_read_rows_and_show_a_picture(run, elsewhere):
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    (lines,) = re.findall(r"^```js\n(.*?)^```", GUIDE.read_text(), flags=re.M | re.S)
+    with listened(application(run, shared=origins([elsewhere]))) as port, playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM)
+        page = browser.new_page()
+        page.goto(elsewhere)
+        lines = lines.replace("http://127.0.0.1:8420", f"http://127.0.0.1:{port}").replace("block5.relu", PLAIN)
+        lines += "await picture.decode(); return [picture.naturalWidth, units.length];"
+        shown = page.evaluate(f"async () => {{ {lines} }}")
+        browser.close()
+    assert shown == [31, 5]
