@@ -304,3 +304,18 @@ def test_too_many_connections_are_refused_and_then_answered(run, monkeypatch):
                 return new.recv(1000).startswith(b"HTTP/1.1 200")
 
         until(answered)
+
+
+def test_no_answer_waits_for_the_network_to_acknowledge_its_first_part(run, monkeypatch):
+    found = []
+    made = patience.Patient.connection_made
+
+    def seen(connection: patience.Patient, transport: asyncio.Transport) -> None:
+        found.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        made(connection, transport)
+
+    monkeypatch.setattr(patience.Patient, "connection_made", seen)
+    with listened(application(run)) as port, socket.create_connection((LOOPBACK, port)) as one:
+        one.sendall(HEAD + b"\r\n")
+        assert one.recv(1000).startswith(b"HTTP/1.1 200")
+    assert found and all(found)

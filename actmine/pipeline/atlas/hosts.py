@@ -88,7 +88,9 @@ def listening(port: int | None = None, host: str = LOOPBACK) -> socket.socket:
     except (socket.gaierror, UnicodeError) as error:
         raise UserError(f"HOST={host} is no address of this machine, and no name of one.") from error
     for number in range(PORT, PORT + PORTS_TRIED) if port is None else (port,):
-        there = socket.socket(family, kind)
+        there = socket.socket(
+            family, kind, socket.IPPROTO_TCP
+        )  # asyncio asks before it turns Nagle's delay (40 ms) off
         there.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             there.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # `::` is every address, also the old ones
