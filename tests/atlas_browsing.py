@@ -82,6 +82,11 @@ def unit_path(layer: str, unit: int) -> str:
     return f"/layer/{LAYERS[layer]}/{unit}"
 
 
+def api_path(layer: str, unit: int | None = None) -> str:
+    """Where programs have a layer's units, or one unit."""
+    return f"/api/layer/{LAYERS[layer]}" + ("" if unit is None else f"/{unit}")
+
+
 def marks_of(image: int) -> set[str]:
     """The boxes that an image's page must have."""
     return {

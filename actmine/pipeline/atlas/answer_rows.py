@@ -67,7 +67,8 @@ def units(atlas: Atlas, asked: Asked) -> Part:
     chosen = order[units.matching(label)[order]] if label else order
     numbers = units.unit[chosen[asked.offset : asked.offset + asked.limit]].tolist()
     path = table_file(atlas.queries.run.path, "units", asked.layer)
-    rows = atlas.queries.reading.rows_of(path, _columns(UNITS), numbers) if numbers else None
+    columns = [each for each in _columns(UNITS) if not asked.columns or each in ("unit", *asked.columns)]
+    rows = atlas.queries.reading.rows_of(path, columns, numbers) if numbers else None
     there = {} if rows is None else {row["unit"]: row for row in _chosen(rows, numbers)}
     return Part(len(chosen), [_unit_row(atlas, asked.layer, there[number]) for number in numbers])
 

@@ -34,6 +34,11 @@ class Asked:
     """Gives which image tops which units."""
 
     @property
+    def columns(self) -> list[str]:
+        """The columns of the rows that are asked for; all where there are none."""
+        return list(self.words.get("columns") or ())
+
+    @property
     def limit(self) -> int:
         """How many rows at most."""
         return int(self.words["limit"])
@@ -60,9 +65,9 @@ class Answer:
     `make` gives an object (without `schema`), a row (`one`), all rows of a list, or a `Part` where it pages by itself;
     None where there is nothing of that number. `schema` is the table's, `adds` are columns beside it; a picture in a
     row is its address, and bytes are left out. `words` are those of `interface_words.WORDS` that may stand behind the
-    address; a list has `limit` and `offset` too. `more` says what an answer has beside its rows, as JSON schemas. What
-    is not `shared` is for pages of the atlas alone, never for those of other origins; what is `heavy` is done only a
-    few times at once.
+    address; rows have `columns` too, and a list `limit` and `offset`. `more` says what an answer has beside its rows,
+    as JSON schemas. What is not `shared` is for pages of the atlas alone, never for those of other origins; what is
+    `heavy` is done only a few times at once.
     """
 
     path: str
@@ -89,7 +94,7 @@ class Answer:
     @property
     def all_words(self) -> tuple[str, ...]:
         """Every word that may stand behind the address."""
-        return (*self.words, *(("limit", "offset") if self.listed else ()))
+        return (*self.words, *(("limit", "offset") if self.listed else ()), *(("columns",) if self.schema else ()))
 
 
 def answered(answer: Answer, atlas: Atlas, asked: Asked, to: Callable[[int], str]) -> dict[str, Any] | None:
@@ -102,7 +107,8 @@ def answered(answer: Answer, atlas: Atlas, asked: Asked, to: Callable[[int], str
         return None
     if answer.schema is None:
         return said(found)
-    names = [each.name for each in answer.columns]
+    known = [each.name for each in answer.columns]
+    names = [each for each in known if each in asked.columns] if asked.columns else known
     if answer.one:
         return said(_row(found, names))
     first, after = asked.offset, asked.offset + asked.limit

@@ -66,7 +66,7 @@ def _asked(answer: Answer, opened: Opened, request: Request) -> Asked:
     layer = opened.names.get(there["layer"]) if "layer" in there else ""
     if layer is None:
         raise HTTPException(404)
-    words = read(request.query_params, answer.all_words)
+    words = read(request.query_params, answer.all_words, [each.name for each in answer.columns])
     return Asked(layer, there.get("unit", 0), there.get("image", 0), words, opened.topping)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from starlette.datastructures import QueryParams
@@ -31,12 +31,13 @@ WORDS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "image": ("only what is of this image, by its number", {"type": "integer", "minimum": 0, "maximum": _MOST}),
     "limit": ("the most rows of the answer", {"type": "integer", "minimum": 1, "maximum": MOST_ROWS, "default": ROWS}),
     "offset": ("rows before the first one", {"type": "integer", "minimum": 0, "maximum": _MOST, "default": 0}),
+    "columns": ("these columns of a row alone, with commas between them", {"type": "array", "uniqueItems": True}),
 }
-"""Of each word what it says, and its JSON schema."""
+"""Of each word what it says, and its JSON schema; what `columns` may be is what the rows of an answer have."""
 
 
-def read(said: QueryParams, known: Sequence[str]) -> dict[str, Any]:
-    """The value of every `known` word; its default, or None, where it is not said.
+def read(said: QueryParams, known: Sequence[str], columns: Collection[str]) -> dict[str, Any]:
+    """The value of every `known` word, of rows with such `columns`; its default, or None, where it is not said.
 
     Raises `NoWord`, which names the word, for one that is unknown, said twice, or none of its kind.
     """
@@ -44,15 +45,22 @@ def read(said: QueryParams, known: Sequence[str]) -> dict[str, Any]:
         if name not in known:
             these = f"; known are {', '.join(known)}" if known else ""
             raise NoWord(f"There is no word {name[:LONGEST]!r} here{these}.")
-    return {name: _value(name, said.getlist(name), WORDS[name][1]) for name in known}
+    return {name: _value(name, said.getlist(name), WORDS[name][1], columns) for name in known}
 
 
-def _value(name: str, said: Sequence[str], schema: Mapping[str, Any]) -> Any:
+def _value(name: str, said: Sequence[str], schema: Mapping[str, Any], columns: Collection[str]) -> Any:
     if len(said) > 1:
         raise NoWord(f"{name} is said {len(said)} times; say it once.")
     if not said:
         return schema.get("default")
     text = said[0]
+    if schema["type"] == "array":
+        wanted = text.split(",") if text else []
+        if unknown := [each[:LONGEST] for each in wanted if each not in columns]:
+            raise NoWord(f"{name}: the rows have no {unknown[0]!r}; known are {', '.join(columns)}.")
+        if len(set(wanted)) < len(wanted):
+            raise NoWord(f"{name}: say each once.")
+        return wanted
     if schema["type"] == "boolean":
         if text not in ("true", "false"):
             raise NoWord(f"{name} is true or false, not {text[:LONGEST]!r}.")

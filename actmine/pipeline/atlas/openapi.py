@@ -72,12 +72,14 @@ def _operation(answer: Answer) -> dict[str, Any]:
     named = re.findall(r"{(\w+)}", answer.path)
     parts = [(name, "path", True, *_PARTS[name]) for name in named]
     words = [(name, "query", False, *WORDS[name]) for name in answer.all_words]
+    columns = {"items": {"type": "string", "enum": [each.name for each in answer.columns]}}
     statuses = [each for each in _REFUSALS if (each != "404" or named) and (each != "503" or answer.heavy)]
     headers = {name: header | {"required": True} for name, header in _HEADERS.items()}
     return {
         "summary": answer.says,
         "parameters": [
             {"name": name, "in": where, "required": needed, "description": says, "schema": schema}
+            | ({"schema": schema | columns, "style": "form", "explode": False} if name == "columns" else {})
             for name, where, needed, says, schema in (*parts, *words)
         ],
         "responses": {
@@ -96,6 +98,7 @@ def _schema(answer: Answer) -> dict[str, Any]:
     if answer.schema is None:
         return {"type": "object"}
     row = _object({each.name: _column(each) for each in answer.columns})
+    del row["required"]  # with the word `columns` some of them
     if answer.one:
         return row
     count = {"type": "integer", "minimum": 0}
