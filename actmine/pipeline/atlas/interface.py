@@ -130,6 +130,8 @@ def said(object_: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if type(value) is int:  # most of all are counts of histograms
+        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):
@@ -137,5 +139,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return said(value)
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [each if type(each) is int else _plain(each) for each in value]
     return value
