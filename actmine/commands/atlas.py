@@ -24,7 +24,7 @@ def atlas(options: Atlas, display: Display) -> None:
         serve(
             options.run, options.port, say, options.trust,
             host=options.host or LOOPBACK, allowed=options.allow_host or (), note=display.say,
-            read_only=options.read_only, author=options.author,
+            read_only=options.read_only, author=options.author, shared=options.allow_origin or (),
         )  # fmt: skip
     except KeyboardInterrupt:
         display.say("Ended.")

@@ -21,6 +21,9 @@ class Atlas:
     On a node of a cluster, `--host 0.0.0.0` lets other machines look, by the node's own name; behind a proxy,
     `--allow-host` says by which name it is called there. It answers to no other name.
 
+    Programs ask it below `/api`, which `/api/openapi.json` describes. Pages of other sites cannot read it unless
+    `--allow-origin` names them; notes they never can.
+
     Examples:  atlas --run runs   |   atlas --run runs/photos-resnet50 --port 9000 --host 0.0.0.0
     """
 
@@ -35,6 +38,12 @@ class Atlas:
     ] = "127.0.0.1"
     allow_host: Annotated[
         list[str] | None, typer.Option(help="Further names of hosts by which it may be called; repeated, or a,b.")
+    ] = None
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Sites whose pages may read rows and pictures, as in https://lab.example; * is all. Repeated, or a,b."
+        ),
     ] = None
     read_only: Annotated[
         bool | None,

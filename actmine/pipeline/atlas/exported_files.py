@@ -87,7 +87,11 @@ class Files:
         return ""
 
     def noting(self) -> str:
-        """None: notes are taken by the server."""
+        """Nowhere: nobody is there to take notes."""
+        return ""
+
+    def rows(self, *parts: str | int, **words: str | int) -> str:
+        """None: only the server answers programs."""
         return ""
 
     def taken(self, layer: str, unit: int, name: str) -> str:

@@ -106,7 +106,11 @@ class Links(Protocol):
         """The page of all units through checkpoints of training; none of exported pages."""
 
     def noting(self) -> str:
-        """Where notes are sent; none of exported pages."""
+        """Where forms with notes go; nowhere from exported pages."""
+
+    def rows(self, *parts: str | int, **words: str | int) -> str:
+        """What the server has for programs: `rows("layer", LAYER, UNIT, "labels")`, `rows("search", q=TEXT)`; none of
+        exported pages."""
 
     def taken(self, layer: str, unit: int, name: str) -> str:
         """A file of a unit, of those in `take_away.FILES`; none of exported pages."""
@@ -184,15 +188,17 @@ def _query(words: Mapping[str, str | int]) -> str:
 
 
 class Paths:
-    """Addresses on the server. `version` tells pictures of one state of the run from those of another.
-
-    A run that is one of several has its pages below its address in the `shelf`, `above`.
-    """
+    """Addresses on the server, whose own begin with `base`. `version` tells pictures of one state of the run from those
+    of another; `shelf` says below which address another run stands, by its place."""
 
     def __init__(
-        self, layers: dict[str, str], version: str, above: str = "", shelf: Callable[[str], str] | None = None
+        self, layers: dict[str, str], version: str, base: str = "", shelf: Callable[[str], str] | None = None
     ) -> None:
-        self._layers, self._version, self._above, self._shelf = layers, version, above, shelf
+        self._layers, self._version, self._base, self._shelf = layers, version, base, shelf
+
+    def below(self, base: str) -> Paths:
+        """The same addresses where the server's own begin with `base`, such as `/run/NAME`."""
+        return self if base == self._base else Paths(self._layers, self._version, base, self._shelf)
 
     def runs(self) -> str:
         """The list of all runs."""
@@ -200,7 +206,7 @@ class Paths:
 
     def run(self) -> str:
         """The run's page."""
-        return f"{self._above}/"
+        return f"{self._base}/"
 
     def elsewhere(self, place: str, layer: str = "", unit: int | None = None) -> str:
         """A page of another run of the shelf."""
@@ -213,7 +219,7 @@ class Paths:
         """A layer's page, its units as they are chosen."""
         if layer not in self._layers:
             return ""
-        return f"{self._above}/layer/{self._layers[layer]}{asked(choice)}"
+        return f"{self._base}/layer/{self._layers[layer]}{asked(choice)}"
 
     def unit(self, layer: str, unit: int, came: Came = FROM_ANYWHERE) -> str:
         """A unit's page, from which it goes on as in the list that one came from."""
@@ -225,19 +231,19 @@ class Paths:
 
     def image(self, image_id: int, page: int = 1, mark: str = "") -> str:
         """An image's page."""
-        return f"{self._above}/image/{image_id}" + (f"?page={page}" if page > 1 else "") + (f"#{mark}" if mark else "")
+        return f"{self._base}/image/{image_id}" + (f"?page={page}" if page > 1 else "") + (f"#{mark}" if mark else "")
 
     def search(self, text: str = "") -> str:
         """The search page."""
-        return f"{self._above}/search" + _query({"q": text})
+        return f"{self._base}/search" + _query({"q": text})
 
     def noted(self, tag: str = "") -> str:
         """The page of all that is noted, where it comes to a tag."""
-        return f"{self._above}/noted" + (f"#tag-{segment(tag)}" if tag else "")
+        return f"{self._base}/noted" + (f"#tag-{segment(tag)}" if tag else "")
 
     def compared(self, name: str, words: Mapping[str, str | int] = {}) -> str:
         """The page of a comparison with another run."""
-        return f"{self._above}/compare/{segment(name)}{_query(words)}"
+        return f"{self._base}/compare/{segment(name)}{_query(words)}"
 
     def pair(self, name: str, layer: str, unit: int) -> str:
         """The page of a unit beside its best match in another run."""
@@ -245,28 +251,33 @@ class Paths:
 
     def training(self, words: Mapping[str, str | int] = {}) -> str:
         """The page of all units through checkpoints of training."""
-        return f"{self._above}/training{_query(words)}"
+        return f"{self._base}/training{_query(words)}"
 
     def noting(self) -> str:
-        """Where notes are sent."""
-        return f"{self._above}/notes"
+        """Where forms with notes go."""
+        return f"{self._base}/notes"
+
+    def rows(self, *parts: str | int, **words: str | int) -> str:
+        """What the server has for programs."""
+        named = (self._layers[str(part)] if at and parts[at - 1] == "layer" else part for at, part in enumerate(parts))
+        return "/".join((f"{self._base}/api", *map(str, named))) + _query(words)
 
     def taken(self, layer: str, unit: int, name: str) -> str:
         """A file of a unit."""
-        return f"{self._above}/take/{self._layers[layer]}/{unit}/{name}"
+        return f"{self._base}/take/{self._layers[layer]}/{unit}/{name}"
 
     def picture(self, picture: Picture) -> str:
         """A picture out of a table."""
         what = "/".join((picture.kind, *map(segment, picture.marks)))
-        return f"{self._above}/picture/{self._layers[picture.layer]}/{picture.unit}/{what}?v={self._version}"
+        return f"{self._base}/picture/{self._layers[picture.layer]}/{picture.unit}/{what}?v={self._version}"
 
     def cut(self, picture: Picture) -> None:
         """The server cuts pictures itself."""
 
     def whole(self, image_id: int) -> str:
         """An image, reduced for the page."""
-        return f"{self._above}/whole/{image_id}?v={self._version}"
+        return f"{self._base}/whole/{image_id}?v={self._version}"
 
     def static(self, name: str) -> str:
         """A file of the atlas itself."""
-        return f"{self._above}/static/{name}"
+        return f"{self._base}/static/{name}"

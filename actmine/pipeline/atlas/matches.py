@@ -36,6 +36,10 @@ class Matches:
             address=other.segment(row["other_layer"]) if other else "",
         )  # fmt: skip
 
+    def rows(self, layer: str, unit: int) -> list[dict[str, Any]]:
+        """A unit's rows of `matches/` in the same order, with the other run's name. Raises `UserError` as `of` does."""
+        return [row | {"unit": unit, "run": name} for name in self.names() for row in self._rows(name, layer, unit)]
+
     def behind(self, picture: Picture) -> tuple[Queries, Picture] | None:
         """The other run and its picture that a picture of a match stands for, or of one of the best match's exemplars
         (`beside`); None where there is none."""

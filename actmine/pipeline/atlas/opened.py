@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 from starlette.types import ASGIApp
@@ -20,9 +22,8 @@ from actmine.pipeline.atlas.shelf import Shelf
 from actmine.pipeline.notes import Notes
 from actmine.pipeline.run import open_run
 
-Stands = tuple[str, Callable[[str], str] | None]
-"""Where a run stands in the atlas: below which address, and which address another run has, by its place."""
-ALONE: Stands = ("", None)
+AddressOf = Callable[[str], str]
+"""Below which address the run at a place stands, where several are served."""
 _OPEN = 24
 """How many of several runs are kept open."""
 
@@ -30,51 +31,59 @@ _OPEN = 24
 class Opened:
     """A run with what was read of it, one state of it: when run.json is written anew, all is read anew."""
 
-    def __init__(self, path: str | Path, trust: bool, desk: Desk | None = None, stands: Stands = ALONE) -> None:
+    def __init__(self, path: str | Path, trust: bool, desk: Desk | None = None, shelf: AddressOf | None = None) -> None:
         self.queries = Queries(open_run(path, trust))
         self.layers = segments(self.queries.layers)
         self.names = {address: name for name, address in self.layers.items()}
         self.wholes = Wholes(self.queries)
         self.others = Others(self.queries)
         self.notes = Notes(self.queries.run.path)
-        links = Paths(self.layers, self.queries.version, *stands)
+        self._links = Paths(self.layers, self.queries.version, shelf=shelf)
         desk = desk if self.notes.writable else None
-        self.atlas = Atlas(self.queries, self.wholes, self.others, links, self.notes, desk=desk)
-        self._topping: Topping | None = None
+        self.atlas = Atlas(self.queries, self.wholes, self.others, self._links, self.notes, desk=desk)
+        self._topping: list[Topping] = []
         self._lock = threading.Lock()
+
+    def below(self, base: str) -> Opened:
+        """The same where addresses of the server begin with `base`, such as `/run/NAME`; what was read is shared."""
+        links = self._links.below(base)
+        if links is self._links:
+            return self
+        made = copy(self)
+        made.atlas = replace(self.atlas, links=links)
+        return made
 
     def topping(self) -> Topping:
         """Which image tops which units: read once, when it is first asked for."""
         with self._lock:
-            if self._topping is None:
-                self._topping = topping(
-                    self.queries.run.path, self.queries.reading, list(self.queries.layers), self.queries.end
-                )
-            return self._topping
+            if not self._topping:
+                names = list(self.queries.layers)
+                self._topping.append(topping(self.queries.run.path, self.queries.reading, names, self.queries.end))
+            return self._topping[0]
 
 
 class Current:
     """The run as it is now; `last` is how it was when it was last whole."""
 
-    def __init__(self, path: str | Path, trust: bool = False, desk: Desk | None = None, stands: Stands = ALONE) -> None:
-        self._path, self._trust, self._desk, self._stands = path, trust, desk, stands
+    def __init__(
+        self, path: str | Path, trust: bool = False, desk: Desk | None = None, shelf: AddressOf | None = None
+    ) -> None:
+        self._path, self._trust, self._desk, self._shelf = path, trust, desk, shelf
         self._lock = threading.Lock()
-        self.last = Opened(path, trust, desk, stands)
+        self.last = Opened(path, trust, desk, shelf)
 
     def __call__(self) -> Opened:
         """The run opened, again if it has changed. Raises `UserError` where it has gone or is damaged."""
         with self._lock:
             if Queries(open_run(self._path)).version != self.last.queries.version:
-                self.last = Opened(self._path, self._trust, self._desk, self._stands)
+                self.last = Opened(self._path, self._trust, self._desk, self._shelf)
             return self.last
 
 
 class OpenedRuns:
     """The runs of a shelf that were asked for last, each with the app that answers below its address."""
 
-    def __init__(
-        self, shelf: Shelf, current: Callable[[Path, Stands], Current], app: Callable[[Current], ASGIApp]
-    ) -> None:
+    def __init__(self, shelf: Shelf, current: Callable[[Path], Current], app: Callable[[Current], ASGIApp]) -> None:
         self._shelf, self._current, self._app = shelf, current, app
         self._lock = threading.Lock()
         self._open: OrderedDict[str, tuple[str, Current, ASGIApp]] = OrderedDict()
@@ -87,7 +96,7 @@ class OpenedRuns:
     def opened(self, name: str) -> Opened | None:
         """The run of that address as it is now, see `app`."""
         found = self._of(name)
-        return found[1]() if found else None
+        return found[1]().below(f"/run/{name}") if found else None
 
     def _of(self, name: str) -> tuple[str, Current, ASGIApp] | None:
         path = self._shelf.runs().get(name)
@@ -96,7 +105,7 @@ class OpenedRuns:
             if path is None:
                 return None
             if known is None or known[0] != str(path):
-                current = self._current(path, (f"/run/{name}", self._shelf.address))
+                current = self._current(path)
                 known = self._open[name] = (str(path), current, self._app(current))
                 while len(self._open) > _OPEN:
                     self._open.popitem(last=False)

@@ -53,6 +53,7 @@ def run_page(atlas: Atlas) -> str:
     size = record.get("preprocessing", {}).get("size") or [0, 0]
     layers = [(layer, queries.units(name).standing_for(_STRIP)) for name, layer in queries.layers.items()]
     return rendered(atlas, "run.html", record=record, layers=layers, input=size, verdict=_verdict(atlas),
+                   json=atlas.links.rows("run"),
                    seconds=total_seconds(record),
                    finished=queries.finished, units=sum(layer.units for layer, _ in layers),
                    compared=compared_with(record), training=atlas.others.training.names,
@@ -84,7 +85,16 @@ def layer_page(atlas: Atlas, layer: str, choice: Choice) -> str | None:
         place=at, names=names, drawn=bool(units.drawn.any()), wide=wide, turned=turned, as_chosen=Choice,
         near=layer_pages.near(shown.choice.page, shown.pages),
         before=names[at - 1] if at else "", after=names[at + 1] if at + 1 < len(names) else "",
+        json=_rows_of(atlas, layer, shown, wide),
     )  # fmt: skip
+
+
+def _rows_of(atlas: Atlas, layer: str, shown: layer_pages.Shown, wide: bool) -> str:
+    """Where programs have what a layer's page shows."""
+    choice = shown.choice
+    words = {"sort": choice.sort, "reverse": "true" if choice.reverse else "", "label": choice.label}
+    paged = {"limit": layer_pages.UNITS_A_PAGE, "offset": shown.first} if wide else {}
+    return atlas.links.rows("layer", layer, **words, **paged)
 
 
 def unit_page(
@@ -112,6 +122,7 @@ def unit_page(
         others=shortened({*queries.layers, *(each.layer for each in matches)}),
         seen=queries.run.record.get("counts", {}).get("seen"),
         labelled=queries.images.labelled,
+        json=atlas.links.rows("layer", layer, unit),
     )  # fmt: skip
 
 
@@ -130,7 +141,8 @@ def image_page(atlas: Atlas, topping: Topping, image_id: int, page: int = 1) -> 
     image = queries.images.get(image_id)
     if image is None:
         unkept = queries.images.unkept(image_id) if page == 1 else None
-        return rendered(atlas, "unkept.html", image=unkept) if unkept else None
+        json = atlas.links.rows("image", image_id)
+        return rendered(atlas, "unkept.html", json=json, image=unkept) if unkept else None
     found = topping.of(image_id)
     pages = pages_of(topping, image_id)
     if not 1 <= page <= pages:
@@ -140,6 +152,7 @@ def image_page(atlas: Atlas, topping: Topping, image_id: int, page: int = 1) -> 
         atlas, "image.html", image=image, tops=[replace(top, key=image.key, label=image.label) for top in tops],
         count=len(found), page=page, pages=pages, there=atlas.wholes.readable(image_id),
         first=(page - 1) * UNITS_A_PAGE,
+        json=atlas.links.rows("image", image_id),
     )  # fmt: skip
 
 
@@ -165,6 +178,7 @@ def search_page(atlas: Atlas, text: str) -> str:
     return rendered(
         atlas, "search.html", found=search(atlas.queries, text), example=next(iter(atlas.queries.layers), "layer"),
         of_notes=[each for each in rows if wanted in each.noted.words.casefold()],
+        json=atlas.links.rows("search", q=text.strip()),
     )  # fmt: skip
 
 
@@ -175,6 +189,7 @@ def noted_page(atlas: Atlas) -> str:
         atlas, "noted.html", rows=rows, tags=tags_of(rows), starred=[each for each in rows if each.noted.star],
         named=[each for each in rows if each.noted.name], written=[each for each in rows if each.noted.notes],
         damaged=atlas.notes.damaged,
+        json=atlas.links.rows("notes"),
     )  # fmt: skip
 
 
