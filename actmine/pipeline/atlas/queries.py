@@ -235,7 +235,9 @@ class Queries:
             left, top, right, bottom = (row[side] for side in PLACE)
             if left is not None:
                 picture = Picture(layer, unit, "heat", (str(row["rank"]),))
-                found[row["rank"], row["image_id"]] = Heat(picture, *(round(each, 2) for each in (left, top, right - left, bottom - top)))
+                found[row["rank"], row["image_id"]] = Heat(
+                    picture, *(round(each, 2) for each in (left, top, right - left, bottom - top))
+                )
         return [replace(each, heat=found.get((each.rank, each.image_id))) for each in exemplars]
 
     def _drawings(self, layer: str, unit: int) -> tuple[Drawing, ...]:
