@@ -13,8 +13,8 @@ import numpy as np
 
 from actmine.pipeline.atlas import pages
 from actmine.pipeline.atlas.catalogue import Catalogue
-from actmine.pipeline.atlas.extent import EVERYTHING, Extent
 from actmine.pipeline.atlas.exported_files import Files, image_file, layer_file
+from actmine.pipeline.atlas.extent import EVERYTHING, Extent
 from actmine.pipeline.atlas.images import Topping, topping
 from actmine.pipeline.atlas.layer_pages import choices, sorts_of
 from actmine.pipeline.atlas.pictures import Wholes, light, reduced

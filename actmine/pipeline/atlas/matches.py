@@ -82,6 +82,8 @@ class Matches:
         about = self._queries.run.record.get("matches", {}).get(name)
         if not isinstance(about, dict) or not isinstance(about.get("other"), str):
             return None
+        if "published" in self._queries.run.record:
+            return None  # whatever lies beside a published run is no part of it
         run, folder = self._queries.run, Path(about["other"]).name
         for place in (run.path.parent / (folder or name), *([about["other"]] if run.trusted else [])):
             try:

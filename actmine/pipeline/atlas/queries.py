@@ -64,6 +64,8 @@ class Queries:
     @property
     def finished(self) -> str:
         """The day on which run.json was written last; empty on S3."""
+        if "published" in self.run.record:
+            return str(self.run.record["published"].get("finished", ""))
         if not is_local(self.run.path):
             return ""
         return date.fromtimestamp((self.run.path / "run.json").stat().st_mtime).isoformat()

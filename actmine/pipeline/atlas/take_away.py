@@ -58,17 +58,26 @@ def _bibtex(run: Run, layer: str, unit: int) -> bytes:
 
 def citation(run: Run, layer: str, unit: int) -> str:
     """A BibTeX entry that says of which network, weights and images a unit was mined."""
+    return _entry(run, f"Unit {unit} of {layer} in", f"{layer}-{unit}")
+
+
+def run_citation(run: Run) -> str:
+    """A BibTeX entry of a whole run."""
+    return _entry(run, "What drives each unit of", "units")
+
+
+def _entry(run: Run, what: str, key: str) -> str:
     record = run.record
     said = {
         "run": record.get("fingerprint"), "weights": record.get("weights_hash"),
         "dataset": record.get("dataset_fingerprint"),
     }  # fmt: skip
     hashes = ", ".join(f"{name} {_plain(str(value))}" for name, value in said.items() if value)
-    title = f"Unit {unit} of {layer} in {record.get('model', 'a network')} on {record.get('dataset', 'a dataset')}"
+    title = f"{what} {record.get('model', 'a network')} on {record.get('dataset', 'a dataset')}"
     by = " ".join(("actmine", record.get("versions", {}).get("actmine", ""))).strip()
-    key = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{record.get('model', 'run')}-{layer}-{unit}").strip("-")
+    named = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{record.get('model', 'run')}-{key}").strip("-")
     return (
-        f"@misc{{{key},\n  title = {{{{{_plain(title)}}}}},\n"
+        f"@misc{{{named},\n  title = {{{{{_plain(title)}}}}},\n"
         f"  howpublished = {{Maximal activations, mined with {_plain(by)}}},\n  note = {{{hashes}}}\n}}\n"
     )
 
