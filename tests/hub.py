@@ -58,13 +58,15 @@ class Account:
             return 200, {}, b""
         if handler.headers.get("Authorization") != f"Bearer {TOKEN}":
             return 401, {}, b"{}"
+        if path == "/api/whoami-v2":
+            return 200, {}, json.dumps({"type": "user", "name": OWNER}).encode()
         if path == "/api/repos/create":
             return self.create(json.loads(data))
         if found := re.fullmatch(r"/(?:api/)?datasets/([\w.-]+/[\w.-]+?)(?:\.git)?(/.*)?", path):
             repository = self.repositories.get(found[1])
             if repository is None:
                 return 404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}, b"{}"
-            return self.of(repository, found[2] or "", data)
+            return self.of(found[1], repository, found[2] or "", data)
         return 404, {}, b"{}"
 
     def judge(self, asked: dict[str, Any]) -> Answer:
@@ -88,12 +90,12 @@ class Account:
         self.repositories[name] = Repository(bool(asked.get("private")) or asked.get("visibility") == "private")
         return 200, {}, url
 
-    def of(self, repository: Repository, what: str, data: bytes) -> Answer:
+    def of(self, name: str, repository: Repository, what: str, data: bytes) -> Answer:
         if what == "/tree/main":
             rows = [
-                {"type": "file", "path": name, "size": len(content), "oid": blob(content)}
-                | ({"lfs": {"oid": sha(content), "size": len(content), "pointerSize": 130}} if name in repository.large else {})
-                for name, content in repository.files.items()
+                {"type": "file", "path": file, "size": len(content), "oid": blob(content)}
+                | ({"lfs": {"oid": sha(content), "size": len(content), "pointerSize": 130}} if file in repository.large else {})
+                for file, content in repository.files.items()
             ]  # fmt: skip
             return 200, {}, json.dumps(rows).encode()
         if what.startswith("/resolve/"):
@@ -119,7 +121,13 @@ class Account:
         if what == "/commit/main":
             self.commit(repository, [json.loads(line) for line in data.splitlines() if line])
             number = f"{repository.commits:040x}"
-            return 200, {}, json.dumps({"commitUrl": f"{self.server.url}/commit/{number}", "commitOid": number}).encode()
+            return (
+                200,
+                {},
+                json.dumps(
+                    {"commitUrl": f"{self.server.url}/datasets/{name}/commit/{number}", "commitOid": number}
+                ).encode(),
+            )
         if not what:
             about = {"id": "x", "sha": f"{repository.commits:040x}", "private": repository.private, "siblings": []}
             return 200, {}, json.dumps(about).encode()

@@ -170,19 +170,38 @@ def test_what_is_published_no_more_is_removed_and_what_others_put_there_stays(ro
 
 def test_without_pictures_no_pixel_of_the_dataset_is_in_it(root):
     there = files(root / "without")
-    assert not [name for name in there if name.startswith(("pictures", "crops", "views", "facets", "atlas/whole", "atlas/image"))]
+    assert not [
+        name
+        for name in there
+        if name.startswith(("pictures", "crops", "views", "facets", "atlas/whole", "atlas/image"))
+    ]
     crops = [cell for name in NAMES for cell in open_run(root / "without").exemplars(name).crop]
     assert len(crops) == len(NAMES) * WIDTH * TOPK and not any(crops)
-    own = {data["bytes"] for name in NAMES for data in read_rows(table_file(root / "run", "exemplars", name))["crop"].to_pylist() if data}
+    own = {
+        data["bytes"]
+        for name in NAMES
+        for data in read_rows(table_file(root / "run", "exemplars", name))["crop"].to_pylist()
+        if data
+    }
     assert own and not own & {*there.values()}
     units = pd.concat(open_run(root / "without").units(name) for name in NAMES)
     assert units.visualization.notna().sum() > 3, "drawings stay"
     shown = [name for name in there if name.startswith("atlas/picture")]
     drawn = {cell["bytes"] for cell in pd.concat(open_run(root / "run").units(n) for n in NAMES).visualization if cell}
-    drawn |= {cell["bytes"] for path in (root / "run" / "visualizations").iterdir() for cell in pd.read_parquet(path).visualization if cell}
+    drawn |= {
+        cell["bytes"]
+        for path in (root / "run" / "visualizations").iterdir()
+        for cell in pd.read_parquet(path).visualization
+        if cell
+    }
     assert shown and {there[name] for name in shown if name.endswith(".png")} <= drawn
     page = next(data for name, data in there.items() if re.fullmatch(rf"atlas/layer/{PLAIN}/0\.html", name)).decode()
-    assert "no pictures of the dataset" in page and page.count("<tr><td>") == 2 and "no longer" not in page and "<image" not in page
+    assert (
+        "no pictures of the dataset" in page
+        and page.count("<tr><td>") == 2
+        and "no longer" not in page
+        and "<image" not in page
+    )
 
 
 def test_what_a_preset_drew_from_exemplars_counts_as_their_pictures(tmp_path):
@@ -272,7 +291,11 @@ def test_a_place_that_is_none_is_refused(root, to, says):
 def test_a_list_of_files_that_is_damaged_or_a_trap_is_refused(root, tmp_path, damage):
     (tmp_path / "to").mkdir()
     whole = json.loads((root / "whole" / FILE).read_text())
-    text = damage if damage and damage.startswith("{") else json.dumps(whole | {"files": {damage: [1, "x"]} if damage else [1]})
+    text = (
+        damage
+        if damage and damage.startswith("{")
+        else json.dumps(whole | {"files": {damage: [1, "x"]} if damage else [1]})
+    )
     (tmp_path / "to" / FILE).write_text(text)
     with pytest.raises(UserError, match="damaged or none of ours"):
         publish(open_run(root / "run"), str(tmp_path / "to"), Publication())
@@ -302,11 +325,15 @@ def test_the_command_publishes_without_torch_and_says_what_is_where(root, tmp_pa
     done = CliRunner().invoke(application(["publish"]), [*words, "--license", "cc-by-4.0", "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
-    assert told["place"] == str(tmp_path / "to") and told["plan"]["pictures"] == 0 and told["files"] == len(files(tmp_path / "to"))
-    assert files(tmp_path / "to") == files(root / "without")
-    assert actmine.publish(root / "run", str(tmp_path / "py"), pictures=False, exemplars=2, license="cc-by-4.0", quiet=True) == str(
-        tmp_path / "py"
+    assert (
+        told["place"] == str(tmp_path / "to")
+        and told["plan"]["pictures"] == 0
+        and told["files"] == len(files(tmp_path / "to"))
     )
+    assert files(tmp_path / "to") == files(root / "without")
+    assert actmine.publish(
+        root / "run", str(tmp_path / "py"), pictures=False, exemplars=2, license="cc-by-4.0", quiet=True
+    ) == str(tmp_path / "py")
     assert files(tmp_path / "py") == files(root / "without")
 
 

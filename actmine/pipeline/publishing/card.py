@@ -31,6 +31,8 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
           (10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"))  # fmt: skip
 SIZES = (*(name for _, name in _SIZES), "n>1B")
 TASKS = ("image-feature-extraction",)
+_UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn")
+MOST_TITLE = 300
 _SLUG = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")
 
 
@@ -85,7 +87,8 @@ def _files_of(table: str, found: list[Part]) -> str:
 
 
 def _title(run: Run, card: Card) -> str:
-    return plain(card.title) or f"What drives each unit of {plain(_of(run, 'model'))} on {plain(_of(run, 'dataset'))}"
+    of, on = (plain(_of(run, word)) or "?" for word in ("model", "dataset"))
+    return (plain(card.title) or f"What drives each unit of {of} on {on}")[:MOST_TITLE].strip()
 
 
 def _of(run: Run, word: str) -> str:
@@ -147,9 +150,11 @@ SELECT layer, unit, rank, activation, key FROM 'exemplars/*.parquet' WHERE rank 
 with `datasets`, here or by the name of the repository on the hub:
 
 ```python
+from pathlib import Path
+
 from datasets import load_dataset
 
-exemplars = load_dataset(".", "exemplars", split="train")
+exemplars = load_dataset(str(Path.cwd()), "exemplars", split="train")
 ```
 
 with actmine, which also cuts out what a unit sees of an image:
@@ -186,7 +191,7 @@ print(run.exemplars(run.layers.layer[0], 0).head())
 ## Citation
 
 ```bibtex
-{run_citation(run)}```
+{_visible(run_citation(run))}```
 """
 
 
@@ -232,9 +237,11 @@ def _listed(names: Iterable[str]) -> str:
 
 def plain(said: str) -> str:
     """Text on one line, of characters that can be seen; nothing turns the direction of reading."""
-    kept = (" " if each.isspace() else "" if unicodedata.category(each) in ("Cc", "Cf", "Cs", "Co", "Cn") else each
-            for each in said)  # fmt: skip
-    return " ".join("".join(kept).split())
+    return " ".join(_visible(" ".join(said.split())).split())
+
+
+def _visible(said: str) -> str:
+    return "".join(each for each in said if each == "\n" or unicodedata.category(each) not in _UNSEEN)
 
 
 def code(said: str) -> str:

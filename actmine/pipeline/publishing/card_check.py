@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from actmine.pipeline.publishing.card import LICENSES, SIZES, TASKS
+from actmine.pipeline.publishing.card import LICENSES, MOST_TITLE, SIZES, TASKS
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
 _LICENSE_NAME = re.compile(r"[a-z0-9.-]+")
@@ -46,7 +46,10 @@ def _configs(value: Any) -> bool:
 FIELDS: Mapping[str, tuple[bool, Check]] = {
     "license": (True, _word(LICENSES.__contains__)),
     "license_name": (False, _word(_LICENSE_NAME.fullmatch)),
-    "pretty_name": (True, _word(lambda name: len(name) <= 1000 and name == name.strip() and "\n" not in name)),
+    "pretty_name": (
+        True,
+        _word(lambda name: len(name) <= MOST_TITLE and name and name == name.strip() and "\n" not in name),
+    ),
     "annotations_creators": (False, _words()),
     "task_categories": (True, _words(TASKS)),
     "size_categories": (True, _words(SIZES)),

@@ -90,7 +90,9 @@ class _Preparing:
                 advance(part.nbytes // 1000, part.name)
         published = self._record(extent)
         stale = [name for name in self._before.files if name not in self._files]
-        self._remove([name for name in stale if not name.startswith(f"{ATLAS}/")])  # or pages would show what is in them
+        self._remove(
+            [name for name in stale if not name.startswith(f"{ATLAS}/")]
+        )  # or pages would show what is in them
         self._pages(published, extent, layers)
         fields = cards.metadata(published, found, card)
         if wrong := card_check.problems(fields):

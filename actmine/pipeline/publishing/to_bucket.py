@@ -42,8 +42,7 @@ def upload(folder: Path, manifest: Manifest, place: BucketPath, progress: Progre
         for name in missing:
             (place / name).upload(folder / name)
             advance(sizes[name] // 1000, name)
-    for name in gone:
-        (place / name).remove()
+    place.remove_below(gone)
     if (place / FILE).read_bytes() != whole:
         (place / FILE).write_bytes(whole)
     return len(missing), len(manifest.files) - len(missing), len(gone)

@@ -47,6 +47,8 @@ class Hub:
         if not token:
             raise UserError(f"{BEGINS}{name} takes a token that may write: `hf auth login` keeps one, or set HF_TOKEN.")
         self.name, self._api = name, HfApi(token=token)
+        with self._asked():
+            self._api.whoami()  # whether the hub answers and knows the token, asked once
 
     def check_card(self, text: str) -> None:
         """Has the hub judge a card. Raises `UserError` where it does not take it."""

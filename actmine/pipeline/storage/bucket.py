@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
@@ -137,6 +137,11 @@ class BucketPath:
         """Deletes the object, or every object below."""
         for key in _files().find(self._key):
             _files().rm_file(key)
+
+    def remove_below(self, names: Iterable[str]) -> None:
+        """Deletes the objects of such names below, many in one request."""
+        if keys := [str(self._pure / name) for name in names]:
+            _files().rm(keys)
 
     def _type(self) -> str:
         try:
