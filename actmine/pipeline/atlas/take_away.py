@@ -1,4 +1,4 @@
-"""What is taken away of a unit: its sheet as a file, its rows, an entry for a bibliography."""
+"""What is taken away of a unit: its sheet as a file, its rows, a piece of HTML, an entry for a bibliography."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from actmine.pipeline.atlas.embed import snippet
 from actmine.pipeline.run import Run
 from actmine.pipeline.sheets.write import write_sheet
 from actmine.pipeline.words import Format
@@ -50,6 +51,10 @@ def _parquet(run: Run, layer: str, unit: int) -> bytes:
     data = io.BytesIO()
     pq.write_table(pa.Table.from_pandas(rows, schema, preserve_index=False), data)
     return data.getvalue()
+
+
+def _embed(run: Run, layer: str, unit: int) -> bytes:
+    return snippet(run, layer, unit).encode()
 
 
 def _bibtex(run: Run, layer: str, unit: int) -> bytes:
@@ -94,6 +99,7 @@ FILES: Mapping[str, tuple[str, Callable[[Run, str, int], bytes]]] = {
     "exemplars.csv": ("text/csv; charset=utf-8", _csv),
     "exemplars.json": ("application/json", _json),
     "exemplars.parquet": ("application/vnd.apache.parquet", _parquet),
+    "embed.html": ("text/html; charset=utf-8", _embed),
     "cite.bib": ("application/x-bibtex; charset=utf-8", _bibtex),
 }
 """Of each file its media type, and what makes it: it raises `UserError` as `write_sheet` does."""

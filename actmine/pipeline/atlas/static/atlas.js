@@ -81,6 +81,25 @@
     });
   }
 
+  // a unit for somebody else's page, fetched when it is asked for
+  const embed = one("[data-embed]");
+  if (embed) {
+    const [area, button, told] = ["textarea", "button", "[role=status]"].map((each) => one(each, embed));
+    embed.hidden = false;
+    embed.addEventListener("toggle", async () => {
+      if (!embed.open || area.value) return;
+      const answer = await fetch(embed.dataset.embed).catch(() => null);
+      if (answer && answer.ok) area.value = await answer.text();
+      told.textContent = area.value ? `${Math.ceil(area.value.length / 1000)} kB` : "The atlas does not answer.";
+    });
+    area.addEventListener("focus", () => area.select());
+    button.addEventListener("click", async () => {
+      area.select(); // where the browser lets no page copy, the keyboard does
+      const copied = navigator.clipboard && await navigator.clipboard.writeText(area.value).then(() => true, () => false);
+      told.textContent = copied ? "Copied" : "Selected";
+    });
+  }
+
   // whole images
   const frames = all("a.frame:is([data-whole], :has(.cut image))");
   const numbers = (text) => (text || "").split(" ").filter(Boolean).map(Number);
