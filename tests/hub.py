@@ -1,4 +1,4 @@
-"""A hub on loopback for the tests: one account whose datasets are kept in memory, as the hub's own client asks for them."""
+"""A hub on loopback for the tests: an account with datasets in memory, as the hub's own client asks for them."""
 
 from __future__ import annotations
 
@@ -92,9 +92,10 @@ class Account:
 
     def of(self, name: str, repository: Repository, what: str, data: bytes) -> Answer:
         if what == "/tree/main":
+            large = repository.large
             rows = [
                 {"type": "file", "path": file, "size": len(content), "oid": blob(content)}
-                | ({"lfs": {"oid": sha(content), "size": len(content), "pointerSize": 130}} if file in repository.large else {})
+                | ({"lfs": {"oid": sha(content), "size": len(content), "pointerSize": 9}} if file in large else {})
                 for file, content in repository.files.items()
             ]  # fmt: skip
             return 200, {}, json.dumps(rows).encode()
@@ -176,7 +177,8 @@ def hub(patch: pytest.MonkeyPatch, cache: str) -> Iterator[Account]:
     with running(account.answer) as server:
         account.server = server
         for name, value in (
-            ("ENDPOINT", server.url), ("HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"),
+            ("ENDPOINT", server.url),
+            ("HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"),
             ("HF_HUB_DISABLE_XET", True), ("HF_HUB_CACHE", cache), ("HF_HUB_OFFLINE", False),
         ):  # fmt: skip
             patch.setattr(f"huggingface_hub.constants.{name}", value)

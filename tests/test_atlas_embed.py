@@ -57,7 +57,9 @@ def test_it_is_plain_elements_that_ask_for_nothing(run, layer):
         assert {tag for tag, _ in parts.tags} <= TAGS
         assert {name for _, its in parts.tags for name in its} <= ATTRIBUTES
         assert all(its["src"].startswith("data:image/") and its["alt"] for tag, its in parts.tags if tag == "img")
-        assert not [its for _, its in parts.tags if re.search(r"url|import|expression|:\s*//", its.get("style", ""), re.I)]
+        assert not [
+            its for _, its in parts.tags if re.search(r"url|import|expression|:\s*//", its.get("style", ""), re.I)
+        ]
         assert layer in parts.words and f"pictures {SCRIPT}" in parts.words
 
 

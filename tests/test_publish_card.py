@@ -1,4 +1,4 @@
-"""The card of a published run: what the hub's client, a parser of YAML and `datasets` read of it, and that it is true."""
+"""The card of a published run: what the hub's client, a parser of YAML and `datasets` read of it; that it is true."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from actmine.pipeline.atlas.extent import Extent
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.publishing import card as cards
-from actmine.pipeline.publishing import card_check
+from actmine.pipeline.publishing import card_check, markup
 from actmine.pipeline.publishing.contents import parts, rows_of, tables_of
 from actmine.pipeline.publishing.publish import Publication, publish
 from actmine.pipeline.run import open_run
@@ -23,8 +23,9 @@ from tests.test_publish import with_pictures
 
 yaml = pytest.importorskip("yaml")
 HOSTILE = [
-    SCRIPT, ATTACK, WILD, "a: b", "- x\n---\nlicense: mit", "`` ` ```", "| a | b |", "[x](javascript:alert(1))", "&amp; *x*",
-    "\u202egnp.exe", "null", "{{ x }}", "'\"\\", "😀 猫 כלב", "a\x00b\x1b[31m", "# h\n\n```\n<b>", "\ud800",
+    SCRIPT, ATTACK, WILD, "a: b", "- x\n---\nlicense: mit", "`` ` ```", "| a | b |", "[x](javascript:alert(1))",
+    "&amp; *x*", "\u202egnp.exe", "null", "{{ x }}", "'\"\\", "😀 猫 כלב",
+    "a\x00b\x1b[31m", "# h\n\n```\n<b>", "\ud800",
 ]  # fmt: skip
 
 
@@ -113,7 +114,7 @@ def test_what_a_run_is_called_stays_one_word_of_yaml_and_text_of_markdown(root, 
 @pytest.mark.parametrize("word", HOSTILE)
 def test_markdown_makes_nothing_of_it(word):
     markdown = pytest.importorskip("markdown")
-    for said in (cards.code(word), cards.markdown(word)):
+    for said in (markup.code(word), markup.markdown(word)):
         html = markdown.markdown(f"before {said} after", extensions=["tables"])
         tags = {*re.findall(r"<(\w+)", html)}
         assert tags <= {"p", "code"} and html.count("<p>") == 1, html
@@ -121,7 +122,7 @@ def test_markdown_makes_nothing_of_it(word):
 
 def test_words_as_yaml_are_read_again_as_they_were():
     told = {"a": HOSTILE[-2], "b": ["x", {"c": "y\u2028\x85", "d": True}], "e": [{"f": [{"g": "😀"}]}], "h": 3}
-    assert yaml.safe_load(cards.yaml(told)) == told
+    assert yaml.safe_load(markup.yaml(told)) == told
 
 
 @pytest.mark.parametrize(

@@ -39,13 +39,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def published(root: Path, to: str, what: Publication = SMALL) -> Published:
-    before = {*(user_cache() / "publish").glob("*")}
+    before = {*(user_cache() / "publish").glob("*/")}
     done = publish(open_run(root / "run"), to, what)[1]
-    assert done and {*(user_cache() / "publish").glob("*")} <= before, "what was made ready is gone"
+    assert done and {*(user_cache() / "publish").glob("*/")} <= before, "what was made ready is gone"
     return done
 
 
-@pytest.fixture()
+@pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     with s3_store(monkeypatch) as store:
         store.put("bucket", {"other/thesis.txt": b"years of work"})
@@ -111,7 +111,7 @@ def test_the_tag_of_an_object_of_many_parts_is_known(store, tmp_path, monkeypatc
         assert about == (size, to_bucket.etag(tmp_path / "file"))
 
 
-@pytest.fixture()
+@pytest.fixture
 def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Account]:
     with hub(monkeypatch, str(tmp_path / "hub")) as account:
         yield account

@@ -23,8 +23,10 @@ def publish(options: Publish, display: Display) -> dict[str, Any]:
     what = Publication(extent, layers, options.notes, options.license, options.title, options.public)
     plan, done = publish(opened, options.to, what, display, options.plan)
     if done is None:
-        return dict(run=opened.path, place=options.to, plan=asdict(plan))
+        return {"run": opened.path, "place": options.to, "plan": asdict(plan)}
     removed = f", {done.removed:,} removed" if done.removed else ""
-    display.say(f"{done.place} holds {done.files:,} files of together {in_bytes(done.nbytes)}: {done.written:,} written, "
-                f"{done.kept:,} there before{removed}.")  # fmt: skip
-    return dict(run=opened.path, plan=asdict(plan), **asdict(done))
+    display.say(
+        f"{done.place} holds {done.files:,} files of together {in_bytes(done.nbytes)}: {done.written:,} written, "
+        f"{done.kept:,} there before{removed}."
+    )
+    return {"run": opened.path, "plan": asdict(plan), **asdict(done)}

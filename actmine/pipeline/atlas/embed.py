@@ -53,12 +53,15 @@ def snippet(run: Run, layer: str, unit: int) -> str:
         if found:
             alt = f"{short(each.label or each.key)}, activation {each.activation:.3g}"
             shots.append(Shot(found[0], alt, each.activation, short(each.label or ""), found[1]))
-    drawn = _data(stored_picture(queries, Picture(layer, unit, "visualization")), DRAWN_SIDE) if page.unit.drawn else None
+    drawn = (
+        _data(stored_picture(queries, Picture(layer, unit, "visualization")), DRAWN_SIDE) if page.unit.drawn else None
+    )
     record = run.record
+    model, dataset = (short(str(record.get(word))) for word in ("model", "dataset"))
     told = environment().get_template("embed.html").render(
-        unit=page.unit, layer=short(layer), model=short(str(record.get("model"))), dataset=short(str(record.get("dataset"))),
+        unit=page.unit, layer=short(layer), model=model, dataset=dataset, by=_by(record.get("versions") or {}),
         drawn=drawn and Shot(drawn[0], f"visualization of unit {unit}", pixels=drawn[1]), shots=_within(shots),
-        label=short(page.unit.label or ""), seen=record.get("counts", {}).get("seen"), by=_by(record.get("versions") or {}),
+        label=short(page.unit.label or ""), seen=record.get("counts", {}).get("seen"),
         hashes=list(_hashes(record)), count=len(firing), whole=len(shots) == min(SHOWN, len(firing)), end=queries.end,
     )  # fmt: skip
     return told.encode("ascii", "xmlcharrefreplace").decode()
@@ -74,7 +77,7 @@ def _data(picture: bytes | None, side: int) -> tuple[str, bool] | None:
     if picture is None:
         return None
     try:
-        image = Pillow.open(io.BytesIO(picture))
+        image: Pillow.Image = Pillow.open(io.BytesIO(picture))
         small = max(image.size) <= SMALL_SIDE
         if not small or kind_of(picture) not in _TYPES:
             image = image.convert("RGB")

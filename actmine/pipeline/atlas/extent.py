@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,5 +23,10 @@ class Extent:
         return min(count, self.exemplars) if self.exemplars else count
 
 
+def of_run(record: Mapping[str, Any]) -> Extent:
+    """What the server shows of a run: everything, but no pictures of one that was published without."""
+    return Extent(pictures=bool(record.get("published", {}).get("pictures", True)))
+
+
 EVERYTHING = Extent()
-"""What the server shows."""
+"""All that a run holds."""

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 from actmine.pipeline.atlas.desk import Desk
+from actmine.pipeline.atlas.extent import of_run
 from actmine.pipeline.atlas.images import Topping, topping
 from actmine.pipeline.atlas.links import Paths, segments
 from actmine.pipeline.atlas.matches import Matches
@@ -28,7 +29,8 @@ class Opened:
         self.notes = Notes(self.queries.run.path)
         links = Paths(self.layers, self.queries.version)
         desk = desk if self.notes.writable else None
-        self.atlas = Atlas(self.queries, self.wholes, self.matches, links, self.notes, desk=desk)
+        extent = of_run(self.queries.run.record)
+        self.atlas = Atlas(self.queries, self.wholes, self.matches, links, self.notes, desk=desk, extent=extent)
         self._topping: Topping | None = None
         self._lock = threading.Lock()
 

@@ -1,9 +1,8 @@
-"""The card of a published run: YAML that the hub and `datasets` read, and what people should know before they use it."""
+"""The card of a published run: YAML for the hub and `datasets`, and what people should know before they use it."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,17 +11,18 @@ from actmine.pipeline.atlas.take_away import run_citation
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.progress import in_bytes
 from actmine.pipeline.publishing.contents import HOLDS, NEVER, Part, pixels_of_images, rows_of, tables_of
+from actmine.pipeline.publishing.markup import code, markdown, plain, visible, yaml
 from actmine.pipeline.run import Run
 
 FILE = "README.md"
 UNKNOWN, OTHER = "unknown", "other"
 LICENSES = frozenset(
     "apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m "
-    "afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5 "
-    "cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 "
-    "cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0 "
-    "cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 "
-    "lgpl lgpl-2.1 lgpl-3.0 isc h-research intel-research lppl-1.3c ms-pl mpl-2.0 odc-by odbl ofl-1.1 osl-3.0 "
+    "afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 "
+    "cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 "
+    "cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 "
+    "cdla-permissive-1.0 cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 "
+    "gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 isc h-research intel-research lppl-1.3c ms-pl mpl-2.0 odc-by odbl ofl-1.1 osl-3.0 "
     "postgresql ncsa unlicense zlib pddl lgpl-lr unknown other".split()
 )
 """What the hub knows licences by."""
@@ -31,7 +31,6 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
           (10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"))  # fmt: skip
 SIZES = (*(name for _, name in _SIZES), "n>1B")
 TASKS = ("image-feature-extraction",)
-_UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn")
 MOST_TITLE = 300
 _SLUG = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")
 
@@ -108,14 +107,16 @@ def _body(run: Run, found: list[Part], card: Card, fields: Mapping[str, Any]) ->
     seen = f"{int(counts['seen']):,} images" if "seen" in counts else "images"
     pages = f"the first {card.shown} exemplars of each unit" if card.shown else "every exemplar"
     narrowed = f" of {_listed(card.layers)}" if card.layers else ""
+    drawn = ", what gradient ascent draws for it, and" if rows_of(found, "visualizations") else ", and"
+    pixels = "the network's input" if record.get("boxes") == "network input" else "the original image"
     tables = "\n".join(f"| `{_files_of(name, found)}` | {rows_of(found, name):,} | {HOLDS[name]} |"
                        for name in tables_of(found))  # fmt: skip
     origin = "\n".join(f"- {name}: {code(str(value))}" for name, value in _origin(record) if value)
     return f"""# {markdown(str(fields["pretty_name"]))}
 
-For each of {units:,} units in {layers} layer{"s" if layers != 1 else ""} of the network {code(_of(run, "model"))}, the
-images among {seen} of {code(_of(run, "dataset"))} that drive it hardest, with the place in each image, statistics of all
-its activations, and what gradient ascent draws for it. Mined in one pass by actmine.
+For each of {units:,} units in {layers} layer{"s" if layers != 1 else ""} of the network {code(_of(run, "model"))},
+the images among {seen} of {code(_of(run, "dataset"))} that drive it hardest, with the place in each image{drawn}
+statistics of all its activations. Mined in one pass by actmine.
 
 **Look at it**: open `atlas/index.html`, pages that need no server; they show {pages}{narrowed}. The tables hold all.
 
@@ -170,15 +171,16 @@ print(run.exemplars(run.layers.layer[0], 0).head())
 
 - An *activation* is a unit's value at one position; an *image activation* its maximum over an image. `exemplars` are
   the images with the highest of them, exactly: no image of the dataset was left out but {_left_out(record)}.
-- `left, top, right, bottom` is the receptive field at that position, half-open, in pixels of
-  {"the original image" if record.get("boxes") != "network input" else "the network's input"}: nothing outside can change the activation. Much inside may not matter.
+- `left, top, right, bottom` is the receptive field at that position, half-open, in pixels of {pixels}: nothing outside
+  can change the activation. Much inside may not matter.
 - A label is what images of this dataset are called; a unit that prefers it need not detect it. `label_purity_q` and
-  `best_label_q` say how many of such statements chance would make (Benjamini and Hochberg); from 0.05 on, do not believe them.
+  `best_label_q` say how many of such statements chance would make (Benjamini and Hochberg); from 0.05 on, do not
+  believe them.
 - Correlations, AUC and selectivity are measured on another half of the images than the one that chose the label.
 - Similarities of `neighbors` are estimates; below `chance` units with nothing in common reach them too.
 - A visualization shows what can drive a unit, not what does in photographs: `visualization_ratio` and
   `visualization_rank` say how hard, and whether it suits another unit better.
-- What a unit responds to here is bound to this dataset: what the images do not show, it cannot have been seen to prefer.
+- What a unit responds to here is bound to this dataset: what no image shows, no unit can have been seen to prefer.
 
 ## Where it comes from
 
@@ -191,7 +193,7 @@ print(run.exemplars(run.layers.layer[0], 0).head())
 ## Citation
 
 ```bibtex
-{_visible(run_citation(run))}```
+{visible(run_citation(run))}```
 """
 
 
@@ -224,7 +226,8 @@ def _origin(record: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     return (
         ("network", record.get("model")), ("weights", record.get("weights")),
         ("SHA-256 of the weights", record.get("weights_hash")), ("dataset", record.get("dataset")),
-        ("fingerprint of the dataset", record.get("dataset_fingerprint")), ("fingerprint of the run", record.get("fingerprint")),
+        ("fingerprint of the dataset", record.get("dataset_fingerprint")),
+        ("fingerprint of the run", record.get("fingerprint")),
         ("exemplars a unit", record.get("topk")), ("input", f"{size[0]} x {size[1]} pixels" if size else None),
         ("arithmetic", " ".join(str(record[word]) for word in ("device", "precision") if record.get(word)) or None),
         ("versions", ", ".join(f"{name} {number}" for name, number in versions.items()) or None),
@@ -233,63 +236,3 @@ def _origin(record: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(code(name) for name in names)
-
-
-def plain(said: str) -> str:
-    """Text on one line, of characters that can be seen; nothing turns the direction of reading."""
-    return " ".join(_visible(" ".join(said.split())).split())
-
-
-def _visible(said: str) -> str:
-    return "".join(each for each in said if each == "\n" or unicodedata.category(each) not in _UNSEEN)
-
-
-def code(said: str) -> str:
-    """Text as a span of code, in which Markdown and HTML mean nothing; a stroke would end a cell of a table."""
-    shown = plain(said) or "?"
-    fence = "`" * (max(map(len, re.findall("`+", shown)), default=0) + 1)
-    space = " " if shown.startswith("`") or shown.endswith("`") else ""
-    return f"{fence}{space}{shown}{space}{fence}"
-
-
-def markdown(said: str) -> str:
-    """Text on one line in which Markdown and HTML mean nothing."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|<>~&$])", r"\\\1", plain(said))
-
-
-def yaml(value: Any, indent: str = "") -> str:
-    """Records, lists and words as YAML, every word in quotes."""
-    if isinstance(value, Mapping):
-        lines = []
-        for name, each in value.items():
-            if isinstance(each, Mapping | list):
-                lines.append(f"{indent}{name}:\n{yaml(each, indent)}")
-            else:
-                lines.append(f"{indent}{name}: {_scalar(each)}\n")
-        return "".join(lines)
-    lines = []
-    for each in value:
-        if isinstance(each, Mapping):
-            lines.append(f"{indent}- {yaml(each, indent + '  ').removeprefix(indent + '  ')}")
-        else:
-            lines.append(f"{indent}- {_scalar(each)}\n")
-    return "".join(lines)
-
-
-def _scalar(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    return '"' + "".join(map(_escaped, str(value))) + '"'
-
-
-def _escaped(each: str) -> str:
-    number = ord(each)
-    if each in '"\\':
-        return f"\\{each}"
-    if 0x20 <= number < 0x7F:
-        return each
-    if 0xD800 <= number < 0xE000:
-        return "?"
-    return f"\\x{number:02X}" if number < 0x100 else f"\\u{number:04X}" if number < 0x10000 else f"\\U{number:08X}"

@@ -167,7 +167,9 @@ class _Preparing:
         return Run(self._folder, shards)
 
     def _pages(self, published: Run, extent: Extent, layers: list[str]) -> None:
-        """Writes the atlas aside and moves in what is new, unless that of the publication before is what it would be."""
+        """Writes the atlas aside and moves in what is new, unless the one that is there is what it would be."""
+        aside = self._folder / _ASIDE
+        remove_files([aside])  # of one that was ended by force
         made_of = {name: found for name, found in self._files.items() if found}
         key = [made_of, [extent.exemplars, extent.image_pages, extent.pictures], layers, _code()]
         self._atlas = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
@@ -177,8 +179,6 @@ class _Preparing:
         ):  # fmt: skip
             self._files |= listed
             return
-        aside = self._folder / _ASIDE
-        remove_files([aside])
         try:
             pages.export(published, str(aside), layers, _Unsaid(self._progress), extent)
             made = sorted(path for path in aside.rglob("*") if path.is_file())

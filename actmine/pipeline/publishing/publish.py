@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from actmine.pipeline.atlas.export import estimate
-from actmine.pipeline.atlas.extent import Extent
+from actmine.pipeline.atlas.extent import Extent, of_run
 from actmine.pipeline.atlas.images import topping
 from actmine.pipeline.atlas.queries import Queries
 from actmine.pipeline.choose import choose_layers
@@ -21,6 +22,8 @@ from actmine.pipeline.publishing.manifest import Manifest
 from actmine.pipeline.run import Run, absolute
 from actmine.pipeline.storage.files import is_local, remove_files, run_folder, user_cache
 from actmine.pipeline.storage.fingerprint import fingerprint
+from actmine.pipeline.storage.locks import exclusive
+from actmine.pipeline.words import MAPPED
 
 if TYPE_CHECKING:
     from actmine.pipeline.storage.bucket import BucketPath
@@ -29,11 +32,15 @@ _OWN_FILES = 3
 """run.json, the card, the list of files."""
 
 
+SHORT = Extent(exemplars=MAPPED, image_pages=False)
+"""The pages of a publication, unless more is asked for: as many exemplars of a unit as have a map."""
+
+
 @dataclass(frozen=True, slots=True)
 class Publication:
     """What is to go out: how much of the run, and what the card says of it."""
 
-    extent: Extent = Extent(exemplars=9, image_pages=False)
+    extent: Extent = SHORT
     layers: tuple[str, ...] = ()
     notes: bool = False
     license: str = ""
@@ -43,7 +50,7 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a publication will be: files and about how many bytes, those of its atlas, its tables, pictures of images."""
+    """What a publication will be: files and about how many bytes, of its atlas too; its tables; pictures of images."""
 
     files: int
     nbytes: int
@@ -75,7 +82,9 @@ def publish(
     on from. Raises `UserError` where the place holds something else, has no room, refuses, or a table cannot be read.
     """
     progress = progress or Silent()
-    place = _place(run, to)
+    if not of_run(run.record).pictures:
+        what = replace(what, extent=replace(what.extent, pictures=False, image_pages=False))
+    place = _place(run, to, asked=not plan_only)
     names = choose_layers(run, list(what.layers)) if what.layers else []
     found = parts(run, what.extent.pictures, what.notes)
     card = cards.Card(what.license, what.title, what.extent.pictures, what.extent.exemplars, tuple(names))
@@ -86,12 +95,29 @@ def publish(
     prepared.check_room(place.folder, planned.nbytes, before)
     if plan_only:
         return planned, None
-    written = prepared.prepare(run, place.folder, found, what.extent, names, card, progress)
-    counts = place.bring(written.manifest, progress, what.public) if place.bring else None
-    done = counts or (written.written, written.kept, written.removed)
-    if place.bring:
-        remove_files([place.folder])
+    with _alone(run, place.said, progress):
+        written = prepared.prepare(run, place.folder, found, what.extent, names, card, progress)
+        counts = place.bring(written.manifest, progress, what.public) if place.bring else None
+        done = counts or (written.written, written.kept, written.removed)
+        if place.bring:
+            remove_files([place.folder])
     return planned, Published(place.said, len(written.manifest.files) + 1, written.manifest.nbytes, *done)
+
+
+@contextmanager
+def _alone(run: Run, to: str, progress: Progress) -> Iterator[None]:
+    """Waits for another command of this user that brings the same run to the same place."""
+    with ExitStack() as stack:
+        lock = _ready(run, to).with_suffix(".lock")
+        with suppress(OSError):  # without a folder of the user's there is no lock
+            waiting = f"Another command publishes {run.path} to {to}: waiting for its end."
+            stack.enter_context(exclusive(lock, lambda: progress.say(waiting)))
+        yield
+
+
+def _ready(run: Run, to: str) -> Path:
+    """The folder in which a run is made ready for another place, kept until it is there."""
+    return user_cache() / "publish" / fingerprint({"run": absolute(run.path), "to": to})
 
 
 Bring = Callable[[Manifest, Progress, bool], tuple[int, int, int]]
@@ -106,23 +132,29 @@ class _Place:
     bring: Bring | None = None
 
 
-def _place(run: Run, to: str) -> _Place:
-    """What TO means. Raises `UserError` for what is no place, and for one within the run or around it."""
+def _place(run: Run, to: str, asked: bool) -> _Place:
+    """What TO means, and whether it is free, if it is to be `asked`.
+
+    Raises `UserError` for what is no place, for one that holds something else, and one within the run or around it.
+    """
     word = to.strip()
     if not word:
         raise UserError(f"TO is empty: say a folder, s3://bucket/prefix or {to_hub.BEGINS}OWNER/NAME.")
-    ready = user_cache() / "publish" / fingerprint({"run": absolute(run.path), "to": word})
+    ready = _ready(run, word)
     if word.startswith("hf:"):
-        hub = to_hub.Hub(to_hub.repository(word))
+        name = to_hub.repository(word)
+        if not asked:
+            return _Place(word, ready)
+        hub = to_hub.Hub(name)
         hub.before(hub.files())
         return _Place(
             word, ready, lambda listed, progress, public: to_hub.upload(ready, listed, hub, not public, progress)
         )
     if word.lower().startswith("s3:"):
-        from_bucket = _bucket(word)
+        bring = _bucket(word, ready, asked)
         if not is_local(run.path) and _within(PurePosixPath(word[5:]), PurePosixPath(str(run.path)[5:])):
             raise UserError(f"TO={word} and RUN={run.path} lie within each other: choose another place for TO.")
-        return from_bucket(ready)
+        return _Place(word, ready, bring)
     if "://" in word:
         raise UserError(
             f"TO={word} is no place for a run: say a folder, s3://bucket/prefix or {to_hub.BEGINS}OWNER/NAME."
@@ -137,7 +169,7 @@ def _within(one: PurePosixPath, other: PurePosixPath) -> bool:
     return one == other or one in other.parents or other in one.parents
 
 
-def _bucket(word: str) -> Callable[[Path], _Place]:
+def _bucket(word: str, ready: Path, asked: bool) -> Bring:
     try:
         bucket: BucketPath = run_folder(word)  # type: ignore[assignment]
     except UserError as error:
@@ -145,12 +177,9 @@ def _bucket(word: str) -> Callable[[Path], _Place]:
         raise
     from actmine.pipeline.publishing.to_bucket import before_at, upload
 
-    before_at(bucket)
-
-    def place(ready: Path) -> _Place:
-        return _Place(word, ready, lambda listed, progress, public: upload(ready, listed, bucket, progress))
-
-    return place
+    if asked:
+        before_at(bucket)
+    return lambda listed, progress, public: upload(ready, listed, bucket, progress)
 
 
 def _planned(run: Run, found: list[Part], what: Publication, names: Sequence[str]) -> Plan:
@@ -171,12 +200,13 @@ def _say(plan: Plan, what: Publication, progress: Progress) -> None:
     progress.say(f"In it: the tables {', '.join(plan.tables)}; the atlas; a card.")
     notes = "" if what.notes else ", notes (--notes)"
     progress.say(f"Not in it: {NEVER}{notes}; folders of this machine and passwords of addresses are left out of all.")
+    progress.say("Names, labels and sizes of the images are in it: the tables name what they are about.")
     if what.notes:
         progress.say("Notes go out with the names of their authors and their times.")
     if plan.pictures:
         progress.say(
-            f"{plan.pictures:,} pictures of images of the dataset ({in_bytes(plan.pictures_nbytes)}) are in it, and in the "
-            "atlas: does the dataset's licence allow that? --no-pictures leaves them out."
+            f"{plan.pictures:,} pictures of images of the dataset ({in_bytes(plan.pictures_nbytes)}) are in it, and in "
+            "the atlas: does the dataset's licence allow that? --no-pictures leaves them out."
         )
     elif not what.extent.pictures:
         progress.say("No picture of the dataset is in it: the atlas names images, and shows what gradient ascent drew.")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.progress import Progress
 from actmine.pipeline.publishing.manifest import FILE, Manifest
 from actmine.pipeline.storage.bucket import PART_BYTES, BucketPath
+
+AT_ONCE = 8
 
 
 def before_at(place: BucketPath) -> Manifest | None:
@@ -39,9 +42,14 @@ def upload(folder: Path, manifest: Manifest, place: BucketPath, progress: Progre
         (place / FILE).write_bytes(Manifest(listed, False, manifest.atlas).text())
     done = sum(size for name, size in sizes.items() if name not in {*missing}) // 1000
     with progress.stage(f"Uploading to {place}", sum(sizes.values()) // 1000, "kB", done) as advance:
-        for name in missing:
-            (place / name).upload(folder / name)
-            advance(sizes[name] // 1000, name)
+        pool = ThreadPoolExecutor(AT_ONCE, "upload")
+        try:
+            sent = {pool.submit((place / name).upload, folder / name): name for name in missing}
+            for each in as_completed(sent):
+                each.result()
+                advance(sizes[sent[each]] // 1000, sent[each])
+        finally:
+            pool.shutdown(cancel_futures=True)
     place.remove_below(gone)
     if (place / FILE).read_bytes() != whole:
         (place / FILE).write_bytes(whole)

@@ -130,8 +130,11 @@ class Hub:
         status = getattr(getattr(error, "response", None), "status_code", None)
         place = f"{BEGINS}{self.name}"
         if status in (401, 403, 404):
-            return (f"The hub refuses {place} ({status}: {first_line(error)}). Check that the token is right and may write to "
-                    f"repositories of {self.name.partition('/')[0]}; {GO_ON}")  # fmt: skip
+            owner = self.name.partition("/")[0]
+            return (
+                f"The hub refuses {place} ({status}: {first_line(error)}). Check that the token is right and may "
+                f"write to repositories of {owner}; {GO_ON}"
+            )
         return f"The hub failed at {place} ({status}: {first_line(error)}). Try again later; {GO_ON}"
 
 

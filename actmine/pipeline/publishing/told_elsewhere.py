@@ -1,4 +1,4 @@
-"""A run as others may read it: no folder of this machine is named, and on request it holds no picture of the dataset."""
+"""A run as others may read it: no folder of this machine is named; on request it holds no picture of the dataset."""
 
 from __future__ import annotations
 
