@@ -318,7 +318,7 @@ def test_a_file_that_is_not_of_the_publication_before_is_not_written_over(root, 
     assert (tmp_path / "to" / "pictures.parquet").read_text() == "mine"
 
 
-def test_the_command_publishes_without_torch_and_says_what_is_where(root, tmp_path):
+def test_the_command_and_the_function_publish_and_say_what_is_where(root, tmp_path):
     words = ["publish", "--run", str(root / "run"), "--to", str(tmp_path / "to"), "--no-pictures", "--exemplars", "2"]
     done = CliRunner().invoke(application(["publish"]), [*words, "--license", "cc-by-4.0", "--json"])
     assert done.exit_code == 0, done.output
