@@ -117,7 +117,7 @@ def _value(word: str, value: Any, kind: Any, about: Any) -> Any:
 @contextmanager
 def _torch_as_before(command: str) -> Iterator[None]:
     """A block after which torch computes as its caller had it; commands that need no torch do not import it."""
-    if command in ("sheets", "atlas_export", "shards"):
+    if command in ("sheets", "atlas_export", "publish", "shards"):
         yield
         return
     import torch

@@ -739,6 +739,48 @@ def atlas_export(
     return Path(call("atlas_export", locals())["page"])
 
 
+def publish(
+    run: str | Path | Run,
+    to: str,
+    *,
+    license: str = "",
+    title: str = "",
+    pictures: bool = True,
+    notes: bool = False,
+    layers: str | Sequence[str] = "",
+    exemplars: int = 9,
+    image_pages: bool = False,
+    public: bool = False,
+    plan: bool = False,
+    quiet: bool = False,
+) -> str:
+    """Publishes a run: its tables, its atlas as plain files, and a dataset card, in a folder, on S3 or on the hub.
+
+    What would go out and how much it is, is said first. Tables name no folder of this machine. What is there already is
+    not sent again, so that the same command goes on after a stop, and brings what has changed later.
+
+    Args:
+        run: Folder of a finished run, or s3://bucket/prefix.
+        to: A new, an empty or a published folder; s3://bucket/prefix; or hf://datasets/OWNER/NAME.
+        license: As the hub calls it, cc-by-4.0 say. Empty: the card says that none was stated.
+        title: Of the card. Default: the network and the dataset.
+        pictures: Pictures of the dataset's images, in tables and pages; those drawn by ascent stay.
+        notes: What people noted, too, with their names.
+        layers: Comma-separated names or globs: layers that have pages. The tables are whole.
+        exemplars: Exemplars on a unit's page; 0: all. The tables hold all.
+        image_pages: A page for each image, with the units that it drives hardest.
+        public: A repository that is made on the hub is public; else private.
+        plan: Only say what would go out.
+        quiet: Say nothing but errors.
+
+    Returns:
+        Where it is.
+
+    >>> actmine.publish(run, "published", license="cc-by-4.0")  # doctest: +SKIP
+    """
+    return str(call("publish", locals())["place"])
+
+
 def shards(
     source: str | Path,
     out: str | Path,

@@ -59,6 +59,8 @@ class Elsewhere:
         """The run that was at a `place` then, with that `fingerprint`; None where it is not at hand."""
         if not isinstance(place, str) or not isinstance(fingerprint, str):
             return None
+        if "published" in self._run.record:
+            return None  # whatever lies beside a published run is no part of it
         with self._lock:
             if (place, fingerprint) not in self._known:
                 self._known[place, fingerprint] = self._opened(place, fingerprint, Path(place).name or name)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from actmine.pipeline.atlas.extent import EVERYTHING, Extent
 from actmine.pipeline.atlas.links import (
     BY_NUMBER,
     FROM_ANYWHERE,
@@ -22,6 +24,7 @@ from actmine.pipeline.atlas.others import Others
 from actmine.pipeline.atlas.pictures import Wholes, absence, cut_out, kind_of, lighter, reduced, stored_picture
 from actmine.pipeline.atlas.queries import Queries
 
+_INDENTED = re.compile(r"\n\s+<")
 _SHARP = 320
 """A part of a reduced image is shown instead of a crop where it still has so many pixels a side, or all there are."""
 
@@ -29,8 +32,9 @@ _SHARP = 320
 class Files:
     """Addresses of exported pages, relative to a page so many folders down; writes every picture that is asked for."""
 
-    def __init__(self, out: Path, queries: Queries, wholes: Wholes) -> None:
+    def __init__(self, out: Path, queries: Queries, wholes: Wholes, extent: Extent = EVERYTHING) -> None:
         self.out, self.queries, self.wholes, self.others = out, queries, wholes, Others(queries)
+        self.extent = extent
         self.layers = segments(queries.layers)
         self.images: dict[int, None] = {}
         self.count = self.nbytes = self.depth = 0
@@ -66,7 +70,9 @@ class Files:
         return self._to(f"layer/{self.layers[layer]}/orders.js")
 
     def image(self, image_id: int, page: int = 1, mark: str = "") -> str:
-        """An image's page, which will have to be written."""
+        """An image's page, which will have to be written; where images have none, the picture of it, if any."""
+        if not self.extent.image_pages:
+            return self.whole(image_id) if self.wholes.there(image_id) else ""
         self.images.setdefault(image_id)
         return self._to(image_file(image_id, page)) + (f"#{mark}" if mark else "")
 
@@ -150,7 +156,7 @@ class Files:
         self.depth = name.count("/")
         made = make()
         if made is not None:
-            self.write(name, made)
+            self.write(name, _INDENTED.sub("\n<", made))
 
     def _named_by_bytes(self, data: bytes) -> str:
         name = f"picture/{hashlib.sha256(data).hexdigest()[:24]}.{kind_of(data)}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from starlette.types import ASGIApp
 
 from actmine.pipeline.atlas.desk import Desk
+from actmine.pipeline.atlas.extent import of_run
 from actmine.pipeline.atlas.images import Topping, topping
 from actmine.pipeline.atlas.links import Paths, segments
 from actmine.pipeline.atlas.others import Others
@@ -40,7 +41,8 @@ class Opened:
         self.notes = Notes(self.queries.run.path)
         self._links = Paths(self.layers, self.queries.version, shelf=shelf)
         desk = desk if self.notes.writable else None
-        self.atlas = Atlas(self.queries, self.wholes, self.others, self._links, self.notes, desk=desk)
+        extent = of_run(self.queries.run.record)
+        self.atlas = Atlas(self.queries, self.wholes, self.others, self._links, self.notes, desk=desk, extent=extent)
         self._topping: list[Topping] = []
         self._lock = threading.Lock()
 

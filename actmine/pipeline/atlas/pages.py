@@ -9,6 +9,7 @@ from typing import Any
 from actmine.pipeline.atlas import layer_pages
 from actmine.pipeline.atlas.desk import Desk, listed, place_of, tags_of, units_with
 from actmine.pipeline.atlas.elsewhere import compared_with
+from actmine.pipeline.atlas.extent import EVERYTHING, Extent
 from actmine.pipeline.atlas.images import Topping
 from actmine.pipeline.atlas.links import FROM_ANYWHERE, Came, Choice, Links
 from actmine.pipeline.atlas.others import Others
@@ -44,6 +45,7 @@ class Atlas:
     exported: bool = False
     desk: Desk | None = None
     """Where notes are taken; None where they are only shown."""
+    extent: Extent = EVERYTHING
 
 
 def run_page(atlas: Atlas) -> str:
@@ -105,15 +107,16 @@ def unit_page(
     page = queries.page(layer, unit)
     if page is None:
         return None
-    firing = tuple(each for each in page.top if each.activation > 0 or each.band != TOP)
+    fired = tuple(each for each in page.top if each.activation > 0 or each.band != TOP)
+    firing, silent = fired[: atlas.extent.cut(len(fired))], page.top[len(fired) : atlas.extent.cut(len(page.top))]
     chart = charts.distribution(
         page.counts, page.unit.minimum, page.unit.maximum, [each.activation for each in page.top], page.quantiles
     )
     shown = firing[0] if firing else None
     matches = atlas.others.matches.of(layer, unit)
     return rendered(
-        atlas, "unit.html", layer=queries.layers[layer], page=page, unit=page.unit, firing=firing,
-        silent=page.top[len(firing) :], end=queries.end, chart=chart, size=charts,
+        atlas, "unit.html", layer=queries.layers[layer], page=page, unit=page.unit, firing=firing, fired=len(fired),
+        silent=silent, end=queries.end, chart=chart, size=charts,
         quantiles=charts.said(page.quantiles), alike=alike(firing),
         steps=steps(queries, layer, unit, came, topping), sorts=layer_pages.SORTS,
         moments=atlas.others.training.of(layer, unit), shown=shown,
@@ -208,7 +211,7 @@ def rendered(atlas: Atlas, template: str, **words: Any) -> str:
         return known.get(Target(layer, unit, image_id), NOTHING)
 
     return environment().get_template(template).render(
-        links=atlas.links, as_came=Came, crisp=atlas.queries.crisp,
+        links=atlas.links, as_came=Came, extent=atlas.extent, shown_of=atlas.extent.cut, crisp=atlas.queries.crisp,
         short=atlas.queries.short, run_name=name, exported=atlas.exported, boxes=atlas.queries.true_boxes, noted=noted,
         desk=atlas.desk, any_noted=bool(known), place_of=lambda target: place_of(atlas.links, target), **words
     )  # fmt: skip

@@ -64,6 +64,8 @@ class Queries:
     @property
     def finished(self) -> str:
         """The day on which run.json was written last; empty on S3."""
+        if "published" in self.run.record:
+            return str(self.run.record["published"].get("finished", ""))
         if not is_local(self.run.path):
             return ""
         return date.fromtimestamp((self.run.path / "run.json").stat().st_mtime).isoformat()
@@ -235,7 +237,9 @@ class Queries:
             left, top, right, bottom = (row[side] for side in PLACE)
             if left is not None:
                 picture = Picture(layer, unit, "heat", (str(row["rank"]),))
-                found[row["rank"], row["image_id"]] = Heat(picture, left, top, right - left, bottom - top)
+                found[row["rank"], row["image_id"]] = Heat(
+                    picture, *(round(each, 2) for each in (left, top, right - left, bottom - top))
+                )
         return [replace(each, heat=found.get((each.rank, each.image_id))) for each in exemplars]
 
     def _drawings(self, layer: str, unit: int) -> tuple[Drawing, ...]:

@@ -81,21 +81,51 @@
     });
   }
 
+  // a unit for somebody else's page, fetched when it is asked for
+  const embed = one("[data-embed]");
+  if (embed) {
+    const [area, button, told] = ["textarea", "button", "[role=status]"].map((each) => one(each, embed));
+    embed.hidden = false;
+    embed.addEventListener("toggle", async () => {
+      if (!embed.open || area.value) return;
+      const answer = await fetch(embed.dataset.embed).catch(() => null);
+      if (answer && answer.ok) area.value = await answer.text();
+      told.textContent = area.value ? `${Math.ceil(area.value.length / 1000)} kB` : "The atlas does not answer.";
+    });
+    area.addEventListener("focus", () => area.select());
+    button.addEventListener("click", async () => {
+      area.select(); // where the browser lets no page copy, the keyboard does
+      const copied = navigator.clipboard && await navigator.clipboard.writeText(area.value).then(() => true, () => false);
+      told.textContent = copied ? "Copied" : "Selected";
+    });
+  }
+
   // whole images
-  const frames = all("a.frame[data-whole]");
+  const frames = all("a.frame:is([data-whole], :has(.cut image))");
   const numbers = (text) => (text || "").split(" ").filter(Boolean).map(Number);
   let shown = 0;
+  const warmth = (frame) => { // where a crop has its heat over it, it is not said twice
+    const over = one(".over .heat", frame);
+    if (!over) return frame.dataset.heat && [frame.dataset.heat, ...numbers(frame.dataset.place)];
+    return ["href", "x", "y", "width", "height"].map((name) => over.getAttribute(name));
+  };
+  const whole = (frame) => { // nor where the crop is a part of it
+    const image = one(".cut image", frame);
+    if (!image) return [frame.dataset.whole, ...numbers(frame.dataset.size)];
+    return [image.getAttribute("href"), ...["width", "height"].map((side) => Number(image.getAttribute(side)))];
+  };
   function stage(frame) {
-    const [width, height] = numbers(frame.dataset.size);
-    const span = made("span", { class: `stage${Math.max(width, height) < 320 ? " little" : ""}${frame.dataset.heat ? " heated" : ""}` });
+    const [address, width, height] = whole(frame);
+    const heat = warmth(frame);
+    const span = made("span", { class: `stage${Math.max(width, height) < 320 ? " little" : ""}${heat ? " heated" : ""}` });
     const kind = Math.max(width, height) <= 64 ? { class: "pixels" } : {};
-    span.append(made("img", { src: frame.dataset.whole, alt: `the whole image ${frame.dataset.key}`, width, height, ...kind }));
+    span.append(made("img", { src: address, alt: `the whole image ${frame.dataset.key}`, width, height, ...kind }));
     const space = "http://www.w3.org/2000/svg";
     const drawing = made("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" }, space);
-    if (frame.dataset.heat) {
-      const [x, y, w, h] = numbers(frame.dataset.place);
+    if (heat) {
+      const [href, x, y, w, h] = heat;
       const within = made("svg", { width, height }, space);
-      within.append(made("image", { class: "heat", href: frame.dataset.heat, x, y, width: w, height: h, preserveAspectRatio: "none" }, space));
+      within.append(made("image", { class: "heat", href, x, y, width: w, height: h, preserveAspectRatio: "none" }, space));
       drawing.append(within);
     }
     for (const name of ["focus", "box"]) {
@@ -126,7 +156,7 @@
     }
     line.append(note, link, go);
     const large = stage(frame);
-    const [width, height] = numbers(frame.dataset.size);
+    const [, width, height] = whole(frame);
     const most = Math.max(1, 720 / Math.max(width, height));
     const scale = Math.min((0.96 * innerWidth - 40) / width, 0.74 * innerHeight / height, most);
     Object.assign(one("img", large).style, { width: `${width * scale}px`, height: `${height * scale}px`, maxWidth: "none" });
