@@ -66,6 +66,10 @@ class Files:
         """The search page."""
         return self._to("search.html")
 
+    def look(self, token: str = "", part: str = "") -> str:
+        """None: no network is at hand."""
+        return ""
+
     def taken(self, layer: str, unit: int, name: str) -> str:
         """None: files of units are made by the server."""
         return ""

@@ -82,6 +82,9 @@ class Links(Protocol):
     def search(self, text: str = "") -> str:
         """The search page."""
 
+    def look(self, token: str = "", part: str = "") -> str:
+        """Where pictures are shown to the network; with `token` what it made of one, or a `part` of that."""
+
     def noted(self, tag: str = "") -> str:
         """The page of all that is noted, where it comes to a tag."""
 
@@ -163,8 +166,8 @@ def _query(words: Mapping[str, str | int]) -> str:
 class Paths:
     """Addresses on the server. `version` tells pictures of one state of the run from those of another."""
 
-    def __init__(self, layers: dict[str, str], version: str) -> None:
-        self._layers, self._version = layers, version
+    def __init__(self, layers: dict[str, str], version: str, looks: bool = False) -> None:
+        self._layers, self._version, self._looks = layers, version, looks
 
     def run(self) -> str:
         """The run's page."""
@@ -191,6 +194,10 @@ class Paths:
     def search(self, text: str = "") -> str:
         """The search page."""
         return "/search" + _query({"q": text})
+
+    def look(self, token: str = "", part: str = "") -> str:
+        """Where pictures are shown to the network, if they are; what it made of one."""
+        return "/".join(("/look", *filter(None, (token, part)))) if self._looks else ""
 
     def noted(self, tag: str = "") -> str:
         """The page of all that is noted, where it comes to a tag."""

@@ -12,9 +12,11 @@ from actmine.pipeline.atlas.images import Topping
 from actmine.pipeline.atlas.links import FROM_ANYWHERE, Came, Choice, Links
 from actmine.pipeline.atlas.matches import Matches
 from actmine.pipeline.atlas.pictures import Wholes
+from actmine.pipeline.atlas.places import place_said, units_at, with_heat
 from actmine.pipeline.atlas.queries import Queries
 from actmine.pipeline.atlas.records import Exemplar
 from actmine.pipeline.atlas.rendering import HERE, STATIC, environment
+from actmine.pipeline.atlas.rows import rows_of
 from actmine.pipeline.atlas.search import search
 from actmine.pipeline.atlas.short_names import shortened
 from actmine.pipeline.atlas.ways import steps
@@ -101,7 +103,7 @@ def unit_page(
     matches = atlas.matches.of(layer, unit)
     return _render(
         atlas, "unit.html", layer=queries.layers[layer], page=page, unit=page.unit, firing=firing,
-        silent=page.top[len(firing) :], end=queries.end, chart=chart, size=charts,
+        rows=rows_of(page, firing, queries.end), end=queries.end, chart=chart, size=charts,
         quantiles=charts.said(page.quantiles), alike=alike(firing),
         steps=steps(queries, layer, unit, came, topping), sorts=layer_pages.SORTS,
         shown=shown, there=bool(shown and atlas.wholes.there(shown.image_id)),
@@ -121,8 +123,11 @@ def alike(exemplars: Sequence[Exemplar]) -> list[list[Exemplar]]:
     return [found[facet] for facet in sorted(found)] if len(found) > 1 else []
 
 
-def image_page(atlas: Atlas, topping: Topping, image_id: int, page: int = 1) -> str | None:
-    """An image and the units that it tops, if any; None for one beyond the dataset, or a page beyond the last."""
+def image_page(atlas: Atlas, topping: Topping, image_id: int, page: int = 1, at: Sequence[str] = ()) -> str | None:
+    """An image and the units that it tops, if any; None for one beyond the dataset, or a page beyond the last.
+
+    `at`, x, y and both as an address says them, asks which of them fire at a place.
+    """
     queries = atlas.queries
     image = queries.images.get(image_id)
     if image is None:
@@ -133,10 +138,13 @@ def image_page(atlas: Atlas, topping: Topping, image_id: int, page: int = 1) -> 
     if not 1 <= page <= pages:
         return None
     tops = _tops(atlas, found[(page - 1) * UNITS_A_PAGE : page * UNITS_A_PAGE])
+    place = place_said(*at, size=image.size) if at else None
+    there = units_at(queries, found, *place) if place and queries.true_boxes else None
+    heats = with_heat(queries, [*tops, *(each.exemplar for each in there.firing)] if there else tops)
     return _render(
         atlas, "image.html", image=image, tops=[replace(top, key=image.key, label=image.label) for top in tops],
         count=len(found), page=page, pages=pages, there=atlas.wholes.readable(image_id),
-        first=(page - 1) * UNITS_A_PAGE,
+        first=(page - 1) * UNITS_A_PAGE, place=there, heats=heats,
     )  # fmt: skip
 
 

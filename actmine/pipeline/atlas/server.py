@@ -180,7 +180,8 @@ def _unit_page(opened: Opened, request: Request) -> str | None:
 
 
 def _image_page(opened: Opened, request: Request) -> str | None:
-    return pages.image_page(opened.atlas, opened.topping(), request.path_params["image"], _page(request))
+    at = [asked(request, name) for name in ("at", "x", "y")]
+    return pages.image_page(opened.atlas, opened.topping(), request.path_params["image"], _page(request), at)
 
 
 def _page(request: Request) -> int:

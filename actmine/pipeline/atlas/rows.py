@@ -1,0 +1,57 @@
+"""A unit's exemplars as rows that one can open: the strongest, those around percentiles, at random, the lowest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from actmine.pipeline.atlas.records import Exemplar, UnitPage
+from actmine.pipeline.readings.statistics_options import BOTTOM, RANDOM, TOP
+
+_STRONGEST = {TOP: "the images that drive it hardest", BOTTOM: "the images with its most negative activations"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Some exemplars of a unit: of which `band`, what they are called and are; `low` and `high` are the ends of their
+    activations. `opened`: the page shows them all at first."""
+
+    band: str
+    title: str
+    words: str
+    exemplars: tuple[Exemplar, ...]
+    opened: bool = False
+
+    @property
+    def low(self) -> float:
+        """Their smallest activation."""
+        return min(each.activation for each in self.exemplars)
+
+    @property
+    def high(self) -> float:
+        """Their largest activation."""
+        return max(each.activation for each in self.exemplars)
+
+
+def rows_of(page: UnitPage, firing: Sequence[Exemplar], end: str) -> list[Row]:
+    """The rows of a unit's page: the end that says what it is first, then its other bands; those of none are left out.
+
+    `firing` are the first that make it fire; those that do not are a row of their own.
+    """
+    silent = page.top[len(firing) :]
+    found = [
+        Row(end, "Strongest" if end == TOP else "Lowest", _STRONGEST[end], tuple(firing), True),
+        Row("silent", "Silent", f"{len(silent)} more that do not make it fire", silent, False),
+        *(Row(band, *_said(band, its), its) for band, its in page.bands),
+    ]
+    return [row for row in found if row.exemplars]
+
+
+def _said(band: str, its: Sequence[Exemplar]) -> tuple[str, str]:
+    """What a band is called, and what it holds."""
+    if band == BOTTOM:
+        below = its[0].activation < 0
+        return "Lowest", _STRONGEST[BOTTOM] if below else f"no image takes it below zero: {len(its)} at the bottom"
+    if band == RANDOM:
+        return "Random", "images drawn at random from the whole dataset"
+    return f"Percentile {band[1:]}", "drawn at random from around that percentile of its image activations"
