@@ -8,6 +8,7 @@ from pathlib import Path
 from actmine.pipeline.atlas.desk import Desk
 from actmine.pipeline.atlas.images import Topping, topping
 from actmine.pipeline.atlas.links import Paths, segments
+from actmine.pipeline.atlas.looking import Looking
 from actmine.pipeline.atlas.matches import Matches
 from actmine.pipeline.atlas.pages import Atlas
 from actmine.pipeline.atlas.pictures import Wholes
@@ -19,16 +20,18 @@ from actmine.pipeline.run import open_run
 class Opened:
     """A run with what was read of it, one state of it: when run.json is written anew, all is read anew."""
 
-    def __init__(self, path: str | Path, trust: bool, desk: Desk | None = None) -> None:
+    def __init__(
+        self, path: str | Path, trust: bool, desk: Desk | None = None, looking: Looking | None = None
+    ) -> None:  # fmt: skip
         self.queries = Queries(open_run(path, trust))
         self.layers = segments(self.queries.layers)
         self.names = {address: name for name, address in self.layers.items()}
         self.wholes = Wholes(self.queries)
         self.matches = Matches(self.queries)
         self.notes = Notes(self.queries.run.path)
-        links = Paths(self.layers, self.queries.version)
+        links = Paths(self.layers, self.queries.version, looks=looking is not None)
         desk = desk if self.notes.writable else None
-        self.atlas = Atlas(self.queries, self.wholes, self.matches, links, self.notes, desk=desk)
+        self.atlas = Atlas(self.queries, self.wholes, self.matches, links, self.notes, desk=desk, looking=looking)
         self._topping: Topping | None = None
         self._lock = threading.Lock()
 
@@ -45,14 +48,16 @@ class Opened:
 class Current:
     """The run as it is now; `last` is how it was when it was last whole."""
 
-    def __init__(self, path: str | Path, trust: bool = False, desk: Desk | None = None) -> None:
-        self._path, self._trust, self._desk = path, trust, desk
+    def __init__(
+        self, path: str | Path, trust: bool = False, desk: Desk | None = None, looking: Looking | None = None
+    ) -> None:  # fmt: skip
+        self._path, self._trust, self._desk, self._looking = path, trust, desk, looking
         self._lock = threading.Lock()
-        self.last = Opened(path, trust, desk)
+        self.last = Opened(path, trust, desk, looking)
 
     def __call__(self) -> Opened:
         """The run opened, again if it has changed. Raises `UserError` where it has gone or is damaged."""
         with self._lock:
             if Queries(open_run(self._path)).version != self.last.queries.version:
-                self.last = Opened(self._path, self._trust, self._desk)
+                self.last = Opened(self._path, self._trust, self._desk, self._looking)
             return self.last

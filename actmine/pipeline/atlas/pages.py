@@ -10,6 +10,7 @@ from actmine.pipeline.atlas import layer_pages
 from actmine.pipeline.atlas.desk import Desk, listed, place_of, tags_of, units_with
 from actmine.pipeline.atlas.images import Topping
 from actmine.pipeline.atlas.links import FROM_ANYWHERE, Came, Choice, Links
+from actmine.pipeline.atlas.looking import MOST_BYTES, Looking
 from actmine.pipeline.atlas.matches import Matches
 from actmine.pipeline.atlas.pictures import Wholes
 from actmine.pipeline.atlas.places import place_said, units_at, with_heat
@@ -45,6 +46,8 @@ class Atlas:
     exported: bool = False
     desk: Desk | None = None
     """Where notes are taken; None where they are only shown."""
+    looking: Looking | None = None
+    """Who shows pictures to the network; None where nobody does."""
 
 
 def run_page(atlas: Atlas) -> str:
@@ -53,7 +56,7 @@ def run_page(atlas: Atlas) -> str:
     record = queries.run.record
     size = record.get("preprocessing", {}).get("size") or [0, 0]
     layers = [(layer, queries.units(name).standing_for(_STRIP)) for name, layer in queries.layers.items()]
-    return _render(atlas, "run.html", record=record, layers=layers, input=size, verdict=_verdict(atlas),
+    return rendered(atlas, "run.html", record=record, layers=layers, input=size, verdict=_verdict(atlas),
                    seconds=total_seconds(record),
                    finished=queries.finished, units=sum(layer.units for layer, _ in layers),
                    skipped=queries.table("skipped.parquet")[:50], of_run=len(queries.run.layers))  # fmt: skip
@@ -78,7 +81,7 @@ def layer_page(atlas: Atlas, layer: str, choice: Choice) -> str | None:
     def turned(page: int) -> str:
         return atlas.links.layer(layer, replace(shown.choice, page=page))
 
-    return _render(
+    return rendered(
         atlas, "layer.html", layer=atlas.queries.layers[layer], shown=shown, choice=shown.choice,
         sorts=layer_pages.sorts_of(units), carried=("unit",) if wide else layer_pages.sorts_of(units), total=len(units),
         place=at, names=names, drawn=bool(units.drawn.any()), wide=wide, turned=turned, as_chosen=Choice,
@@ -101,7 +104,7 @@ def unit_page(
     )
     shown = firing[0] if firing else None
     matches = atlas.matches.of(layer, unit)
-    return _render(
+    return rendered(
         atlas, "unit.html", layer=queries.layers[layer], page=page, unit=page.unit, firing=firing,
         rows=rows_of(page, firing, queries.end), end=queries.end, chart=chart, size=charts,
         quantiles=charts.said(page.quantiles), alike=alike(firing),
@@ -132,16 +135,16 @@ def image_page(atlas: Atlas, topping: Topping, image_id: int, page: int = 1, at:
     image = queries.images.get(image_id)
     if image is None:
         unkept = queries.images.unkept(image_id) if page == 1 else None
-        return _render(atlas, "unkept.html", image=unkept) if unkept else None
+        return rendered(atlas, "unkept.html", image=unkept) if unkept else None
     found = topping.of(image_id)
     pages = pages_of(topping, image_id)
     if not 1 <= page <= pages:
         return None
     tops = _tops(atlas, found[(page - 1) * UNITS_A_PAGE : page * UNITS_A_PAGE])
-    place = place_said(*at, size=image.size) if at else None
+    place = place_said(image.size, *at) if at else None
     there = units_at(queries, found, *place) if place and queries.true_boxes else None
     heats = with_heat(queries, [*tops, *(each.exemplar for each in there.firing)] if there else tops)
-    return _render(
+    return rendered(
         atlas, "image.html", image=image, tops=[replace(top, key=image.key, label=image.label) for top in tops],
         count=len(found), page=page, pages=pages, there=atlas.wholes.readable(image_id),
         first=(page - 1) * UNITS_A_PAGE, place=there, heats=heats,
@@ -167,7 +170,7 @@ def search_page(atlas: Atlas, text: str) -> str:
     """What a search found; the exported page searches by itself."""
     wanted = text.strip().casefold()
     rows = listed(atlas.queries, atlas.notes.all()) if wanted else []
-    return _render(
+    return rendered(
         atlas, "search.html", found=search(atlas.queries, text), example=next(iter(atlas.queries.layers), "layer"),
         of_notes=[each for each in rows if wanted in each.noted.words.casefold()],
     )  # fmt: skip
@@ -176,7 +179,7 @@ def search_page(atlas: Atlas, text: str) -> str:
 def noted_page(atlas: Atlas) -> str:
     """All that is noted: what has a star, what has which tag, names, and notes."""
     rows = listed(atlas.queries, atlas.notes.all())
-    return _render(
+    return rendered(
         atlas, "noted.html", rows=rows, tags=tags_of(rows), starred=[each for each in rows if each.noted.star],
         named=[each for each in rows if each.noted.name], written=[each for each in rows if each.noted.notes],
         damaged=atlas.notes.damaged,
@@ -185,10 +188,11 @@ def noted_page(atlas: Atlas) -> str:
 
 def trouble_page(atlas: Atlas, title: str, sentence: str) -> str:
     """A page that says why there is no other."""
-    return _render(atlas, "trouble.html", title=title, sentence=sentence)
+    return rendered(atlas, "trouble.html", title=title, sentence=sentence)
 
 
-def _render(atlas: Atlas, template: str, **words: Any) -> str:
+def rendered(atlas: Atlas, template: str, **words: Any) -> str:
+    """A page made of a template and its `words`, and of what all pages know."""
     record = atlas.queries.run.record
     name = f"{record.get('model', 'network')} on {record.get('dataset', 'dataset')}"
     known = atlas.notes.all()
@@ -199,7 +203,9 @@ def _render(atlas: Atlas, template: str, **words: Any) -> str:
     return environment().get_template(template).render(
         links=atlas.links, as_came=Came, crisp=atlas.queries.crisp,
         short=atlas.queries.short, run_name=name, exported=atlas.exported, boxes=atlas.queries.true_boxes, noted=noted,
-        desk=atlas.desk, any_noted=bool(known), place_of=lambda target: place_of(atlas.links, target), **words
+        desk=atlas.desk, any_noted=bool(known), look_token=atlas.looking.token if atlas.looking else "",
+        most_bytes=MOST_BYTES, segment_of=atlas.queries.segments.__getitem__,
+        place_of=lambda target: place_of(atlas.links, target), **words
     )  # fmt: skip
 
 

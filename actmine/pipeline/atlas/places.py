@@ -51,7 +51,7 @@ class There:
     holding: int = 0
 
 
-def place_said(said: str, x: str, y: str, size: tuple[int, int]) -> tuple[int, int] | None:
+def place_said(size: tuple[int, int], said: str, x: str, y: str) -> tuple[int, int] | None:
     """The place that an address says, `x,y` or one by one, within an image of `size`; None where it says none."""
     parts = said.split(",") if said else [x, y]
     if len(parts) != 2 or not all(each.isascii() and each.isdigit() and len(each) < 7 for each in parts):
@@ -111,7 +111,7 @@ def cell(activations: ActivationMap, x: float, y: float) -> tuple[int, int] | No
 def maps_of(
     queries: Queries, layer: str, wanted: Collection[tuple[int, int]], columns: Sequence[str] = tuple(MAPS.names)
 ) -> dict[tuple[int, int], dict[str, Any]]:
-    """The rows of a layer's maps by unit and rank, of those `wanted` that are kept. Raises `UserError` as reading does."""
+    """The rows of a layer's maps by unit and rank, of those `wanted` that are kept. Raises as reading does."""
     needed = dict.fromkeys(("unit", "rank", *columns))
     file = table_file(queries.run.path, "maps", layer)
     rows = queries.reading.rows_of(file, list(needed), sorted({unit for unit, _ in wanted}))

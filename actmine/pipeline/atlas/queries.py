@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from actmine.pipeline.atlas.catalogue import COLUMNS, OF_TILES, Catalogue, unit_of
 from actmine.pipeline.atlas.figures import percent, small
 from actmine.pipeline.atlas.images import Images, named
-from actmine.pipeline.atlas.links import Picture
+from actmine.pipeline.atlas.links import Picture, segments
 from actmine.pipeline.atlas.records import Drawing, Exemplar, Heat, Layer, Neighbour, Share, Unit, UnitPage, View
 from actmine.pipeline.atlas.short_names import shortened
 from actmine.pipeline.errors import UserError
@@ -95,6 +95,11 @@ class Queries:
     def images(self) -> Images:
         """The images that exemplars name."""
         return Images(self.run.path, self.reading)
+
+    @cached_property
+    def segments(self) -> dict[str, str]:
+        """The layers' names as parts of addresses."""
+        return segments(self.layers)
 
     @cached_property
     def short(self) -> dict[str, str]:

@@ -26,11 +26,15 @@ from actmine.pipeline.atlas.guarded import Guarded
 from actmine.pipeline.atlas.hosts import LOOPBACK, OWN, PORT, Called, address, is_alone, listening, names
 from actmine.pipeline.atlas.interface_routes import for_programs, no_such
 from actmine.pipeline.atlas.links import Came, Choice, Picture
+from actmine.pipeline.atlas.look_routes import look_routes
+from actmine.pipeline.atlas.looked import Eye
+from actmine.pipeline.atlas.looking import Looking
 from actmine.pipeline.atlas.opened import Current, Opened
 from actmine.pipeline.atlas.pictures import absence, kind_of, stored_picture
 from actmine.pipeline.atlas.request_words import asked, is_number
 from actmine.pipeline.atlas.take_away import FILES
 from actmine.pipeline.errors import UserError
+from actmine.pipeline.run import Run
 
 _FOREVER = "private, max-age=31536000, immutable"
 _TYPES = {"png": "image/png", "jpg": "image/jpeg", "svg": "image/svg+xml"}
@@ -57,12 +61,14 @@ def application(
     names: Collection[str] = OWN,
     open: bool = False,
     desk: Desk | None = None,
+    looking: Looking | None = None,
 ) -> Starlette:
     """The atlas of the run in the folder `path`, opened as `open_run` does, called as `Called` says.
 
-    Notes are taken at the `desk`, if there is one. Raises `UserError` if there is no run.
+    Notes are taken at the `desk`, if there is one; pictures are shown to the network by who is
+    `looking`. Raises `UserError` if there is no run.
     """
-    current = Current(path, trust, desk)
+    current = Current(path, trust, desk, looking)
     pages.prepare(current().atlas)
 
     def page(make: Callable[[Opened, Request], str | None]) -> Callable[[Request], Response]:
@@ -148,6 +154,7 @@ def application(
         Route("/layer/{layer}/{unit:number}", page(_unit_page)),
         Route("/image/{image:number}", page(_image_page)),
         Route("/search", page(lambda opened, request: pages.search_page(opened.atlas, asked(request, "q")))),
+        *look_routes(current, looking),
         Route("/take/{layer}/{unit:number}/{name}", taken),
         *for_programs(lambda: (current().atlas, current().names)),
         Route("/picture/{layer}/{unit:number}/{what:path}", picture),
@@ -225,17 +232,26 @@ def serve(
     note: Callable[[str], None] = lambda sentence: None,
     read_only: bool | None = None,
     author: str = "",
+    eye: Callable[[Run], Eye] | None = None,
+    for_others: bool = False,
 ) -> None:
     """Serves the atlas until it is stopped; `say` hears the address, `note` what else is to be known.
 
     Notes of `author` are taken unless it is `read_only`; where others can reach it only if that is said (False).
-    Raises `UserError` as `application`, `listening` and `names` do.
+    Pictures of one's own are shown to the network by the `eye` that is made of the run, if there is one; where others
+    can reach it only if it is said to be `for_others`. Raises `UserError` as `application`, `listening` and `names` do.
     """
     with listening(port, host) as there:
         alone = is_alone(there)
         takes = alone if read_only is None else not read_only
         desk = Desk(author or _user()) if takes else None
-        app = application(path, trust, names(host, allowed, alone), open=not alone, desk=desk)
+        if eye is not None and not alone and not for_others:
+            raise UserError(
+                f"HOST={host} can be reached by others, who could send pictures to the network as well. If they may, "
+                "say --upload-by-others; otherwise leave --host or --allow-upload out."
+            )
+        looking = Looking(eye) if eye is not None else None
+        app = application(path, trust, names(host, allowed, alone), open=not alone, desk=desk, looking=looking)
         at = there.getsockname()[1]
         if port is None and at != PORT:
             note(f"Port {PORT} is taken, so it is {at}.")

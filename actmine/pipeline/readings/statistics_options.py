@@ -23,16 +23,16 @@ class StatisticsOptions:
 
     `topk`: how many exemplars at each end. `direction`, one of `DIRECTIONS`: which ends, the strongest activations, the
     most negative, or both. `bands`: percentiles (0 to 100) of the image activations around which `band_images` images
-    each are drawn at random as well. `random_images`: images of each unit drawn from the whole dataset, the same for all
-    units that have numbers for them. `labels`: sums by label. `maxima`, one of `MAXIMA`: whether all image activations
-    are kept, in which precision; auto is passing, for the run's own tables, where that is small. `sketch`: how long
-    each unit's sketch is, by which units alike are found; 0 for none. `unique`: of images that are nearly the same, one
-    alone is an exemplar of a unit. `positions`, one of `POSITIONS`: at which positions of a map activations are counted
-    into a histogram, beside that of the maxima: nowhere, at one drawn at random, or everywhere. `min_support`: images
-    that a label has in each half of the dataset before anything is said of how a unit tells it. `density`: at how many
-    positions latents fire, where there are any. `ignore_norm`: tokens whose vector is more than so many times as long
-    as the median one of their image are left out; 0 for none. `rectified`: spans of units that are 0 where they do not
-    fire, and have no exemplars there.
+    each are drawn at random as well. `random_images`: images of each unit drawn from the whole dataset, the same for
+    all units that have numbers for them. `labels`: sums by label. `maxima`, one of `MAXIMA`: whether all image
+    activations are kept, in which precision; auto is passing, for the run's own tables, where that is small. `sketch`:
+    how long each unit's sketch is, by which units alike are found; 0 for none. `unique`: of images that are nearly the
+    same, one alone is an exemplar of a unit. `positions`, one of `POSITIONS`: at which positions of a map activations
+    are counted into a histogram, beside that of the maxima: nowhere, at one drawn at random, or everywhere.
+    `min_support`: images that a label has in each half of the dataset before anything is said of how a unit tells it.
+    `density`: at how many positions latents fire, where there are any. `ignore_norm`: tokens whose vector is more than
+    so many times as long as the median one of their image are left out; 0 for none. `rectified`: spans of units that
+    are 0 where they do not fire, and have no exemplars there.
     """
 
     topk: int = 50
