@@ -53,5 +53,5 @@ def _said(band: str, its: Sequence[Exemplar]) -> tuple[str, str]:
         below = its[0].activation < 0
         return "Lowest", _STRONGEST[BOTTOM] if below else f"no image takes it below zero: {len(its)} at the bottom"
     if band == RANDOM:
-        return "Random", "images drawn at random from the whole dataset"
-    return f"Percentile {band[1:]}", "drawn at random from around that percentile of its image activations"
+        return "Random", "images drawn from the whole dataset"
+    return f"Percentile {band[1:]}", "images drawn at random from around it"

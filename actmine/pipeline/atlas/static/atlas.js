@@ -58,7 +58,7 @@
   const frames = all("a.frame[data-whole]");
   const numbers = (text) => (text || "").split(" ").filter(Boolean).map(Number);
   let shown = 0, bare = false;
-  function scale(most) { // what the colours mean: from nothing to the largest in the image
+  function legendTo(most) { // what the colours mean: from nothing to the largest in the image
     const found = made("span", { class: "scale" });
     for (const text of ["0", "", most]) {
       const part = made(text ? "span" : "i");
@@ -109,7 +109,7 @@
       go.append(button);
     }
     line.append(note, link);
-    if (frame.dataset.heat && !bare) line.append(scale(frame.dataset.most));
+    if (frame.dataset.heat && !bare) line.append(legendTo(frame.dataset.most));
     line.append(go);
     const large = stage(frame, !bare);
     const [width, height] = numbers(frame.dataset.size);
@@ -152,7 +152,7 @@
   }
 
   // rows of exemplars stay open from unit to unit; an address may name one
-  const rows = all("[data-rows] > details");
+  const rows = all("[data-rows=kept] > details");
   const open = kept.get("rows");
   if (open !== null) for (const row of rows) row.open = open.split(" ").includes(row.id);
   const named = rows.find((row) => `#${row.id}` === location.hash);
@@ -183,8 +183,7 @@
         if (box) box.classList.toggle("shown", on);
         boxes.parentElement.classList.toggle("heated", Boolean(on && heat));
         if (legend && on && heat) {
-          legend.hidden = false;
-          legend.replaceChildren(scale(box.dataset.most));
+          legend.replaceChildren(legendTo(box.dataset.most));
         }
       };
       for (const name of ["pointerenter", "focusin", "touchstart"]) tile.addEventListener(name, () => set(true), { passive: true });
@@ -192,6 +191,7 @@
     }
   }
   if (boxes) {
+    if (legend) legend.hidden = false;
     marked(document);
     document.addEventListener("atlas-marks", (event) => marked(event.detail));
   }

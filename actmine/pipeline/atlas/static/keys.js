@@ -15,6 +15,12 @@
   for (const group of table.querySelectorAll("[data-group]"))
     group.hidden = ![...group.querySelectorAll("[data-does]:not([data-does=''])")].some((row) => !row.hidden);
 
+  for (const told of document.querySelectorAll(".keys > span")) {
+    const cap = told.querySelector("kbd").textContent;
+    const its = rows.find((row) => row.dataset.stroke === cap);
+    if (its) told.hidden = its.hidden;
+  }
+
   const help = document.createElement("dialog");
   help.className = "help";
   help.setAttribute("aria-label", "Keys");
