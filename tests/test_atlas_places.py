@@ -81,7 +81,8 @@ def test_at_its_own_position_a_units_activation_is_exact_and_its_share_is_that_o
     queries = Queries(open_run(run))
     who = topping(run, queries.reading, list(queries.layers))
     layer, unit, rank, number = next(
-        (int(who.layer[at]), int(who.unit[at]), int(who.rank[at]), int(who.images[np.searchsorted(who.first, at, "right") - 1]))
+        (*(int(column[at]) for column in (who.layer, who.unit, who.rank)),
+         int(who.images[np.searchsorted(who.first, at, "right") - 1]))
         for at in range(len(who.rank)) if who.rank[at] == 1 and who.layer[at] == 1
     )  # fmt: skip
     each = queries.seen_at(LAYERS[layer], {(unit, rank)})[unit, rank]

@@ -124,7 +124,7 @@ def _picture(opened: Opened, fields: dict[str, Part]) -> tuple[str, bytes]:
         raise Refused(400, "No picture came with the form. Choose a file, or drop one onto the page.")
     size = image_size(sent.data)
     if size is None:
-        raise Refused(415, "This is no picture that can be read: JPEG, PNG, WebP, GIF, BMP and TIFF are.")
+        raise Refused(415, "This is no picture that can be read (JPEG, PNG, WebP, GIF, BMP, TIFF), or far too large.")
     if size[0] * size[1] > MOST_PIXELS:
         most = f"{MOST_PIXELS // 1_000_000} million pixels"
         raise Refused(413, f"{size[0]:,} x {size[1]:,} pixels are more than the {most} one may have. Make it smaller.")
