@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from actmine.pipeline.atlas.links import (
     segments,
 )
 from actmine.pipeline.atlas.matches import Matches
-from actmine.pipeline.atlas.pictures import Wholes, absence, cut_out, kind_of, lighter, reduced, stored_picture
+from actmine.pipeline.atlas.pictures import Wholes, absence, cut_out, inlined, kind_of, lighter, reduced, stored_picture
 from actmine.pipeline.atlas.queries import Queries
 
 _SHARP = 320
@@ -78,12 +77,12 @@ class Files:
         """The page of all that is noted, where it comes to a tag."""
         return self._to("noted.html") + (f"#tag-{segment(tag)}" if tag else "")
 
-    def picture(self, picture: Picture) -> str:
+    def picture(self, picture: Picture, side: int = 0) -> str:
         """A picture under a name made of its bytes, written if none was; heat, a few bytes, as a data address."""
         if picture not in self._written:
             data = stored_picture(self.queries, picture, self.matches) or absence((1, 1))
             if picture.kind == "heat":
-                self._written[picture] = f"data:image/{kind_of(data)};base64,{b64encode(data).decode()}"
+                self._written[picture] = inlined(data)
             else:
                 self._written[picture] = self._named_by_bytes(lighter(data))
         found = self._written[picture]

@@ -41,7 +41,7 @@ def _answered(answer: Answer, current: Current, request: Request) -> Response:
         atlas, names = current()
         tag = f'"{atlas.queries.version}-{atlas.notes.mark}"'
         headers = {"Cache-Control": "no-cache", "ETag": tag}
-        if request.headers.get("if-none-match") == tag:
+        if request.headers.get("if-none-match", "").removeprefix("W/") == tag:
             return Response(status_code=304, headers=headers)
         found = answer.make(atlas, _asked_for(names, request))
     except NoWord as error:

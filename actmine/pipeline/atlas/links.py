@@ -5,11 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlencode
 
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 _LONGEST = 100
+
+
+SIDES = (256, 960)
+"""How large pictures come at most where pages show them (pixels)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +97,8 @@ class Links(Protocol):
     def taken(self, layer: str, unit: int, name: str) -> str:
         """A file of a unit, of those in `take_away.FILES`; none of exported pages."""
 
-    def picture(self, picture: Picture) -> str:
-        """A picture out of a table."""
+    def picture(self, picture: Picture, side: int = 0) -> str:
+        """A picture out of a table; one that is shown `side` pixels large need not be exact, nor much larger."""
 
     def cut(self, picture: Picture) -> Cut | None:
         """The part of a whole image that the page is to show as the picture; None: it has an address of its own."""
@@ -133,6 +139,17 @@ def segments(names: Iterable[str]) -> dict[str, str]:
         taken.add(chosen.casefold())
         found[name] = chosen
     return found
+
+
+def stamp(name: str) -> str:
+    """Tells one state of a file of the atlas from another, so that browsers may keep each for good."""
+    file = Path(__file__).parent / "static" / name
+    return _stamp(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(64)
+def _stamp(file: Path, written: int) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:10]
 
 
 def mark(layer: str, unit: int, rank: int) -> str:
@@ -207,10 +224,12 @@ class Paths:
         """A file of a unit."""
         return f"/take/{self._layers[layer]}/{unit}/{name}"
 
-    def picture(self, picture: Picture) -> str:
-        """A picture out of a table."""
+    def picture(self, picture: Picture, side: int = 0) -> str:
+        """A picture out of a table, with pixels to spare for screens that are finer than they say."""
+        enough = next((each for each in SIDES if each >= 2 * side), SIDES[-1])
         what = "/".join((picture.kind, *map(segment, picture.marks)))
-        return f"/picture/{self._layers[picture.layer]}/{picture.unit}/{what}?v={self._version}"
+        place = f"/picture/{self._layers[picture.layer]}/{picture.unit}/{what}?v={self._version}"
+        return f"{place}&side={enough}" if side else place
 
     def cut(self, picture: Picture) -> None:
         """The server cuts pictures itself."""
@@ -221,4 +240,4 @@ class Paths:
 
     def static(self, name: str) -> str:
         """A file of the atlas itself."""
-        return f"/static/{name}"
+        return f"/static/{name}?v={stamp(name)}"

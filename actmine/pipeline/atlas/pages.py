@@ -9,10 +9,10 @@ from typing import Any
 from actmine.pipeline.atlas import layer_pages
 from actmine.pipeline.atlas.desk import Desk, listed, place_of, tags_of, units_with
 from actmine.pipeline.atlas.images import Topping
-from actmine.pipeline.atlas.links import FROM_ANYWHERE, Came, Choice, Links
+from actmine.pipeline.atlas.links import FROM_ANYWHERE, Came, Choice, Links, Picture
 from actmine.pipeline.atlas.looking import MOST_BYTES, Looking
 from actmine.pipeline.atlas.matches import Matches
-from actmine.pipeline.atlas.pictures import Wholes
+from actmine.pipeline.atlas.pictures import Wholes, inlined, stored_picture
 from actmine.pipeline.atlas.places import place_said, units_at, with_heat
 from actmine.pipeline.atlas.queries import Queries
 from actmine.pipeline.atlas.records import Exemplar
@@ -200,8 +200,12 @@ def rendered(atlas: Atlas, template: str, **words: Any) -> str:
     def noted(layer: str | None = None, unit: int | None = None, image_id: int | None = None) -> Noted:
         return known.get(Target(layer, unit, image_id), NOTHING)
 
+    def warm(picture: Picture) -> str:
+        data = None if atlas.exported else stored_picture(atlas.queries, picture)
+        return atlas.links.picture(picture) if data is None else inlined(data)
+
     return environment().get_template(template).render(
-        links=atlas.links, as_came=Came, crisp=atlas.queries.crisp,
+        warm=warm, links=atlas.links, as_came=Came, crisp=atlas.queries.crisp,
         short=atlas.queries.short, run_name=name, exported=atlas.exported, boxes=atlas.queries.true_boxes, noted=noted,
         desk=atlas.desk, any_noted=bool(known), look_token=atlas.looking.token if atlas.looking else "",
         most_bytes=MOST_BYTES, segment_of=atlas.queries.segments.__getitem__,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from base64 import b64encode
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from actmine.schemas.maps import MAPS
 WHOLE_SIDE = 960
 """The longest side of a whole image on a page (pixels)."""
 _KEPT = 128
-_QUALITY = 88
+_QUALITY, _OF_TILES = 88, 82
 _TABLES = {
     "visualization": ("units", "visualization", ()),
     "crop": ("exemplars", "crop", ("rank",)),  # or out of the picture of its image
@@ -113,6 +114,11 @@ def _where(rows: pa.Table, marks: dict[str, str]) -> list[int]:
     return kept
 
 
+def inlined(data: bytes) -> str:
+    """An encoded picture as an address that holds it, for one of a few hundred bytes."""
+    return f"data:image/{kind_of(data)};base64,{b64encode(data).decode()}"
+
+
 def kind_of(data: bytes) -> str:
     """The extension that an encoded picture's bytes call for: png, jpg or svg."""
     if data.startswith(b"\x89PNG"):
@@ -184,6 +190,23 @@ def lighter(data: bytes) -> bytes:
     if max(image.size) <= SMALL_SIDE or image.mode not in ("RGB", "L"):
         return data
     return min(data, encode(image), key=len)
+
+
+def fitted(data: bytes, side: int) -> bytes:
+    """A picture for a place on a page that shows at most `side` pixels of either side: reduced, and `lighter`.
+
+    Whatever is no smaller then stays as it is, and so do pictures whose pixels are to be seen.
+    """
+    if kind_of(data) == "svg":
+        return data
+    image = Pillow.open(io.BytesIO(data))
+    if max(image.size) <= side:
+        return lighter(data)
+    image = image.convert("RGB")
+    image.thumbnail((side, side), Pillow.Resampling.LANCZOS)
+    smaller = io.BytesIO()
+    image.save(smaller, "JPEG", quality=_OF_TILES, optimize=True)
+    return min(data, smaller.getvalue(), key=len)
 
 
 def absence(size: tuple[int, int]) -> bytes:

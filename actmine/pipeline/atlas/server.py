@@ -21,16 +21,17 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from actmine.pipeline.atlas import pages
+from actmine.pipeline.atlas.compressed import Compressed
 from actmine.pipeline.atlas.desk import MOST_BYTES, Desk, fields_of, place_of, said, target_of
 from actmine.pipeline.atlas.guarded import Guarded
 from actmine.pipeline.atlas.hosts import LOOPBACK, OWN, PORT, Called, address, is_alone, listening, names
 from actmine.pipeline.atlas.interface_routes import for_programs, no_such
-from actmine.pipeline.atlas.links import Came, Choice, Picture
+from actmine.pipeline.atlas.links import SIDES, Came, Choice, Picture, stamp
 from actmine.pipeline.atlas.look_routes import look_routes
 from actmine.pipeline.atlas.looked import Eye
 from actmine.pipeline.atlas.looking import Looking
 from actmine.pipeline.atlas.opened import Current, Opened
-from actmine.pipeline.atlas.pictures import absence, kind_of, stored_picture
+from actmine.pipeline.atlas.pictures import absence, fitted, kind_of, stored_picture
 from actmine.pipeline.atlas.request_words import asked, is_number
 from actmine.pipeline.atlas.take_away import FILES
 from actmine.pipeline.errors import UserError
@@ -90,7 +91,8 @@ def application(
         data = stored_picture(opened.queries, wanted, opened.matches)
         if data is None:
             raise HTTPException(404)
-        return _pictured(opened, request, data)
+        side = asked(request, "side")
+        return _pictured(opened, request, fitted(data, int(side)) if side in map(str, SIDES) else data)
 
     def whole(request: Request) -> Response:
         opened = current()
@@ -161,7 +163,7 @@ def application(
         Route("/whole/{image:number}", whole),
         Route("/static/{name}", _static),
     ]
-    middleware = [Middleware(Guarded), Middleware(Called, names=names, open=open)]
+    middleware = [Middleware(Compressed), Middleware(Guarded), Middleware(Called, names=names, open=open)]
     return Starlette(
         routes=routes, middleware=middleware, exception_handlers={HTTPException: lost, UserError: unreadable}
     )
@@ -205,7 +207,10 @@ def _static(request: Request) -> Response:
     name = request.path_params["name"]
     if name not in pages.STATIC:
         raise HTTPException(404)
-    return FileResponse(pages.HERE / "static" / name, headers={"Cache-Control": "no-cache"})
+    forever = request.query_params.get("v") == stamp(name)
+    return FileResponse(
+        pages.HERE / "static" / name, headers={"Cache-Control": _FOREVER if forever else "no-cache"}
+    )  # fmt: skip
 
 
 def _pictured(opened: Opened, request: Request, data: bytes, keep: bool = True) -> Response:
