@@ -79,7 +79,7 @@ layers: $(NEEDED) ## list the layers of MODEL, their units, map sizes and recept
 sheets: $(NEEDED) ## contact sheets of RUN: LAYERS=… UNITS=3,7,10-20 FORMAT=png, pdf or svg
 	@$(COMMAND)
 
-atlas: $(NEEDED) ## browse RUN on this machine: PORT=…, HOST=0.0.0.0 for others too, ALLOW_HOST=names that a proxy gives it, ALLOW_ORIGIN=sites whose pages may read it
+atlas: $(NEEDED) ## browse RUN on this machine: PORT=…, HOST=0.0.0.0 for others too, ALLOW_HOST=names that a proxy gives it, ALLOW_ORIGIN=sites whose pages may read it, ALLOW_UPLOAD=1 for pictures of your own
 	@$(COMMAND)
 
 notes: $(NEEDED) ## show what is noted of RUN in the atlas: TO=notes.csv, TAKE=notes.jsonl of somebody else
@@ -127,6 +127,7 @@ bench: $(VENV)/.with-dev $(VENV)/.with-bench ## measure: mining against the bare
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.atlas
+	$(BIN)/python -m benchmarks.slow_line
 	$(BIN)/python -m benchmarks.parts
 	$(BIN)/python -m benchmarks.units
 	$(BIN)/python -m benchmarks.neighbors

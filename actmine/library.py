@@ -35,6 +35,7 @@ def mine(
     direction: str = "max",
     bands: str | Sequence[float] = "",
     band_images: int = 9,
+    random_images: int = 0,
     run: str | Path | Run = "",
     device: str = "auto",
     engine: Literal["local", "ray"] = "local",
@@ -104,6 +105,7 @@ def mine(
         direction: max, the strongest activations; min, the most negative; or both.
         bands: Percentiles, as 50,90,99: images drawn at random from around them are exemplars as well.
         band_images: Images of each unit drawn for each of BANDS.
+        random_images: Images of each unit drawn at random from the whole dataset as well.
         run: Folder of the run, or s3://bucket/prefix. Default: runs/DATASET-MODEL.
         device: auto, cpu, cuda, cuda:1 or mps.
         engine: Where the work runs: local, or ray (every node of a Ray cluster; docs/cluster.md).

@@ -73,8 +73,9 @@ class Page(HTMLParser):
         }
 
     def places(self) -> set[str]:
-        """Its addresses without marks, those of units without the list that they carry."""
-        return {re.sub(r"^(/layer/[^/]+/\d+)\?.*", r"\1", each.split("#")[0]) for each in self.addresses()}
+        """Its addresses without marks, those of units without the list that they carry, of images without a place."""
+        plain = (re.sub(r"^(/image/\d+)\?at=.*", r"\1", each.split("#")[0]) for each in self.addresses())
+        return {re.sub(r"^(/layer/[^/]+/\d+)\?.*", r"\1", each) for each in plain}
 
 
 def unit_path(layer: str, unit: int) -> str:

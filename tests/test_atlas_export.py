@@ -119,7 +119,9 @@ def test_an_export_has_a_file_a_page_and_a_file_an_image_and_no_other(regions):
     shown = set().union(*map(targets, site.rglob("*.html")))
     assert files == shown | {(site / MARKER).resolve()}
     pages, drawings, orders = 3 + len(NAMES) * (1 + WIDTH) + len(KEYS), WIDTH - 1, len(NAMES)
-    assert len(files) == pages + len(KEYS) + drawings + orders + len(("css", "js", "svg", "search.js", MARKER))
+    assert len(files) == pages + len(KEYS) + drawings + orders + len(
+        ("css", "js", "keys.js", "svg", "search.js", MARKER)
+    )
     cuts = [Addresses(page).cuts for page in (site / "layer" / segments(NAMES)[PLAIN]).glob("*.html")]
     assert min(cuts) >= TOPK
     wholes = sum(path.stat().st_size for path in (site / "whole").iterdir())

@@ -53,6 +53,17 @@ class Atlas:
         ),
     ] = None
     author: Annotated[str, typer.Option(help="Whose notes are taken. Default: the user's name.")] = ""
+    allow_upload: Annotated[
+        bool,
+        typer.Option(
+            "--allow-upload",
+            help="Pictures of your own may be dropped onto the page and are shown to the network, which is loaded "
+            "then. They are kept in memory alone.",
+        ),
+    ] = False
+    upload_by_others: Annotated[
+        bool, typer.Option("--upload-by-others", help="Also by whoever else reaches it, with --host.")
+    ] = False
     trust: Trust = False
     quiet: Annotated[bool, typer.Option("--quiet", help="Say only the address.")] = False
     as_json: Annotated[bool, typer.Option("--json", help="For scripts: say only the address, as JSON.")] = False

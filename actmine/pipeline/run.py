@@ -25,7 +25,7 @@ from actmine.pipeline.exemplars.heat import ActivationMap, heat
 from actmine.pipeline.exemplars.pictures import GONE, Original, Pictures, box_of
 from actmine.pipeline.notes import Notes
 from actmine.pipeline.preprocessing.images import decode
-from actmine.pipeline.readings.statistics_options import BOTTOM, TOP, band_name
+from actmine.pipeline.readings.statistics_options import BOTTOM, RANDOM, TOP, band_name
 from actmine.pipeline.spoken import LEFT_OPEN, command
 from actmine.pipeline.storage.files import is_local, local_copy, readable_name, run_folder, table_file
 from actmine.pipeline.storage.parquet import parquet_file, read_rows
@@ -132,7 +132,8 @@ class Run:
     def bands(self) -> list[str]:
         """Which kinds of exemplars the run holds, by what `exemplars` calls them."""
         ends = {"max": [TOP], "min": [BOTTOM], "both": [TOP, BOTTOM]}[self.record.get("direction", "max")]
-        return [*ends, *map(band_name, self.record.get("bands", []))]
+        drawn = [RANDOM] if self.record.get("random_images") else []
+        return [*ends, *map(band_name, self.record.get("bands", [])), *drawn]
 
     def units(self, layer: str, unit: int | None = None) -> pd.DataFrame:
         """The units of a layer (or one of them)."""

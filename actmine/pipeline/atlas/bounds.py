@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from actmine.pipeline.atlas.request_words import refusal
+from actmine.pipeline.atlas.looking import MOST_BYTES
+from actmine.pipeline.atlas.request_words import place, refusal
 
 MOST_ADDRESS = 8192
 """Of an address with the words behind it (bytes)."""
@@ -58,8 +59,8 @@ class Rate:
 class Bounded:
     """Refuses requests that are too long, and clients that ask too often; this machine may ask as often as it likes."""
 
-    def __init__(self, app: ASGIApp, rate: Rate | None = None) -> None:
-        self._app, self._rate = app, rate or Rate()
+    def __init__(self, app: ASGIApp, rate: Rate | None = None, looks: bool = False) -> None:
+        self._app, self._rate, self._looks = app, rate or Rate(), looks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises nothing: answers 413, 414, 429 or 431 with a sentence."""
@@ -76,8 +77,9 @@ class Bounded:
         if sum(len(name) + len(word) for name, word in scope["headers"]) > MOST_HEAD:
             return refusal(scope, 431, f"The headers of the request are longer than {MOST_HEAD:,} bytes.")
         length = Headers(scope=scope).get("content-length", "0")
-        if not length.isdigit() or int(length[:19]) > MOST_BODY:
-            return refusal(scope, 413, f"A request has at most {MOST_BODY:,} bytes.")
+        most = MOST_BYTES + MOST_BODY if self._looks and place(scope) == "/look" else MOST_BODY
+        if not length.isdigit() or int(length[:19]) > most:
+            return refusal(scope, 413, f"A request has at most {most:,} bytes.")
         return None
 
 

@@ -19,6 +19,7 @@ from actmine.pipeline.atlas.images import Topping, topping
 from actmine.pipeline.atlas.layer_pages import choices, sorts_of
 from actmine.pipeline.atlas.pictures import Wholes, light, reduced
 from actmine.pipeline.atlas.queries import Queries
+from actmine.pipeline.atlas.rendering import OF_SERVER
 from actmine.pipeline.choose import choose_layers
 from actmine.pipeline.errors import UserError, first_line
 from actmine.pipeline.notes import Notes
@@ -30,7 +31,7 @@ MARKER = "actmine-atlas.json"
 """The file that says that a folder holds an atlas of ours, which may be written over."""
 _PARTS = ("layer", "image", "picture", "whole", "static", "index.html", "search.html", "noted.html")
 _ALWAYS = (
-    8  # files of every export: the run's page, the search and what it looks through, notes, what pages need, marker
+    9  # files of every export: the run's page, the search and what it looks through, notes, what pages need, marker
 )
 _A_PAGE, _AN_IMAGE_PAGE, _AN_EXEMPLAR, _A_TILE, _A_DRAWING, _A_PIXEL = 17_000, 2500, 850, 700, 3000, 0.11
 """About how many bytes a page takes, that of an image, an exemplar on either, a unit on that of its layer, a drawing,
@@ -121,7 +122,7 @@ def _write(files: Files, who: Topping, progress: Progress) -> None:
     queries = files.queries
     atlas = pages.Atlas(queries, files.wholes, files.others, files, Notes(queries.run.path), exported=True,
                         extent=files.extent)  # fmt: skip
-    for name in pages.STATIC:
+    for name in (each for each in pages.STATIC if each not in OF_SERVER):
         files.write(f"static/{name}", (pages.HERE / "static" / name).read_bytes())
     files.page("index.html", lambda: pages.run_page(atlas))
     files.page("search.html", lambda: pages.search_page(atlas, ""))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from base64 import b64encode
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from actmine.pipeline.atlas.links import (
     segments,
 )
 from actmine.pipeline.atlas.others import Others
-from actmine.pipeline.atlas.pictures import Wholes, absence, cut_out, kind_of, lighter, reduced, stored_picture
+from actmine.pipeline.atlas.pictures import Wholes, absence, cut_out, inlined, kind_of, lighter, reduced, stored_picture
 from actmine.pipeline.atlas.queries import Queries
 
 _INDENTED = re.compile(r"\n\s+<")
@@ -100,6 +99,10 @@ class Files:
         """None: only the server answers programs."""
         return ""
 
+    def look(self, token: str = "", part: str = "") -> str:
+        """None: no network is at hand."""
+        return ""
+
     def taken(self, layer: str, unit: int, name: str) -> str:
         """None: files of units are made by the server."""
         return ""
@@ -108,12 +111,12 @@ class Files:
         """The page of all that is noted, where it comes to a tag."""
         return self._to("noted.html") + (f"#tag-{segment(tag)}" if tag else "")
 
-    def picture(self, picture: Picture) -> str:
+    def picture(self, picture: Picture, side: int = 0) -> str:
         """A picture under a name made of its bytes, written if none was; heat, a few bytes, as a data address."""
         if picture not in self._written:
             data = stored_picture(self.queries, picture, self.others) or absence((1, 1))
             if picture.kind == "heat":
-                self._written[picture] = f"data:image/{kind_of(data)};base64,{b64encode(data).decode()}"
+                self._written[picture] = inlined(data)
             else:
                 self._written[picture] = self._named_by_bytes(lighter(data))
         found = self._written[picture]

@@ -53,11 +53,14 @@ class Guarded:
             raise
 
 
-def around(names: Collection[str], open: bool, origins: Collection[str]) -> list[Middleware]:
-    """What stands around the atlas, the outermost first: it is called by `names`, and shared with `origins`."""
+def around(names: Collection[str], open: bool, origins: Collection[str], looks: bool = False) -> list[Middleware]:
+    """What stands around the atlas, the outermost first: it is called by `names`, and shared with `origins`.
+
+    Pictures may be sent where it `looks` at them.
+    """
     return [
         Middleware(Guarded), Middleware(Called, names=names, open=open), Middleware(Shared, allowed=origins),
-        Middleware(Bounded, rate=Rate()), Middleware(Compressed),
+        Middleware(Bounded, rate=Rate(), looks=looks), Middleware(Compressed),
     ]  # fmt: skip
 
 

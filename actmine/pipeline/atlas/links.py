@@ -5,11 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlencode
 
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 _LONGEST = 100
+
+
+SIDES = (256, 960)
+"""How large pictures come at most where pages show them (pixels)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,9 @@ class Links(Protocol):
     def search(self, text: str = "") -> str:
         """The search page."""
 
+    def look(self, token: str = "", part: str = "") -> str:
+        """Where pictures are shown to the network; with `token` what it made of one, or a `part` of that."""
+
     def noted(self, tag: str = "") -> str:
         """The page of all that is noted, where it comes to a tag."""
 
@@ -115,8 +124,8 @@ class Links(Protocol):
     def taken(self, layer: str, unit: int, name: str) -> str:
         """A file of a unit, of those in `take_away.FILES`; none of exported pages."""
 
-    def picture(self, picture: Picture) -> str:
-        """A picture out of a table."""
+    def picture(self, picture: Picture, side: int = 0) -> str:
+        """A picture out of a table; one that is shown `side` pixels large need not be exact, nor much larger."""
 
     def cut(self, picture: Picture) -> Cut | None:
         """The part of a whole image that the page is to show as the picture; None: it has an address of its own."""
@@ -159,6 +168,17 @@ def segments(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def stamp(name: str) -> str:
+    """Tells one state of a file of the atlas from another, so that browsers may keep each for good."""
+    file = Path(__file__).parent / "static" / name
+    return _stamp(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(64)
+def _stamp(file: Path, written: int) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:10]
+
+
 def mark(layer: str, unit: int, rank: int) -> str:
     """The name of a unit's box on the page of an image."""
     return f"{segment(layer)}--{unit}--{rank}"
@@ -192,13 +212,14 @@ class Paths:
     of another; `shelf` says below which address another run stands, by its place."""
 
     def __init__(
-        self, layers: dict[str, str], version: str, base: str = "", shelf: Callable[[str], str] | None = None
-    ) -> None:
-        self._layers, self._version, self._base, self._shelf = layers, version, base, shelf
+        self, layers: dict[str, str], version: str, base: str = "", shelf: Callable[[str], str] | None = None,
+        looks: bool = False,
+    ) -> None:  # fmt: skip
+        self._layers, self._version, self._base, self._shelf, self._looks = layers, version, base, shelf, looks
 
     def below(self, base: str) -> Paths:
         """The same addresses where the server's own begin with `base`, such as `/run/NAME`."""
-        return self if base == self._base else Paths(self._layers, self._version, base, self._shelf)
+        return self if base == self._base else Paths(self._layers, self._version, base, self._shelf, self._looks)
 
     def runs(self) -> str:
         """The list of all runs."""
@@ -237,6 +258,10 @@ class Paths:
         """The search page."""
         return f"{self._base}/search" + _query({"q": text})
 
+    def look(self, token: str = "", part: str = "") -> str:
+        """Where pictures are shown to the network, if they are; what it made of one."""
+        return "/".join((f"{self._base}/look", *filter(None, (token, part)))) if self._looks else ""
+
     def noted(self, tag: str = "") -> str:
         """The page of all that is noted, where it comes to a tag."""
         return f"{self._base}/noted" + (f"#tag-{segment(tag)}" if tag else "")
@@ -266,10 +291,12 @@ class Paths:
         """A file of a unit."""
         return f"{self._base}/take/{self._layers[layer]}/{unit}/{name}"
 
-    def picture(self, picture: Picture) -> str:
-        """A picture out of a table."""
+    def picture(self, picture: Picture, side: int = 0) -> str:
+        """A picture out of a table, with pixels to spare for screens that are finer than they say."""
+        enough = next((each for each in SIDES if each >= 2 * side), SIDES[-1])
         what = "/".join((picture.kind, *map(segment, picture.marks)))
-        return f"{self._base}/picture/{self._layers[picture.layer]}/{picture.unit}/{what}?v={self._version}"
+        place = f"{self._base}/picture/{self._layers[picture.layer]}/{picture.unit}/{what}?v={self._version}"
+        return f"{place}&side={enough}" if side else place
 
     def cut(self, picture: Picture) -> None:
         """The server cuts pictures itself."""
@@ -280,4 +307,4 @@ class Paths:
 
     def static(self, name: str) -> str:
         """A file of the atlas itself."""
-        return f"{self._base}/static/{name}"
+        return f"{self._base}/static/{name}?v={stamp(name)}"

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from starlette.types import ASGIApp
@@ -15,6 +15,7 @@ from actmine.pipeline.atlas.desk import Desk
 from actmine.pipeline.atlas.extent import of_run
 from actmine.pipeline.atlas.images import Topping, topping
 from actmine.pipeline.atlas.links import Paths, segments
+from actmine.pipeline.atlas.looking import Looking
 from actmine.pipeline.atlas.others import Others
 from actmine.pipeline.atlas.pages import Atlas
 from actmine.pipeline.atlas.pictures import Wholes
@@ -23,8 +24,18 @@ from actmine.pipeline.atlas.shelf import Shelf
 from actmine.pipeline.notes import Notes
 from actmine.pipeline.run import open_run
 
-AddressOf = Callable[[str], str]
-"""Below which address the run at a place stands, where several are served."""
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How a run is shown: whether it is trusted, at which `desk` notes are taken, who is `looking` at pictures that are
+    sent, and below which address the run at a place stands, where several are on a `shelf`."""
+
+    trust: bool = False
+    desk: Desk | None = None
+    looking: Looking | None = None
+    shelf: Callable[[str], str] | None = None
+
+
 _OPEN = 24
 """How many of several runs are kept open."""
 
@@ -32,17 +43,21 @@ _OPEN = 24
 class Opened:
     """A run with what was read of it, one state of it: when run.json is written anew, all is read anew."""
 
-    def __init__(self, path: str | Path, trust: bool, desk: Desk | None = None, shelf: AddressOf | None = None) -> None:
-        self.queries = Queries(open_run(path, trust))
+    def __init__(self, path: str | Path, ways: Ways = Ways()) -> None:
+        self.queries = Queries(open_run(path, ways.trust))
         self.layers = segments(self.queries.layers)
         self.names = {address: name for name, address in self.layers.items()}
         self.wholes = Wholes(self.queries)
         self.others = Others(self.queries)
         self.notes = Notes(self.queries.run.path)
-        self._links = Paths(self.layers, self.queries.version, shelf=shelf)
-        desk = desk if self.notes.writable else None
-        extent = of_run(self.queries.run.record)
-        self.atlas = Atlas(self.queries, self.wholes, self.others, self._links, self.notes, desk=desk, extent=extent)
+        self._links = Paths(
+            self.layers, self.queries.version, shelf=ways.shelf, looks=ways.looking is not None
+        )  # fmt: skip
+        self.atlas = Atlas(
+            self.queries, self.wholes, self.others, self._links, self.notes,
+            desk=ways.desk if self.notes.writable else None, extent=of_run(self.queries.run.record),
+            looking=ways.looking,
+        )  # fmt: skip
         self._topping: list[Topping] = []
         self._lock = threading.Lock()
 
@@ -67,18 +82,21 @@ class Opened:
 class Current:
     """The run as it is now; `last` is how it was when it was last whole."""
 
-    def __init__(
-        self, path: str | Path, trust: bool = False, desk: Desk | None = None, shelf: AddressOf | None = None
-    ) -> None:
-        self._path, self._trust, self._desk, self._shelf = path, trust, desk, shelf
+    def __init__(self, path: str | Path, ways: Ways = Ways()) -> None:
+        self._path, self._ways = path, ways
         self._lock = threading.Lock()
-        self.last = Opened(path, trust, desk, shelf)
+        self.last = Opened(path, ways)
+
+    @property
+    def looking(self) -> Looking | None:
+        """Who looks at pictures that are sent."""
+        return self._ways.looking
 
     def __call__(self) -> Opened:
         """The run opened, again if it has changed. Raises `UserError` where it has gone or is damaged."""
         with self._lock:
             if Queries(open_run(self._path)).version != self.last.queries.version:
-                self.last = Opened(self._path, self._trust, self._desk, self._shelf)
+                self.last = Opened(self._path, self._ways)
             return self.last
 
 

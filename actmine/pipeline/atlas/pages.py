@@ -11,12 +11,15 @@ from actmine.pipeline.atlas.desk import Desk, listed, place_of, tags_of, units_w
 from actmine.pipeline.atlas.elsewhere import compared_with
 from actmine.pipeline.atlas.extent import EVERYTHING, Extent
 from actmine.pipeline.atlas.images import Topping
-from actmine.pipeline.atlas.links import FROM_ANYWHERE, Came, Choice, Links
+from actmine.pipeline.atlas.links import FROM_ANYWHERE, Came, Choice, Links, Picture
+from actmine.pipeline.atlas.looking import MOST_BYTES, Looking
 from actmine.pipeline.atlas.others import Others
-from actmine.pipeline.atlas.pictures import Wholes
+from actmine.pipeline.atlas.pictures import Wholes, inlined, stored_picture
+from actmine.pipeline.atlas.places import place_said, units_at, with_heat
 from actmine.pipeline.atlas.queries import Queries
 from actmine.pipeline.atlas.records import Exemplar
 from actmine.pipeline.atlas.rendering import HERE, STATIC, environment
+from actmine.pipeline.atlas.rows import rows_of
 from actmine.pipeline.atlas.search import search
 from actmine.pipeline.atlas.short_names import shortened
 from actmine.pipeline.atlas.ways import steps
@@ -46,6 +49,8 @@ class Atlas:
     desk: Desk | None = None
     """Where notes are taken; None where they are only shown."""
     extent: Extent = EVERYTHING
+    looking: Looking | None = None
+    """Who shows pictures to the network; None where nobody does."""
 
 
 def run_page(atlas: Atlas) -> str:
@@ -116,7 +121,7 @@ def unit_page(
     matches = atlas.others.matches.of(layer, unit)
     return rendered(
         atlas, "unit.html", layer=queries.layers[layer], page=page, unit=page.unit, firing=firing, fired=len(fired),
-        silent=silent, end=queries.end, chart=chart, size=charts,
+        rows=rows_of(page, firing, silent, queries.end, atlas.extent), end=queries.end, chart=chart, size=charts,
         quantiles=charts.said(page.quantiles), alike=alike(firing),
         steps=steps(queries, layer, unit, came, topping), sorts=layer_pages.SORTS,
         moments=atlas.others.training.of(layer, unit), shown=shown,
@@ -138,8 +143,11 @@ def alike(exemplars: Sequence[Exemplar]) -> list[list[Exemplar]]:
     return [found[facet] for facet in sorted(found)] if len(found) > 1 else []
 
 
-def image_page(atlas: Atlas, topping: Topping, image_id: int, page: int = 1) -> str | None:
-    """An image and the units that it tops, if any; None for one beyond the dataset, or a page beyond the last."""
+def image_page(atlas: Atlas, topping: Topping, image_id: int, page: int = 1, at: Sequence[str] = ()) -> str | None:
+    """An image and the units that it tops, if any; None for one beyond the dataset, or a page beyond the last.
+
+    `at`, x, y and both as an address says them, asks which of them fire at a place.
+    """
     queries = atlas.queries
     image = queries.images.get(image_id)
     if image is None:
@@ -151,11 +159,13 @@ def image_page(atlas: Atlas, topping: Topping, image_id: int, page: int = 1) -> 
     if not 1 <= page <= pages:
         return None
     tops = _tops(atlas, found[(page - 1) * UNITS_A_PAGE : page * UNITS_A_PAGE])
+    place = place_said(image.size, *at) if at else None
+    there = units_at(queries, found, *place) if place and queries.true_boxes else None
+    heats = with_heat(queries, [*tops, *(each.exemplar for each in there.firing)] if there else tops)
     return rendered(
         atlas, "image.html", image=image, tops=[replace(top, key=image.key, label=image.label) for top in tops],
         count=len(found), page=page, pages=pages, there=atlas.wholes.readable(image_id),
-        first=(page - 1) * UNITS_A_PAGE,
-        json=atlas.links.rows("image", image_id),
+        first=(page - 1) * UNITS_A_PAGE, place=there, heats=heats, json=atlas.links.rows("image", image_id),
     )  # fmt: skip
 
 
@@ -202,7 +212,7 @@ def trouble_page(atlas: Atlas, title: str, sentence: str) -> str:
 
 
 def rendered(atlas: Atlas, template: str, **words: Any) -> str:
-    """A page from its template, with what all pages show."""
+    """A page made of a template and its `words`, and of what all pages know."""
     record = atlas.queries.run.record
     name = f"{record.get('model', 'network')} on {record.get('dataset', 'dataset')}"
     known = atlas.notes.all()
@@ -210,10 +220,17 @@ def rendered(atlas: Atlas, template: str, **words: Any) -> str:
     def noted(layer: str | None = None, unit: int | None = None, image_id: int | None = None) -> Noted:
         return known.get(Target(layer, unit, image_id), NOTHING)
 
+    def warm(picture: Picture) -> str:
+        data = None if atlas.exported else stored_picture(atlas.queries, picture)
+        return atlas.links.picture(picture) if data is None else inlined(data)
+
     return environment().get_template(template).render(
-        links=atlas.links, as_came=Came, extent=atlas.extent, shown_of=atlas.extent.cut, crisp=atlas.queries.crisp,
+        warm=warm, links=atlas.links, as_came=Came, extent=atlas.extent, shown_of=atlas.extent.cut,
+        crisp=atlas.queries.crisp,
         short=atlas.queries.short, run_name=name, exported=atlas.exported, boxes=atlas.queries.true_boxes, noted=noted,
-        desk=atlas.desk, any_noted=bool(known), place_of=lambda target: place_of(atlas.links, target), **words
+        desk=atlas.desk, any_noted=bool(known), look_token=atlas.looking.token if atlas.looking else "",
+        most_bytes=MOST_BYTES, segment_of=atlas.queries.segments.__getitem__,
+        place_of=lambda target: place_of(atlas.links, target), **words
     )  # fmt: skip
 
 

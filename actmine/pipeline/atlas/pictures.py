@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from base64 import b64encode
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +25,7 @@ from actmine.schemas.maps import MAPS
 WHOLE_SIDE = 960
 """The longest side of a whole image on a page (pixels)."""
 _KEPT = 128
-_QUALITY = 88
+_QUALITY, _OF_TILES = 88, 82
 _LIGHT_QUALITY, _DRAWN_QUALITY = 76, 85
 _TABLES = {
     "visualization": ("units", "visualization", ()),
@@ -113,6 +114,11 @@ def _where(rows: pa.Table, marks: dict[str, str]) -> list[int]:
         there = rows[name].to_pylist() if name in rows.column_names else [None] * len(rows)
         kept = [row for row in kept if str(_UNSAID.get(name) if there[row] is None else there[row]) == wanted]
     return kept
+
+
+def inlined(data: bytes) -> str:
+    """An encoded picture as an address that holds it, for one of a few hundred bytes."""
+    return f"data:image/{kind_of(data)};base64,{b64encode(data).decode()}"
 
 
 def kind_of(data: bytes) -> str:
@@ -206,6 +212,23 @@ def _webp(image: Pillow.Image, quality: int) -> bytes:
     data = io.BytesIO()
     image.save(data, "WEBP", quality=quality, method=4)
     return data.getvalue()
+
+
+def fitted(data: bytes, side: int) -> bytes:
+    """A picture for a place on a page that shows at most `side` pixels of either side: reduced, and `lighter`.
+
+    Whatever is no smaller then stays as it is, and so do pictures whose pixels are to be seen.
+    """
+    if kind_of(data) == "svg":
+        return data
+    stored = Pillow.open(io.BytesIO(data))
+    if max(stored.size) <= side:
+        return lighter(data)
+    image = stored.convert("RGB")
+    image.thumbnail((side, side), Pillow.Resampling.LANCZOS)
+    smaller = io.BytesIO()
+    image.save(smaller, "JPEG", quality=_OF_TILES, optimize=True)
+    return min(data, smaller.getvalue(), key=len)
 
 
 def absence(size: tuple[int, int]) -> bytes:

@@ -11,6 +11,7 @@ from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from markupsafe import Markup
 
 from actmine.pipeline.atlas.figures import percent, small
+from actmine.pipeline.atlas.keys import KEYS
 from actmine.pipeline.atlas.layer_pages import raw, value_text
 from actmine.pipeline.atlas.links import mark, segment
 from actmine.pipeline.atlas.records import Exemplar, Unit
@@ -19,7 +20,9 @@ from actmine.pipeline.progress import duration
 from actmine.pipeline.sheets.drawing import number
 
 HERE = Path(__file__).parent
-STATIC = ("atlas.css", "atlas.js", "atlas.svg")
+STATIC = ("atlas.css", "atlas.js", "atlas.svg", "crosshair.js", "keys.js", "look.css", "look.js")
+OF_SERVER = ("crosshair.js", "look.css", "look.js")
+"""Those of them that exported pages have no use for."""
 
 
 @lru_cache(1)
@@ -39,7 +42,7 @@ def environment() -> Environment:
         count=lambda value: f"{value:,}",
         segment=segment,
     )
-    made.globals.update(mark=mark, crop_alt=crop_alt, box_of=box_of, small=small, least=SMALL_SIDE)
+    made.globals.update(mark=mark, crop_alt=crop_alt, box_of=box_of, small=small, least=SMALL_SIDE, all_keys=KEYS)
     return made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from actmine.pipeline.atlas.links import stamp
 from actmine.pipeline.atlas.opened import Opened, OpenedRuns
 from actmine.pipeline.atlas.records import Unit
 from actmine.pipeline.atlas.rendering import environment
@@ -40,9 +41,13 @@ class _ShelfLinks:
         """The list."""
         return "/"
 
+    def look(self) -> str:
+        """None: a picture is shown to one network."""
+        return ""
+
     def static(self, name: str) -> str:
         """A file of the atlas itself."""
-        return f"/static/{name}"
+        return f"/static/{name}?v={stamp(name)}"
 
 
 def runs_page(shelf: Shelf, opened: OpenedRuns, text: str = "", sort: str = "", page: int = 1) -> str | None:

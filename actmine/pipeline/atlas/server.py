@@ -30,21 +30,25 @@ from actmine.pipeline.atlas.etags import knows, unless_known
 from actmine.pipeline.atlas.guarded import around, guarded_by
 from actmine.pipeline.atlas.hosts import LOOPBACK, OWN, PORT, address, is_alone, listening, names
 from actmine.pipeline.atlas.interface_routes import for_programs
-from actmine.pipeline.atlas.links import Came, Choice, Picture
-from actmine.pipeline.atlas.opened import Current, Opened, OpenedRuns
+from actmine.pipeline.atlas.links import SIDES, Came, Choice, Picture, stamp
+from actmine.pipeline.atlas.look_routes import look_routes
+from actmine.pipeline.atlas.looked import Eye
+from actmine.pipeline.atlas.looking import Looking
+from actmine.pipeline.atlas.opened import Current, Opened, OpenedRuns, Ways
 from actmine.pipeline.atlas.origins import ALL, origins
 from actmine.pipeline.atlas.patience import ASKING, server
-from actmine.pipeline.atlas.pictures import absence, kind_of, stored_picture
+from actmine.pipeline.atlas.pictures import absence, fitted, kind_of, stored_picture
 from actmine.pipeline.atlas.request_words import asked, base, by_program, is_number, refusal
 from actmine.pipeline.atlas.runs_page import no_run_page, runs_page
 from actmine.pipeline.atlas.shelf import Shelf
 from actmine.pipeline.atlas.take_away import FILES
 from actmine.pipeline.errors import UserError
+from actmine.pipeline.run import Run
 
 _FOREVER = "private, max-age=31536000, immutable"
 _STATIC_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _SENTENCES = {405: "Nothing but reading is allowed here.", 404: "The run has nothing at "}
-_TYPES = {"png": "image/png", "jpg": "image/jpeg", "svg": "image/svg+xml"}
+_TYPES = {"png": "image/png", "webp": "image/webp", "jpg": "image/jpeg", "svg": "image/svg+xml"}
 
 
 class _Number(Convertor[int]):
@@ -69,17 +73,19 @@ def application(
     open: bool = False,
     desk: Desk | None = None,
     shared: Collection[str] = (),
+    looking: Looking | None = None,
 ) -> Starlette:
     """The atlas of the run in the folder `path`, or of all runs below it, called as `Called` says.
 
     Runs are opened as `open_run` does. Notes are taken at the `desk`, if there is one. Pages of the origins with which
-    it is `shared` may read rows and pictures. It may be mounted below any address. Raises `UserError` if there is no
-    run.
+    it is `shared` may read rows and pictures. Pictures are shown to the network by who is `looking`. It may be mounted
+    below any address. Raises `UserError` if there is no run.
     """
-    shelf, heavy, guards = Shelf(path), Heavy(), around(names, open, shared)
+    ways = Ways(trust, desk, looking)
+    shelf, heavy, guards = Shelf(path), Heavy(), around(names, open, shared, looking is not None)
     if shelf.is_run or not shelf.runs():
-        return of_run(Current(path, trust, desk), heavy, guards)
-    return of_runs(shelf, lambda run: Current(run, trust, desk, shelf.address), heavy, guards)
+        return of_run(Current(path, ways), heavy, guards)
+    return of_runs(shelf, lambda run: Current(run, replace(ways, shelf=shelf.address)), heavy, guards)
 
 
 def of_runs(
@@ -137,7 +143,8 @@ def of_run(current: Current, heavy: Heavy, guards: Sequence[Middleware]) -> Star
         data = stored_picture(opened.queries, wanted, opened.others)
         if data is None:
             raise HTTPException(404)
-        return _pictured(opened, request, data)
+        side = asked(request, "side")
+        return _pictured(opened, request, fitted(data, int(side)) if side in map(str, SIDES) else data)
 
     def whole(request: Request) -> Response:
         opened = current()
@@ -208,6 +215,7 @@ def of_run(current: Current, heavy: Heavy, guards: Sequence[Middleware]) -> Star
         Route("/compare/{name}", page(_comparison_page)),
         Route("/compare/{name}/{layer}/{unit:number}", page(_pair_page)),
         Route("/training", page(_training_page)),
+        *look_routes(current),
         Route("/take/{layer}/{unit:number}/{name}", heavy(taken)),
         *for_programs(current, heavy),
         Route("/picture/{layer}/{unit:number}/{what:path}", picture),
@@ -238,7 +246,8 @@ def _unit_page(opened: Opened, request: Request) -> str | None:
 
 
 def _image_page(opened: Opened, request: Request) -> str | None:
-    return pages.image_page(opened.atlas, opened.topping(), request.path_params["image"], _page(request))
+    at = [asked(request, name) for name in ("at", "x", "y")]
+    return pages.image_page(opened.atlas, opened.topping(), request.path_params["image"], _page(request), at)
 
 
 def _comparison_page(opened: Opened, request: Request) -> str | None:
@@ -272,7 +281,11 @@ def _static(request: Request) -> Response:
     if name not in pages.STATIC:
         raise HTTPException(404)
     kind = _STATIC_TYPES[Path(name).suffix]
-    return unless_known(request, Response((pages.HERE / "static" / name).read_bytes(), media_type=kind))
+    answer = Response((pages.HERE / "static" / name).read_bytes(), media_type=kind)
+    if request.query_params.get("v") == stamp(name):
+        answer.headers["Cache-Control"] = _FOREVER
+        return answer
+    return unless_known(request, answer)
 
 
 def _pictured(opened: Opened, request: Request, data: bytes, keep: bool = True) -> Response:
@@ -300,18 +313,30 @@ def serve(
     note: Callable[[str], None] = lambda sentence: None,
     read_only: bool | None = None,
     author: str = "",
+    eye: Callable[[Run], Eye] | None = None,
+    for_others: bool = False,
 ) -> None:
     """Serves the atlas until it is stopped; `say` hears the address, `note` what else is to be known.
 
     Notes of `author` are taken unless it is `read_only`; where others can reach it only if that is said (False). Pages
-    of `shared` origins may read it. Raises `UserError` as `application`, `listening`, `names` and `origins` do.
+    of `shared` origins may read it. Pictures of one's own are shown to the network by the `eye` that is made of a run,
+    if there is one; where others can reach it only if it is said to be `for_others`. Raises `UserError` as
+    `application`, `listening`, `names` and `origins` do.
     """
     with listening(port, host) as there:
         alone = is_alone(there)
         takes = alone if read_only is None else not read_only
         desk = Desk(author or _user()) if takes else None
+        if eye is not None and not alone and not for_others:
+            raise UserError(
+                f"HOST={host} can be reached by others, who could send pictures to the network as well. If they may, "
+                "say --upload-by-others; otherwise leave --host or --allow-upload out."
+            )
+        looking = Looking(eye) if eye is not None else None
         readers = origins(shared)
-        app = application(path, trust, names(host, allowed, alone), open=not alone, desk=desk, shared=readers)
+        app = application(
+            path, trust, names(host, allowed, alone), open=not alone, desk=desk, looking=looking, shared=readers
+        )
         at = there.getsockname()[1]
         if port is None and at != PORT:
             note(f"Port {PORT} is taken, so it is {at}.")
