@@ -266,6 +266,14 @@ def test_who_never_ends_to_ask_is_left_and_who_asks_is_answered_however_long_tha
             each.close()
 
 
+def test_a_form_that_does_not_come_to_its_end_is_not_waited_for(run, monkeypatch):
+    monkeypatch.setattr("actmine.pipeline.atlas.server.ASKING", 0.2)
+    head = HEAD.replace(b"GET /", b"POST /notes") + b"Content-Length: 50\r\n\r\ntoken="
+    with listened(application(run, desk=Desk("ada"))) as port, socket.create_connection((LOOPBACK, port)) as slow:
+        slow.sendall(head)
+        assert slow.recv(1000).startswith(b"HTTP/1.1 408")
+
+
 def test_who_does_not_take_an_answer_is_left(monkeypatch):
     monkeypatch.setattr(patience, "TAKING", 0.4)
     left = threading.Event()
