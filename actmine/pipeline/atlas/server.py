@@ -14,7 +14,6 @@ import anyio
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -40,21 +39,6 @@ _FOREVER = "private, max-age=31536000, immutable"
 _STATIC_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _SENTENCES = {405: "Nothing but reading is allowed here.", 404: "The run has nothing at "}
 _TYPES = {"png": "image/png", "jpg": "image/jpeg", "svg": "image/svg+xml"}
-
-
-class _Number(Convertor[int]):
-    """A number in an address, of so many digits that tables can hold it."""
-
-    regex = "[0-9]{1,18}"
-
-    def convert(self, value: str) -> int:
-        return int(value)
-
-    def to_string(self, value: int) -> str:
-        return str(value)
-
-
-register_url_convertor("number", _Number())
 
 
 def application(
@@ -152,7 +136,7 @@ def application(
             return troubled(request, "Not noted", str(error), 400)
         return RedirectResponse(f"{place_of(opened.atlas.links, target)}#noted", 303)
 
-    heavy = Heavy()
+    searches, files = Heavy(), Heavy()
     routes = [
         Route("/noted", page(lambda opened, request: pages.noted_page(opened.atlas))),
         Route("/notes", noting, methods=["POST"]),
@@ -160,9 +144,9 @@ def application(
         Route("/layer/{layer}", page(_layer_page)),
         Route("/layer/{layer}/{unit:number}", page(_unit_page)),
         Route("/image/{image:number}", page(_image_page)),
-        Route("/search", heavy(page(lambda opened, request: pages.search_page(opened.atlas, asked(request, "q"))))),
-        Route("/take/{layer}/{unit:number}/{name}", heavy(taken)),
-        *for_programs(current, heavy),
+        Route("/search", searches(page(lambda opened, request: pages.search_page(opened.atlas, asked(request, "q"))))),
+        Route("/take/{layer}/{unit:number}/{name}", files(taken)),
+        *for_programs(current, searches),
         Route("/picture/{layer}/{unit:number}/{what:path}", picture),
         Route("/whole/{image:number}", whole),
         Route("/static/{name}", _static),
