@@ -37,7 +37,6 @@ from actmine.pipeline.errors import UserError
 
 _FOREVER = "private, max-age=31536000, immutable"
 _STATIC_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_SENTENCES = {405: "Nothing but reading is allowed here.", 404: "The run has nothing at "}
 _TYPES = {"png": "image/png", "jpg": "image/jpeg", "svg": "image/svg+xml"}
 
 
@@ -101,8 +100,11 @@ def application(
 
     def lost(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        status, sentence = error.status_code, _SENTENCES.get(error.status_code, error.detail)
-        sentence += request.scope["path"] if status == 404 else ""
+        sentences = {
+            404: f"The run has nothing at {request.scope['path']}",
+            405: f"{request.method} is not allowed here.",
+        }
+        status, sentence = error.status_code, sentences.get(error.status_code, error.detail)
         if status != 404 or by_program(request.scope):
             return refusal(request.scope, status, sentence, dict(error.headers or {}))
         return troubled(request, "Not found", sentence, 404)
