@@ -70,7 +70,7 @@ def test_who_never_ends_to_ask_is_left_and_who_asks_is_answered_however_long_tha
 
 
 def test_a_form_that_does_not_come_to_its_end_is_not_waited_for(run, monkeypatch):
-    monkeypatch.setattr("actmine.pipeline.atlas.server.ASKING", 0.2)
+    monkeypatch.setattr("actmine.pipeline.atlas.run_app.ASKING", 0.2)
     head = HEAD.replace(b"GET /", b"POST /notes") + b"Content-Length: 50\r\n\r\ntoken="
     with listened(application(run, desk=Desk("ada"))) as port, socket.create_connection((LOOPBACK, port)) as slow:
         slow.sendall(head)

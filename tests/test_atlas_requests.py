@@ -21,6 +21,7 @@ from actmine.pipeline.atlas.bounds import Bounded, Heavy, Rate, client_of
 from actmine.pipeline.atlas.desk import Desk
 from actmine.pipeline.atlas.guarded import around
 from actmine.pipeline.atlas.hosts import OWN
+from actmine.pipeline.atlas.run_app import Queues
 from actmine.pipeline.atlas.server import application
 from actmine.pipeline.atlas.take_away import FILES
 from tests.atlas_browsing import browsing, unit_path, until
@@ -205,7 +206,8 @@ def test_an_error_in_heavy_work_gives_its_turn_back():
 
 @pytest.mark.parametrize("path", ["/search?q=tabby", "/api/search?q=tabby", "/take/block.relu/2/sheet.png"])
 def test_searches_and_sheets_are_heavy_and_nothing_else_waits_for_them(path, run, monkeypatch):
-    monkeypatch.setattr("actmine.pipeline.atlas.server.Heavy", lambda: Heavy(at_once=1, waiting=-1))
+    full = Queues(Heavy(at_once=1, waiting=-1), Heavy(at_once=1, waiting=-1))
+    monkeypatch.setattr("actmine.pipeline.atlas.server.Queues", lambda: full)
     answer = browsing(run).get(path)
     assert answer.status_code == 503 and answer.headers["retry-after"] == "2" and "at once" in answer.text
     for other in ("/", "/api/run", f"/api{unit_path(PLAIN, 2)}", "/picture/block.relu/2/crop/1"):
