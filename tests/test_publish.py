@@ -32,6 +32,7 @@ from actmine.pipeline.storage.files import table_file
 from actmine.pipeline.storage.parquet import image_column, read_rows, write_rows
 from actmine.schemas.pictures import PICTURES
 from actmine.schemas.skipped import SKIPPED
+from tests.atlas_browsing import browsing
 from tests.atlas_tables import KEYS, NAMES, PLAIN, SCRIPT, SIZE, TOPK, WIDTH, write_run
 
 SECRET = "geheim"
@@ -363,3 +364,16 @@ def test_an_estimate_is_within_a_third_of_what_is_written(demo_run, tmp_path):
 @pytest.mark.slow
 def test_the_pages_of_the_demo_take_at_most_20_mb(demo_run, tmp_path):
     assert export(open_run(demo_run), str(tmp_path / "site"), [], None, Publication().extent).nbytes <= 20_000_000
+
+
+def test_a_run_that_was_published_without_pictures_is_served_and_published_again_without(root, tmp_path):
+    page = browsing(root / "without").get(f"/layer/{PLAIN}/2").text
+    assert "no pictures of the dataset" in page and page.count("<tr><td>") == TOPK and "no longer" not in page
+    heard = Heard()
+    plan, done = publish(open_run(root / "without"), str(tmp_path / "to"), Publication(), heard)
+    assert done and plan.pictures == 0 and "No picture of the dataset is in it" in heard.said
+    again, before = files(tmp_path / "to"), files(root / "without")
+    assert {name for name in again if name.endswith(".parquet")} == {
+        name for name in before if name.endswith(".parquet")
+    }
+    assert again["run.json"] == before["run.json"]
