@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 
 import actmine
 from actmine.jobs.__main__ import application
+from actmine.pipeline import words
+from actmine.pipeline.ascent.presets import find_preset
 from actmine.pipeline.atlas.export import estimate, export
 from actmine.pipeline.atlas.extent import Extent
 from actmine.pipeline.atlas.images import topping
@@ -30,6 +32,7 @@ from actmine.pipeline.publishing.publish import Publication, publish
 from actmine.pipeline.run import open_run
 from actmine.pipeline.storage.files import table_file
 from actmine.pipeline.storage.parquet import image_column, read_rows, write_rows
+from actmine.pipeline.words import FROM_EXEMPLARS
 from actmine.schemas.pictures import PICTURES
 from actmine.schemas.skipped import SKIPPED
 from tests.atlas_browsing import browsing
@@ -217,6 +220,10 @@ def test_what_a_preset_drew_from_exemplars_counts_as_their_pictures(tmp_path):
     assert any(row["visualization"] for row in drawn)
     assert pd.read_parquet(table_file(tmp_path / "to", "units", PLAIN)).visualization.isna().all()
     assert not [path for path in (tmp_path / "to" / "visualizations").iterdir() if "mean-image" in path.name]
+
+
+def test_every_preset_that_draws_from_exemplars_is_known():
+    assert {*FROM_EXEMPLARS} == {name for name in words.PRESETS if find_preset(name).references}
 
 
 def test_notes_go_out_only_on_request(root, tmp_path):
