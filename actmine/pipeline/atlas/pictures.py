@@ -199,10 +199,10 @@ def fitted(data: bytes, side: int) -> bytes:
     """
     if kind_of(data) == "svg":
         return data
-    image = Pillow.open(io.BytesIO(data))
-    if max(image.size) <= side:
+    opened = Pillow.open(io.BytesIO(data))
+    if max(opened.size) <= side:
         return lighter(data)
-    image = image.convert("RGB")
+    image = opened.convert("RGB")
     image.thumbnail((side, side), Pillow.Resampling.LANCZOS)
     smaller = io.BytesIO()
     image.save(smaller, "JPEG", quality=_OF_TILES, optimize=True)
