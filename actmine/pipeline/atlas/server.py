@@ -29,7 +29,7 @@ from actmine.pipeline.atlas.interface_routes import for_programs, no_such
 from actmine.pipeline.atlas.links import SIDES, Came, Choice, Picture, stamp
 from actmine.pipeline.atlas.look_routes import look_routes
 from actmine.pipeline.atlas.looked import Eye
-from actmine.pipeline.atlas.looking import Looking
+from actmine.pipeline.atlas.looking import Looking, looking_with
 from actmine.pipeline.atlas.opened import Current, Opened
 from actmine.pipeline.atlas.pictures import absence, fitted, kind_of, stored_picture
 from actmine.pipeline.atlas.request_words import asked, is_number
@@ -207,10 +207,8 @@ def _static(request: Request) -> Response:
     name = request.path_params["name"]
     if name not in pages.STATIC:
         raise HTTPException(404)
-    forever = request.query_params.get("v") == stamp(name)
-    return FileResponse(
-        pages.HERE / "static" / name, headers={"Cache-Control": _FOREVER if forever else "no-cache"}
-    )  # fmt: skip
+    kept = _FOREVER if request.query_params.get("v") == stamp(name) else "no-cache"
+    return FileResponse(pages.HERE / "static" / name, headers={"Cache-Control": kept})
 
 
 def _pictured(opened: Opened, request: Request, data: bytes, keep: bool = True) -> Response:
@@ -250,12 +248,7 @@ def serve(
         alone = is_alone(there)
         takes = alone if read_only is None else not read_only
         desk = Desk(author or _user()) if takes else None
-        if eye is not None and not alone and not for_others:
-            raise UserError(
-                f"HOST={host} can be reached by others, who could send pictures to the network as well. If they may, "
-                "say --upload-by-others; otherwise leave --host or --allow-upload out."
-            )
-        looking = Looking(eye) if eye is not None else None
+        looking = looking_with(eye, host, alone or for_others)
         app = application(path, trust, names(host, allowed, alone), open=not alone, desk=desk, looking=looking)
         at = there.getsockname()[1]
         if port is None and at != PORT:
