@@ -255,6 +255,7 @@ def serve(
             note(f"Port {PORT} is taken, so it is {at}.")
         if not alone:
             can = "look at the run and take notes of it" if takes else "look at the run"
+            can += ", and send pictures to the network" if looking else ""
             note(f"Everyone who can reach port {at} of this machine can {can}.")
         say(address(host, there))
         _server(app).run(sockets=[there])
