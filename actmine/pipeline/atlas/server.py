@@ -17,14 +17,13 @@ from actmine.pipeline.atlas.desk import Desk
 from actmine.pipeline.atlas.guarded import around
 from actmine.pipeline.atlas.hosts import LOOPBACK, OWN, PORT, address, is_alone, listening, names
 from actmine.pipeline.atlas.looked import Eye
-from actmine.pipeline.atlas.looking import Looking
+from actmine.pipeline.atlas.looking import Looking, looking_with
 from actmine.pipeline.atlas.opened import Current, Ways
 from actmine.pipeline.atlas.origins import ALL, origins
 from actmine.pipeline.atlas.patience import server
 from actmine.pipeline.atlas.run_app import Queues, of_run
 from actmine.pipeline.atlas.runs_app import of_runs
 from actmine.pipeline.atlas.shelf import Shelf
-from actmine.pipeline.errors import UserError
 from actmine.pipeline.run import Run
 
 
@@ -76,12 +75,7 @@ def serve(
         alone = is_alone(there)
         takes = alone if read_only is None else not read_only
         desk = Desk(author or _user()) if takes else None
-        if eye is not None and not alone and not for_others:
-            raise UserError(
-                f"HOST={host} can be reached by others, who could send pictures to the network as well. If they may, "
-                "say --upload-by-others; otherwise leave --host or --allow-upload out."
-            )
-        looking = Looking(eye) if eye is not None else None
+        looking = looking_with(eye, host, alone or for_others)
         readers = origins(shared)
         app = application(
             path, trust, names(host, allowed, alone), open=not alone, desk=desk, looking=looking, shared=readers
@@ -91,6 +85,7 @@ def serve(
             note(f"Port {PORT} is taken, so it is {at}.")
         if not alone:
             can = "look at the run and take notes of it" if takes else "look at the run"
+            can += ", and send pictures to the network" if looking else ""
             note(f"Everyone who can reach port {at} of this machine can {can}.")
         if ALL in readers:
             note("Every page that a browser here has open, of whatever site, can read the run: its rows and pictures.")
