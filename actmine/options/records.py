@@ -19,6 +19,7 @@ COMMANDS = (
     "score",
     "facets",
     "dictionary",
+    "activation-atlas",
     "notes",
     "inspect",
     "demo-model",

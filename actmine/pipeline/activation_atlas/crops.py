@@ -1,0 +1,46 @@
+"""The crops of an activation atlas: what the drawn positions of the images that cells show see of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image
+
+from actmine.pipeline.cores import usable_cores
+from actmine.pipeline.datasets.batches import map_in_order
+from actmine.pipeline.datasets.shards import Place, Shard
+from actmine.pipeline.exemplars.pictures import Original, encode
+from actmine.pipeline.progress import Progress
+from actmine.pipeline.storage.parquet import image_column
+from actmine.pipeline.work import REMOTE_READS
+from actmine.schemas.activation_atlas import POINT_CROPS
+
+SIDE = 160
+"""The longest side of a crop (pixels)."""
+
+
+def crops(
+    rows: Sequence[Mapping[str, Any]], shards: Mapping[int, Shard], upright: bool, boxed: bool, progress: Progress
+) -> Iterator[pa.Table]:
+    """Tables of `POINT_CROPS`, an image each, of `rows` with the place of an image and the box of its position.
+
+    Whole images where they are not `boxed`. Raises `UserError` or `ImageError` for an image that has changed since.
+    """
+
+    def cut(row: Mapping[str, Any]) -> tuple[int, bytes]:
+        size = int(row["width"]), int(row["height"])
+        image = Original(shards[int(row["shard"])], Place.of(row), size, upright).read()
+        if boxed:
+            image = image.crop(tuple(int(row[f"box_{side}"]) for side in ("left", "top", "right", "bottom")))  # type: ignore[arg-type]
+        image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+        return int(row["image_id"]), encode(image)
+
+    far = any(shard.is_far for shard in shards.values())
+    workers = max(usable_cores(), REMOTE_READS) if far else usable_cores()
+    with progress.stage("Cutting crops", len(rows), "images") as advance, ThreadPoolExecutor(workers, "crop") as pool:
+        for image_id, data in map_in_order(cut, rows, pool, 2 * workers):
+            advance(1)
+            yield pa.table([pa.array([image_id]), image_column([data])], schema=POINT_CROPS)
