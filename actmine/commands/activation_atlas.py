@@ -14,6 +14,7 @@ from actmine.pipeline.activation_atlas.make import AtlasSettings, check_preset, 
 from actmine.pipeline.activation_atlas.plan import atlas_plan
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.mined_network import mined_network
+from actmine.pipeline.relations.layout import check_installed
 from actmine.pipeline.run import open_run
 from actmine.pipeline.spoken import command
 from actmine.pipeline.stages.drawing_plan import seconds_a_unit
@@ -26,6 +27,7 @@ def activation_atlas(options: ActivationAtlas, display: Display, live: Live = NO
     sides = parse_grids(options.grids)
     recipe = recipe_of(options.preset, options.generator)
     check_preset(recipe)
+    check_installed()
     tree = find_tree(options.label_tree)
     place = prepared(options.engine, options.device)
     opened = open_run(options.run, options.trust)

@@ -4,7 +4,8 @@ import pyarrow as pa
 
 from actmine.schemas.fields import IMAGE, field, table
 
-LEVEL_CELL = "level of the grid, from 0, the coarsest"
+FOLDER, NOTED = "activation_atlas", "activation_atlases"
+"""The folder of these tables, and what `run.json` calls what is known of them, by layer."""
 
 # fmt: off
 POINTS = table(
@@ -28,7 +29,7 @@ POINTS = table(
 
 CELLS = table(
     field("layer", pa.string(), "name of the layer"),
-    field("level", pa.int32(), LEVEL_CELL),
+    field("level", pa.int32(), "level of the grid, from 0, the coarsest"),
     field("side", pa.int32(), "cells along each side of that level's grid"),
     field("row", pa.int32(), "row of the cell, from 0 at the top of the map"),
     field("column", pa.int32(), "column of the cell, from 0 at its left"),
@@ -64,3 +65,6 @@ POINT_CROPS = table(
     field("crop", IMAGE, "the receptive field of its drawn position, at most 160 pixels a side; the whole image where boxes are in pixels of the network's input"),
 )
 """`LAYER-crops.parquet`: a row per image that a cell shows."""
+
+TABLES = {"points": POINTS, "cells": CELLS, "crops": POINT_CROPS}
+"""By what the names of their files end in."""

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from PIL import Image
 
 from actmine.pipeline import record
@@ -32,6 +33,7 @@ from actmine.pipeline.ascent.recipe import Comparing, Preset
 from actmine.pipeline.datasets.shards import Shard
 from actmine.pipeline.engines.engine import Engine
 from actmine.pipeline.errors import UserError
+from actmine.pipeline.naming import holds
 from actmine.pipeline.network.dictionary_layers import PATCH, latents_of
 from actmine.pipeline.network.encoded import has_tokens
 from actmine.pipeline.network.grids import grids
@@ -40,7 +42,9 @@ from actmine.pipeline.network.models import Network
 from actmine.pipeline.network.subject import Subject
 from actmine.pipeline.progress import Progress, Silent
 from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
-from actmine.pipeline.relations.layout import laid_out
+from actmine.pipeline.relations.layout import LEAST as LEAST_LAID
+from actmine.pipeline.relations.layout import NEIGHBORS, check_installed, directions, laid_out, neighbors_kept
+from actmine.pipeline.relations.nearest import Nearest
 from actmine.pipeline.run import Run
 from actmine.pipeline.stages.spectrum import spectrum_of
 from actmine.pipeline.storage.files import alone, remove_files, table_file
@@ -50,14 +54,11 @@ from actmine.pipeline.storage.seals import is_whole
 from actmine.pipeline.storage.stage_store import StageStore
 from actmine.pipeline.tables.label_tree import Tree
 from actmine.pipeline.work import AscentBatch, AscentWork
-from actmine.schemas.activation_atlas import CELLS, POINT_CROPS, POINTS
+from actmine.schemas.activation_atlas import CELLS, FOLDER, NOTED, POINT_CROPS, POINTS, TABLES
 
-FOLDER, NOTED = "activation_atlas", "activation_atlases"
-"""The folder of its tables, and what `run.json` calls what is known of them, by layer."""
-TABLES = {"points": POINTS, "cells": CELLS, "crops": POINT_CROPS}
 _VERSION = 1  # of all that the tables depend on beside what is asked for
 _CELLS_A_GROUP = 64
-_LAID = pa.schema([("x", pa.float64()), ("y", pa.float64())])
+_LAID = pa.schema([("x", pa.float64()), ("y", pa.float64()), ("kept", pa.float64())])
 _PICTURES = pa.schema(
     [("cell", pa.int32()), ("picture", pa.binary()), ("activation", pa.float32()), ("rank", pa.int32()),
      ("cosine", pa.float32()), ("seed", pa.int64()), ("attempts", pa.int32())]
@@ -94,6 +95,7 @@ def make_activation_atlas(
     of labels. What is there already by the same settings stays. Raises `UserError` for a layer of latents, a preset that
     cannot climb a direction, too few images, and where the run cannot be written.
     """
+    check_installed()
     check_preset(preset)
     check_channels(network)
     if layer.latents is not None:
@@ -168,7 +170,8 @@ class _Making:
         start = time.perf_counter()
         points = self._points()
         sides = self.settings.sides or fitted_sides(len(points.rows), self.settings.least)
-        places = on_map(self._laid_out(points.vectors))
+        layout, kept = self._laid_out(points.vectors)
+        places = on_map(layout)
         cells = cells_of(places, sides, self.settings.least)
         if not cells:
             raise UserError(f"No cell has {self.settings.least} images: lower --least, or say coarser GRIDS.")
@@ -184,7 +187,7 @@ class _Making:
         typical = [its.typical(cell) for cell in range(len(cells))]
         self._write_crops(points, table, np.unique(np.concatenate(typical)))
         write_table(self.paths["cells"], CELLS, self._cell_rows(its, points, typical, labels, drawn))
-        self._record(points, sides, its, labels, drawn, time.perf_counter() - start)
+        self._record(points, kept, sides, its, labels, drawn, time.perf_counter() - start)
         remove_files((self.run / "state").glob("atlas-*"))
 
     def _points(self) -> Points:
@@ -208,15 +211,16 @@ class _Making:
             raise UserError(f"At no drawn position {self.layer.name} has a vector other than zero.")
         return points
 
-    def _laid_out(self, vectors: np.ndarray) -> np.ndarray:
-        """The layout of the vectors `[N, 2]`."""
+    def _laid_out(self, vectors: np.ndarray) -> tuple[np.ndarray, float | None]:
+        """The layout of the vectors `[N, 2]`, and the share of nearest vectors that are nearest on it too."""
         if "all" not in self.layout.parts():
-            with self.progress.stage("Laying out", len(vectors), "positions") as advance:
-                found = laid_out(vectors, self.settings.seed)
-                self.layout.commit("all", [{"x": float(x), "y": float(y)} for x, y in found])
-                advance(len(vectors))
+            its = directions(vectors)
+            near = Nearest(its).among(NEIGHBORS)[0] if len(its) >= LEAST_LAID else None
+            found = laid_out(its, self.settings.seed, near, self.progress)
+            kept = None if near is None else float(neighbors_kept(found, near).mean())
+            self.layout.commit("all", [{"x": float(x), "y": float(y), "kept": kept} for x, y in found])
         rows = self.layout.rows(["all"])
-        return np.stack([rows["x"].to_numpy(), rows["y"].to_numpy()], 1)
+        return np.stack([rows["x"].to_numpy(), rows["y"].to_numpy()], 1), rows["kept"][0].as_py()
 
     @cached_property
     def fields(self) -> Mapping[str, Any]:
@@ -230,8 +234,6 @@ class _Making:
 
     def _drawn(self, its: Directions) -> pa.Table:
         """The pictures of all cells, in their order, drawn where they are not kept yet."""
-        import torch
-
         objective = Aligned(torch.from_numpy(its.whitened), means=torch.from_numpy(its.means))
         preset = replace(self.preset, objective=objective)
         subject = Subject(self.network, self.traced, [self.layer])
@@ -309,8 +311,8 @@ class _Making:
             yield pa.table([columns[name] for name in CELLS.names], schema=CELLS)
 
     def _record(
-        self, points: Points, sides: Sequence[int], its: Directions, labels: Mapping[str, pa.Array], drawn: pa.Table,
-        seconds: float,
+        self, points: Points, kept: float | None, sides: Sequence[int], its: Directions, labels: Mapping[str, pa.Array],
+        drawn: pa.Table, seconds: float,
     ) -> None:  # fmt: skip
         most = its.standing.largest
         reached = int(((drawn["activation"].to_numpy() >= most) & (most > 0)).sum())
@@ -322,7 +324,10 @@ class _Making:
                 "positions": len(points.rows), "cells": len(its.cells), "reached": reached,
                 "with_ratio": int((most > 0).sum()), "first": int((drawn["rank"].fill_null(-1).to_numpy() == 0).sum()),
                 "ranked": len(drawn) - drawn["rank"].null_count, "named": named_cells(labels),
-                "shrinkage": round(its.shrinkage, 6), "seconds": round(seconds, 3),
+                "shrinkage": round(its.shrinkage, 6),
+                "neighbors_kept": None if kept is None else round(kept, 4),
+                "neighbors_chance": None if kept is None else round(NEIGHBORS / (len(points.rows) - 1), 4),
+                "seconds": round(seconds, 3),
             }
         }  # fmt: skip
         record.write_record(self.run, written)
@@ -330,8 +335,6 @@ class _Making:
 
 def named_cells(labels: Mapping[str, pa.Array]) -> int:
     """Of how many cells a label may be named."""
-    from actmine.pipeline.naming import holds
-
     q, share, chance = (
         labels[name].to_numpy(zero_copy_only=False).astype(float)
         for name in ("label_q", "label_share", "label_chance")

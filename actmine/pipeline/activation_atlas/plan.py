@@ -27,7 +27,7 @@ def atlas_plan(
     return [
         Planned(("Reading positions",), "positions", images, "images", images * (an_image + _DECODE) / cores,
                 images * _POINT),
-        Planned(("Laying out",), "layout", images, "positions", images * _LAID_OUT, 0),
+        Planned(("Laying out the map",), "layout", images, "positions", images * _LAID_OUT, 0),
         Planned(("Drawing",), "drawings", cells, "cells", cells * a_cell, cells * _DRAWING + own),
         Planned(("Cutting crops",), "crops", crops, "images", crops * _DECODE / cores, crops * _CROP),
     ]  # fmt: skip

@@ -11,7 +11,9 @@ from typing import Any
 
 from actmine.pipeline.atlas import pages
 from actmine.pipeline.atlas.catalogue import Catalogue
-from actmine.pipeline.atlas.exported_files import Files, image_file, layer_file
+from actmine.pipeline.atlas.cell_pages import cell_page, cells_page
+from actmine.pipeline.atlas.cells import levels, mapped
+from actmine.pipeline.atlas.exported_files import Files, cell_file, cells_file, image_file, layer_file
 from actmine.pipeline.atlas.images import Topping, topping
 from actmine.pipeline.atlas.layer_pages import choices, sorts_of
 from actmine.pipeline.atlas.pictures import Wholes, reduced
@@ -25,11 +27,12 @@ from actmine.pipeline.storage.files import remove_files
 
 MARKER = "actmine-atlas.json"
 """The file that says that a folder holds an atlas of ours, which may be written over."""
-_PARTS = ("layer", "image", "picture", "whole", "static", "index.html", "search.html", "noted.html")
+_PARTS = ("layer", "cells", "image", "picture", "whole", "static", "index.html", "search.html", "noted.html")
 _ALWAYS = (
     8  # files of every export: the run's page, the search and what it looks through, notes, what pages need, marker
 )
 _A_PAGE, _AN_EXEMPLAR, _A_TILE, _A_DRAWING, _A_PIXEL = 9000, 1700, 700, 40_000, 0.25
+_A_CELL = 60_000  # of an activation atlas: its page, its drawing, crops of its images
 """About how many bytes a page takes, each exemplar on those of its unit and its image, a unit on that of its layer, a
 drawing, and a pixel of a whole image."""
 
@@ -82,11 +85,12 @@ def planned(queries: Queries, who: Topping, folder: Path, progress: Progress) ->
     units, drawn = sum(map(len, of_units)), sum(int(each.drawn.sum()) for each in of_units)
     images = who.images.tolist()
     of_images = sum(pages.pages_of(who, each) for each in images)
-    count = _ALWAYS + len(names) + pages_of_layers + units + drawn + len(images) + of_images
+    cells = sum(len(level.tiles) for name in names for level in levels(queries, name))
+    count = _ALWAYS + len(names) + pages_of_layers + units + drawn + len(images) + of_images + 3 * cells
     sizes = filter(None, map(queries.images.size, images))
     whole = sum(round(width * height * reduced((width, height)) ** 2) for width, height in sizes)
-    nbytes = round(
-        _A_PAGE * (count - drawn - len(images)) + _AN_EXEMPLAR * len(who.rank) + _A_TILE * units * pages_of_layers
+    nbytes = _A_CELL * cells + round(
+        _A_PAGE * (count - drawn - len(images) - 3 * cells) + _AN_EXEMPLAR * len(who.rank) + _A_TILE * units * pages_of_layers
         / max(len(names), 1) + _A_DRAWING * drawn + _A_PIXEL * whole
     )  # fmt: skip
     progress.say(f"Planned: about {count:,} files of together {in_bytes(nbytes)}")
@@ -124,6 +128,7 @@ def _write(files: Files, who: Topping, progress: Progress) -> None:
                 advance(1)
             orders = json.dumps(_orders(queries.units(layer)), ensure_ascii=True)
             files.write(f"layer/{address}/orders.js", f"window.atlasOrders = {orders};\n")
+    _write_cells(files, atlas)
     with progress.stage("Writing pages of images", len(files.images), "images") as advance:
         for image_id in list(files.images):
             for page in range(1, pages.pages_of(who, image_id) + 1):
@@ -133,6 +138,20 @@ def _write(files: Files, who: Topping, progress: Progress) -> None:
                 )
             advance(1)
     files.write("static/search.js", f"window.atlasIndex = {json.dumps(_index(files), ensure_ascii=True)};\n")
+
+
+def _write_cells(files: Files, atlas: pages.Atlas) -> None:
+    """The maps of activation atlases, and a page for each of their cells."""
+    for layer in mapped(files.queries):
+        address = files.layers[layer]
+        of = levels(files.queries, layer)
+        for level in (None, *(each.number for each in of)):
+            files.page(
+                cells_file(address, level),
+                lambda layer=layer, level=level: cells_page(atlas, layer, level),  # type: ignore[misc]
+            )
+        for tile in (tile for each in of for tile in each.tiles):
+            files.page(cell_file(address, tile.level, tile.place), lambda tile=tile: cell_page(atlas, tile))  # type: ignore[misc]
 
 
 def _orders(units: Catalogue) -> dict[str, list[Any]]:

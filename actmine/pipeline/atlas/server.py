@@ -21,6 +21,7 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from actmine.pipeline.atlas import pages
+from actmine.pipeline.atlas.cell_pages import CELL_PAGES
 from actmine.pipeline.atlas.desk import MOST_BYTES, Desk, fields_of, place_of, said, target_of
 from actmine.pipeline.atlas.guarded import Guarded
 from actmine.pipeline.atlas.hosts import LOOPBACK, OWN, PORT, Called, address, is_alone, listening, names
@@ -146,6 +147,7 @@ def application(
         Route("/", page(lambda opened, request: pages.run_page(opened.atlas))),
         Route("/layer/{layer}", page(_layer_page)),
         Route("/layer/{layer}/{unit:number}", page(_unit_page)),
+        *(Route(f"/cells/{{layer}}{more}", page(make)) for more, make in CELL_PAGES.items()),
         Route("/image/{image:number}", page(_image_page)),
         Route("/search", page(lambda opened, request: pages.search_page(opened.atlas, asked(request, "q")))),
         Route("/take/{layer}/{unit:number}/{name}", taken),
