@@ -57,9 +57,10 @@ def activation_atlas(options: ActivationAtlas, display: Display, live: Live = NO
             words=dataset.label_words(network.categories) or (), tree=tree, progress=Overall(display, planned),
         )  # fmt: skip
     display.say(
-        f"{about['cells']:,} cells of {about['positions']:,} positions: {about['reached']:,} of {about['with_ratio']:,} "
-        f"drawings reach what the dataset does, {about['first']:,} of {about['ranked']:,} suit their own cell best of "
-        f"their level, {about['named']:,} have a label beyond chance."
+        f"{about['cells']:,} cells of {about['positions']:,} positions: {about['reached']:,} of "
+        f"{about['with_ratio']:,} drawings reach what the dataset does, {about['first']:,} of {about['ranked']:,} suit "
+        f"their own cell best of their level, {about['named']:,} have a label beyond chance."
     )
     display.say(f"Look at it: {command('atlas', run=opened.path)}")
+    display.say(f"On paper: {command('sheets', run=opened.path, layers=layer.name, most=0, cells=True)} --no-overviews")
     return dict(run=opened.path, layer=layer.name, **about)

@@ -36,15 +36,13 @@ class ActivationAtlas(Work):
     grids: Annotated[
         str, typer.Option(help="Cells a side, one number a zoom level, as 10,20,40. Default: fitted to the images.")
     ] = ""
-    images: Annotated[
-        int, typer.Option(min=1, help="Images at most, drawn at random where there are more.")
-    ] = 100_000
+    images: Annotated[int, typer.Option(min=1, help="Images at most, drawn at random where there are more.")] = 100_000
     least: Annotated[int, typer.Option(min=1, help="Images of a cell, at least; with fewer it stays empty.")] = 4
     preset: Annotated[str, typer.Option(help=f"The recipe of ascent: {', '.join(_CLIMBING)}.")] = "default"
     generator: Generator = ""
-    label_tree: Annotated[
-        str, typer.Option(help="Kinds of labels, as of mine: a CSV or JSON file, auto or none.")
-    ] = AUTO
+    label_tree: Annotated[str, typer.Option(help="Kinds of labels, as of mine: a CSV or JSON file, auto or none.")] = (
+        AUTO
+    )
     weights: MovedWeights = ""
     dataset: Annotated[str, typer.Option(help="Where the run's dataset is now. Default: where it was mined.")] = ""
     data: Annotated[Path, typer.Option(help="Where named datasets live.")] = Path("data")

@@ -64,7 +64,7 @@ FUNCTIONS = {
     "score": _on_a_run('actmine.score(run, layers="layer4.*")'),
     "activation_atlas": _Function(
         ("run", "layer"), "Run", _SAME_RUN, _AFTER,
-        'actmine.activation_atlas(run, "layer4.1.relu").cells("layer4.1.relu")', True,
+        'actmine.activation_atlas(run, "layer4.1.relu").activation_atlas("layer4.1.relu").cells', True,
     ),
     "dictionary": _Function(
         ("run", "layer"), "Path", "The folder of the dictionary.", 'Path(call("dictionary", locals())["folder"])',

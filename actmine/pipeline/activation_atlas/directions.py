@@ -42,7 +42,7 @@ class Directions:
 
     @cached_property
     def whitened(self) -> np.ndarray:
-        """What is climbed for each cell: its mean times the inverse of the second moment, of length 1, float32 `[C, U]`."""
+        """What is climbed for each cell, its mean times the inverse second moment: of length 1, float32 `[C, U]`."""
         return whitened(self.means, self.moment)
 
     @cached_property

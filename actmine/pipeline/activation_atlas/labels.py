@@ -1,4 +1,4 @@
-"""The label, or kind of labels, that is over-represented among the images of each cell, and how likely chance does that."""
+"""The label, or kind of labels, that is over-represented among the images of each cell, beside what chance does."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def label_columns(
 ) -> dict[str, pa.Array]:
     """The columns of the cells table that speak of labels.
 
-    `labels` `[N]` are those of all positions (-1 for none) and `words` theirs. A cell's label is the one of the smallest
-    p-value; its p-value is that times the number tested, and q-values are over all cells.
+    `labels` `[N]` are those of all positions (-1 for none) and `words` theirs. A cell's label is the one of the
+    smallest p-value; its p-value is that times the number tested, and q-values are over all cells.
     """
     numbers, first, row = np.unique(labels, return_index=True, return_inverse=True)
     begin = int(len(numbers) > 0 and numbers[0] < 0)
@@ -67,9 +67,7 @@ def _counted(rows: np.ndarray, labels: int) -> np.ndarray:
 class _Groups:
     """The labels and kinds that are tested: `images` `[G]` of each, and what is `said` of it: number, words, path."""
 
-    def __init__(
-        self, numbers: np.ndarray, names: Sequence[str | None], seen: np.ndarray, tree: Tree | None
-    ) -> None:
+    def __init__(self, numbers: np.ndarray, names: Sequence[str | None], seen: np.ndarray, tree: Tree | None) -> None:
         each = Groups.of_each(len(numbers))
         nodes = nodes_of(tree, numbers.tolist(), names) if tree and len(numbers) else None
         self._parts: list[tuple[Groups, np.ndarray]] = []

@@ -11,12 +11,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from PIL import Image
 
@@ -91,9 +89,9 @@ def make_activation_atlas(
 ) -> dict[str, Any]:
     """Writes `activation_atlas/` of a layer; returns what the run's record says of it.
 
-    `shards` are those of the dataset that was mined, `words` name its labels where the shards do not, and `tree` is that
-    of labels. What is there already by the same settings stays. Raises `UserError` for a layer of latents, a preset that
-    cannot climb a direction, too few images, and where the run cannot be written.
+    `shards` are those of the dataset that was mined, `words` name its labels where the shards do not, and `tree` is
+    that of labels. What is there already by the same settings stays. Raises `UserError` for a layer of latents, a
+    preset that cannot climb a direction, too few images, and where the run cannot be written.
     """
     check_installed()
     check_preset(preset)
@@ -192,9 +190,7 @@ class _Making:
 
     def _points(self) -> Points:
         """The drawn positions of all shards, read where they are not kept yet."""
-        drawing = DrawnPositions(
-            self.network, self.traced, self.its, self.share, self.settings.seed, self.most_norm
-        )  # fmt: skip
+        drawing = DrawnPositions(self.network, self.traced, self.its, self.share, self.settings.seed, self.most_norm)
         there, names = self.positions.parts(), [f"shard-{shard.number:07d}" for shard in self.shards]
         about = round(self.seen * self.share)
         with self.progress.stage("Reading positions", about, "images") as advance:
@@ -335,11 +331,8 @@ class _Making:
 
 def named_cells(labels: Mapping[str, pa.Array]) -> int:
     """Of how many cells a label may be named."""
-    q, share, chance = (
-        labels[name].to_numpy(zero_copy_only=False).astype(float)
-        for name in ("label_q", "label_share", "label_chance")
-    )
-    return int(pc.sum(pa.array(holds(q, share, chance))).as_py() or 0)
+    names = ("label_q", "label_share", "label_chance")
+    return int(holds(*(labels[name].to_numpy(zero_copy_only=False).astype(float) for name in names)).sum())
 
 
 def _part(cells: Sequence[int]) -> str:

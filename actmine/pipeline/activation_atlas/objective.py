@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ class Aligned(Direction):
     the vector from growing along other directions on the way. `means` `[N, U]` are the means of the cells.
     """
 
-    means: Tensor = torch.empty(0, 0)
+    means: Tensor = field(default_factory=lambda: torch.empty(0, 0))
 
     def __repr__(self) -> str:
         return f"Aligned(weights={described(self.weights)}, means={described(self.means)}, power={POWER})"
@@ -36,7 +36,7 @@ class Aligned(Direction):
         return True
 
     def projected(self, outputs: Tensor) -> Tensor:
-        """Projections on the `N` directions, then cosines with the means: of `[B, U, H, W]` or `[B, U]`, `[B, 2 * N, …]`."""
+        """Projections on the `N` directions, then cosines with the means, of `[B, U, …]`: `[B, 2 * N, …]`."""
         projections = Direction.projected(self, outputs)
         means = functional.normalize(self.means.to(outputs.device, outputs.dtype), dim=1)
         cosines = torch.einsum("bu...,nu->bn...", functional.normalize(outputs, dim=1), means)

@@ -1,4 +1,4 @@
-"""Drawn positions as the rows of a table: the image, its number and label, where in it the position is, where on the map."""
+"""Drawn positions as the rows of a table: which image, where in it the position is, and where on the map."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from actmine.schemas.activation_atlas import POINTS
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """Positions that count: `rows` of `positions.DRAWN` without vectors, in the order of images, and `vectors` `[N, U]`.
+    """Positions that count: `rows` of `positions.DRAWN` without vectors, in the order of images; `vectors` `[N, U]`.
 
     Of `images` that were read, `lost` have a vector that is zero or not finite, or no position that counts.
     """
@@ -114,7 +114,7 @@ def places_of(points: Points, its: Latents, field: Field, grid: Grid | None, how
 def point_table(
     points: Points, places: Mapping[str, pa.Array], words: Sequence[str | None], on_map: np.ndarray, cells: np.ndarray
 ) -> pa.Table:
-    """The rows of the points table; `on_map` `[N, 2]` are places on the map, `cells` `[N, levels]` cells at each level."""
+    """The rows of the points table; `on_map` `[N, 2]` are places on the map, `cells` `[N, levels]` their cells."""
     begins = np.arange(len(cells) + 1, dtype=np.int32) * cells.shape[1]
     columns = {
         "image_id": pa.array(points.image_id),

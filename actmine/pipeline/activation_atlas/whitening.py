@@ -12,8 +12,8 @@ _ROWS = 8192
 def second_moment(vectors: np.ndarray) -> tuple[np.ndarray, float]:
     """The mean outer product of vectors `[N, U]`, shrunk towards a multiple of the unit matrix: `[U, U]`, float64.
 
-    Not centred, as in Carter et al. (Distill 2019). By how much it is shrunk, the second answer (0 to 1), is what Ledoit
-    and Wolf (2004) estimate from the vectors themselves: the fewer there are beside units, the more.
+    Not centred, as in Carter et al. (Distill 2019). By how much it is shrunk, the second answer (0 to 1), is what
+    Ledoit and Wolf (2004) estimate from the vectors themselves: the fewer there are beside units, the more.
     """
     count, units = vectors.shape
     moment, squares = np.zeros((units, units)), np.zeros((units, units))

@@ -1,4 +1,4 @@
-"""Activation atlases of a run as records: the cells of each level, one cell with its images and units, their pictures."""
+"""Activation atlases of a run as records: the cells of each level; one cell, its images and units; their pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from actmine.pipeline.atlas.images import named
 from actmine.pipeline.atlas.links import Picture
 from actmine.pipeline.atlas.queries import Queries
 from actmine.pipeline.atlas.records import Box, Unit
-from actmine.pipeline.naming import ancestors, holds, in_words
+from actmine.pipeline.naming import ancestors, label_of_cell
 from actmine.pipeline.storage.files import table_file
 from actmine.schemas.activation_atlas import CELLS, FOLDER, NOTED, POINTS
 
@@ -21,7 +21,7 @@ CELL, POSITION = "cell", "position"
 """Kinds of pictures: what was drawn for a cell, whose number counts all cells of a layer; what a position sees."""
 _WIDEST = 14
 """Cells a side of the level that is shown first, at most."""
-_OF_TILES = ("level", "side", "row", "column", "images", "label", "label_name", "label_share", "label_chance", "label_q")
+_PLACE, _LABEL = ("level", "side", "row", "column", "images"), ("label", "label_name", "label_share", "label_chance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +118,14 @@ _LEVELS: WeakKeyDictionary[Queries, dict[str, tuple[Level, ...]]] = WeakKeyDicti
 
 
 def _levels(queries: Queries, layer: str) -> tuple[Level, ...]:
-    rows = queries.reading.rows(table_file(queries.run.path, FOLDER, f"{layer}-cells"), _OF_TILES)
+    rows = queries.reading.rows(table_file(queries.run.path, FOLDER, f"{layer}-cells"), (*_PLACE, *_LABEL, "label_q"))
     found: dict[int, list[Tile]] = {}
     for number, row in enumerate([] if rows is None else rows.to_pylist()):
-        its = holds(*(float("nan") if row[name] is None else row[name] for name in ("label_q", "label_share")),
-                    row["label_chance"] or 0.0)  # fmt: skip
-        found.setdefault(row["level"], []).append(
-            Tile(layer, number, row["level"], row["side"], row["row"], row["column"], row["images"],
-                 in_words(row["label_name"], row["label"]) if its else "", row["label_share"] if its else None,
-                 row["label_chance"] if its else None)
-        )  # fmt: skip
+        label = label_of_cell(row)
+        share, chance = (row["label_share"], row["label_chance"]) if label else (None, None)
+        level, side, at_row, column, images = (row[name] for name in _PLACE)
+        tile = Tile(layer, number, level, side, at_row, column, images, label, share, chance)
+        found.setdefault(tile.level, []).append(tile)
     return tuple(Level(level, tiles[0].side, tuple(tiles)) for level, tiles in sorted(found.items()))
 
 

@@ -90,8 +90,8 @@ def planned(queries: Queries, who: Topping, folder: Path, progress: Progress) ->
     sizes = filter(None, map(queries.images.size, images))
     whole = sum(round(width * height * reduced((width, height)) ** 2) for width, height in sizes)
     nbytes = _A_CELL * cells + round(
-        _A_PAGE * (count - drawn - len(images) - 3 * cells) + _AN_EXEMPLAR * len(who.rank) + _A_TILE * units * pages_of_layers
-        / max(len(names), 1) + _A_DRAWING * drawn + _A_PIXEL * whole
+        _A_PAGE * (count - drawn - len(images) - 3 * cells) + _AN_EXEMPLAR * len(who.rank)
+        + _A_TILE * units * pages_of_layers / max(len(names), 1) + _A_DRAWING * drawn + _A_PIXEL * whole
     )  # fmt: skip
     progress.say(f"Planned: about {count:,} files of together {in_bytes(nbytes)}")
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -193,7 +193,8 @@ def render(atlas: Atlas, template: str, **words: Any) -> str:
     return environment().get_template(template).render(
         links=atlas.links, as_came=Came, crisp=atlas.queries.crisp,
         short=atlas.queries.short, run_name=name, exported=atlas.exported, boxes=atlas.queries.true_boxes, noted=noted,
-        mapped=mapped(atlas.queries), desk=atlas.desk, any_noted=bool(known), place_of=lambda target: place_of(atlas.links, target), **words
+        mapped=mapped(atlas.queries),
+        desk=atlas.desk, any_noted=bool(known), place_of=lambda target: place_of(atlas.links, target), **words
     )  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def _tails(sizes: np.ndarray, times: np.ndarray, whole: int, drawn: int) -> np.n
 
 
 def _hypergeometric(sizes: np.ndarray, whole: int, drawn: int) -> np.ndarray:
-    """The chance of x or more of `drawn` images, of `whole`, having labels of `sizes` images `[L]`: `[L, drawn + 1]`."""
+    """The chance that x or more of `drawn` of `whole` images have labels of `sizes` `[L]` images: `[L, drawn + 1]`."""
     own, got = sizes[:, None], np.arange(drawn + 1)[None]
     possible = (got <= own) & (drawn - got <= whole - own)
     ways = _log_ways(own, got) + _log_ways(whole - own, drawn - got) - _log_ways(np.array(whole), np.array(drawn))
@@ -53,8 +53,8 @@ def _hypergeometric(sizes: np.ndarray, whole: int, drawn: int) -> np.ndarray:
 
 
 def over_represented_by_chance(sizes: np.ndarray, whole: int, drawn: np.ndarray, got: np.ndarray) -> np.ndarray:
-    """The chance that of `drawn` `[N]` images of `whole`, drawn without replacement, `got` `[N, L]` or more have labels of
-    `sizes` `[L]` images: exact (hypergeometric), `[N, L]`."""
+    """The chance that of `drawn` `[N]` of `whole` images, drawn without replacement, `got` `[N, L]` or more have labels
+    of `sizes` `[L]` images: exact (hypergeometric), `[N, L]`."""
     kinds, which = np.unique(sizes, return_inverse=True)
     found = np.ones(got.shape)
     for count in np.unique(drawn).tolist():
