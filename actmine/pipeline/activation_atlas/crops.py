@@ -17,6 +17,7 @@ from actmine.pipeline.progress import Progress
 from actmine.pipeline.storage.parquet import image_column
 from actmine.pipeline.work import REMOTE_READS
 from actmine.schemas.activation_atlas import POINT_CROPS
+from actmine.schemas.crops import BOX
 
 SIDE = 160
 """The longest side of a crop (pixels)."""
@@ -34,7 +35,7 @@ def crops(
         size = int(row["width"]), int(row["height"])
         image = Original(shards[int(row["shard"])], Place.of(row), size, upright).read()
         if boxed:
-            image = image.crop(tuple(int(row[f"box_{side}"]) for side in ("left", "top", "right", "bottom")))  # type: ignore[arg-type]
+            image = image.crop(tuple(int(row[side]) for side in BOX))  # type: ignore[arg-type]
         image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
         return int(row["image_id"]), encode(image)
 

@@ -53,6 +53,7 @@ from actmine.pipeline.storage.stage_store import StageStore
 from actmine.pipeline.tables.label_tree import Tree
 from actmine.pipeline.work import AscentBatch, AscentWork
 from actmine.schemas.activation_atlas import CELLS, FOLDER, NOTED, POINT_CROPS, POINTS, TABLES
+from actmine.schemas.crops import BOX
 
 _VERSION = 1  # of all that the tables depend on beside what is asked for
 _CELLS_A_GROUP = 64
@@ -259,8 +260,7 @@ class _Making:
 
     def _write_crops(self, points: Points, table: pa.Table, chosen: np.ndarray) -> None:
         rows = points.rows.take(pa.array(chosen))
-        sides = ["box_left", "box_top", "box_right", "box_bottom"]
-        boxes = table.take(pa.array(chosen)).select(["image_id", *sides])
+        boxes = table.take(pa.array(chosen)).select(["image_id", *BOX])
         for name in boxes.column_names:
             rows = rows.append_column(name, boxes[name])
         how = self.network.preprocessing

@@ -18,6 +18,7 @@ from actmine.pipeline.preprocessing.images import Preprocessing
 from actmine.pipeline.receptive_fields.receptive_field import Field
 from actmine.pipeline.tables.map_tables import extent
 from actmine.schemas.activation_atlas import POINTS
+from actmine.schemas.crops import BOX
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ def places_of(points: Points, its: Latents, field: Field, grid: Grid | None, how
     return {
         "y": pa.array(y.astype(np.int32), pa.int32(), mask=nowhere),
         "x": pa.array(x.astype(np.int32), pa.int32(), mask=nowhere),
-        **{f"box_{side}": pa.array(boxes[:, at]) for at, side in enumerate(("left", "top", "right", "bottom"))},
+        **{side: pa.array(boxes[:, at]) for at, side in enumerate(BOX)},
         "place_x": pa.array([None if one is None else one[0] for one in middles], pa.float32()),
         "place_y": pa.array([None if one is None else one[1] for one in middles], pa.float32()),
     }

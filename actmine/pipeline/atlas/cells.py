@@ -16,6 +16,7 @@ from actmine.pipeline.atlas.records import Box, Unit
 from actmine.pipeline.naming import ancestors, label_of_cell
 from actmine.pipeline.storage.files import table_file
 from actmine.schemas.activation_atlas import CELLS, FOLDER, NOTED, POINTS
+from actmine.schemas.crops import BOX
 
 CELL, POSITION = "cell", "position"
 """Kinds of pictures: what was drawn for a cell, whose number counts all cells of a layer; what a position sees."""
@@ -189,7 +190,7 @@ def _shown(queries: Queries, layer: str, images: Any) -> tuple[Shown, ...]:
     for image_id in images:
         rows = queries.reading.rows(path, columns, image_id)
         for row in [] if rows is None else rows.to_pylist():
-            left, top, right, bottom = (row[f"box_{side}"] for side in ("left", "top", "right", "bottom"))
+            left, top, right, bottom = (row[side] for side in BOX)
             place = None if row["place_x"] is None else (row["place_x"], row["place_y"])
             size = queries.images.size(image_id) if queries.true_boxes else None
             crop = Picture(layer, image_id, POSITION)
