@@ -73,7 +73,7 @@ inspect: $(NEEDED) ## what the layers of MODEL (or RUN's network) make of IMAGE,
 dictionary: $(NEEDED) ## train a sparse dictionary on LAYER of RUN: LATENTS=… K=16; its latents are units for mine
 	@$(COMMAND)
 
-activation-atlas: $(NEEDED) ## map what LAYER of RUN sees: one position of each image laid out, each cell drawn (GRIDS=10,20,40)
+activation-atlas: $(NEEDED) $(VENV)/.with-map ## map what LAYER of RUN sees: one position of each image laid out, each cell drawn (GRIDS=10,20,40)
 	@$(COMMAND)
 
 layers: $(NEEDED) ## list the layers of MODEL, their units, map sizes and receptive fields

@@ -23,6 +23,7 @@ from actmine.pipeline.activation_atlas.positions import drawn, is_chosen
 from actmine.pipeline.activation_atlas.whitening import second_moment, whitened
 from actmine.pipeline.ascent.ascend import draw
 from actmine.pipeline.ascent.climb import Climb
+from actmine.pipeline.ascent.objectives import Direction
 from actmine.pipeline.ascent.presets import find_preset
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.models import load_network
@@ -135,7 +136,6 @@ def test_what_a_drawing_reaches_is_measured_by_the_network_itself(atlas, vectors
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     reached = vectors @ directions.T
     standard = reached.mean(0), reached.std(0)
-    better = 0
     for number, cell in enumerate(atlas.cells.itertuples()):
         output = outputs_of([picture(cell.picture)])[0].reshape(means.shape[1], -1)
         along = (directions @ output).max(1)
@@ -146,8 +146,8 @@ def test_what_a_drawing_reaches_is_measured_by_the_network_itself(atlas, vectors
         assert abs(cell.rank - (heights[level] > heights[number]).sum()) <= 1
         cosine = means[number] @ output / (np.linalg.norm(means[number]) * np.linalg.norm(output, axis=0))
         assert cell.cosine == pytest.approx(np.nanmax(cosine), abs=1e-3)
-        better += cell.cosine > cell.cosine_all
-    assert better > 0.9 * len(atlas.cells) and atlas.cells.ratio.median() > 1
+    assert atlas.cells.ratio.median() > 1  # further than any position of the dataset
+    assert (atlas.cells["rank"] == 0).mean() > 0.4  # of 9 and 21 cells
 
 
 def test_a_planted_direction_is_drawn_along_itself():
@@ -158,15 +158,21 @@ def test_a_planted_direction_is_drawn_along_itself():
     own = [kind_of(f"{kind}/{number}") for kind in KINDS for number in range(20)]
     middles = outputs_of([AS_TRAINED(each) for each in own], "block1.relu")[:, :, 12, 12]
     planted = torch.from_numpy(middles[[0, 20, 40]] / np.linalg.norm(middles[[0, 20, 40]], axis=1, keepdims=True))
-    preset = replace(find_preset("default"), objective=Aligned(planted, means=planted))
     fields = receptive_fields(traced, [layer])
-    climb = Climb(network.preprocessing, traced, layer, fields[layer.name], preset, torch.device("cpu"))
-    for number, item in enumerate(draw(climb, [0, 1, 2], 3, 0)):
-        output = outputs_of([Image.fromarray(item.picture)], "block1.relu")[0].reshape(layer.units, -1)
-        cosine = (planted[number].numpy() @ output / np.linalg.norm(output, axis=0)).max()
-        others = middles @ planted[number].numpy() / np.linalg.norm(middles, axis=1)
-        assert item.readings[3 + number] == pytest.approx(cosine, abs=1e-3)
-        assert cosine > 0.9 and cosine > np.quantile(np.delete(others, 20 * number), 0.9)
+    reached: dict[str, list[float]] = {}
+    for objective in (Aligned(planted, means=planted), Direction(planted)):
+        preset = replace(find_preset("default"), objective=objective)
+        climb = Climb(network.preprocessing, traced, layer, fields[layer.name], preset, torch.device("cpu"))
+        for number, item in enumerate(draw(climb, [0, 1, 2], 3, 0)):
+            output = outputs_of([Image.fromarray(item.picture)], "block1.relu")[0].reshape(layer.units, -1)
+            length = np.linalg.norm(output, axis=0)
+            cosine = float((planted[number].numpy() @ output / np.where(length > 0, length, 1)).max())
+            reached.setdefault(type(objective).__name__, []).append(cosine)
+            if isinstance(objective, Aligned):
+                others = middles @ planted[number].numpy() / np.linalg.norm(middles, axis=1)
+                assert item.readings[3 + number] == pytest.approx(cosine, abs=1e-3)
+                assert cosine > 0.7 and cosine > np.median(others) + 0.25
+    assert np.mean(reached["Aligned"]) > np.mean(reached["Direction"]) + 0.02  # what the power of the cosine is for
 
 
 def test_the_same_is_made_again_and_an_interruption_changes_no_byte(bare, run, tmp_path, monkeypatch):
@@ -255,8 +261,8 @@ class Tokens(torch.nn.Module):
 def test_of_tokens_only_patches_are_drawn(tmp_path):
     torch.manual_seed(0)
     network = Tokens()
-    photos = write_folder(tmp_path / "photos", {f"{n:03d}.png": encoded(a_picture(32, 32, n), "PNG") for n in range(80)})
-
+    files = {f"{n:03d}.png": encoded(a_picture(32, 32, n), "PNG") for n in range(80)}
+    photos = write_folder(tmp_path / "photos", files)
     prepared = v2.Compose([v2.Resize(36), v2.CenterCrop(32), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
     run = actmine.mine(network, str(photos), transform=prepared, layers="own", topk=2, run=tmp_path / "run", **QUICK)
     points, cells = actmine.activation_atlas(run, "own", grids="2", quiet=True).activation_atlas("own")
@@ -312,7 +318,7 @@ def test_a_grid_puts_each_place_in_one_cell_and_outliers_at_its_edge():
         assert number.min() >= 0 and number.max() < side * side
         expected = np.minimum(np.floor(places.astype(float) * side), side - 1)
         assert np.array_equal(number, expected[:, 1] * side + expected[:, 0])
-        cells = [cell for cell in cells_of(places, [side], 1)]
+        cells = cells_of(places, [side], 1)
         assert sorted(np.concatenate([cell.members for cell in cells]).tolist()) == list(range(501))
         assert all(len(cell.members) >= 9 for cell in cells_of(places, [side], 9))
 

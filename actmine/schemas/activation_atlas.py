@@ -1,70 +1,10 @@
-"""`activation_atlas/`: of a layer one drawn position of each image, cells of them and what was drawn for each, crops."""
+"""What belongs to the activation atlas of a layer: three tables, in files called as the layer."""
 
-import pyarrow as pa
-
-from actmine.schemas.fields import IMAGE, field, table
+from actmine.schemas.atlas_cells import CELLS
+from actmine.schemas.atlas_crops import POINT_CROPS
+from actmine.schemas.atlas_points import POINTS
 
 FOLDER, NOTED = "activation_atlas", "activation_atlases"
 """The folder of these tables, and what `run.json` calls what is known of them, by layer."""
-
-# fmt: off
-POINTS = table(
-    field("image_id", pa.int64(), "number of the image in the whole dataset, counted in shard order, from 0"),
-    field("key", pa.string(), "the image's name without extension"),
-    field("label", pa.int32(), "class number; null for an unlabelled image", nullable=True),
-    field("label_name", pa.string(), "the class in words, where known", nullable=True),
-    field("y", pa.int32(), "row of the drawn position in the layer's map, from 0; of tokens the token's number; null for a layer without positions", nullable=True),
-    field("x", pa.int32(), "column of the drawn position, from 0; null for a layer without positions", nullable=True),
-    field("left", pa.int32(), "left end of the position's receptive field (pixels of the original image; of the network's input where run.json says so of boxes)"),
-    field("top", pa.int32(), "its upper end"),
-    field("right", pa.int32(), "its right end, not included"),
-    field("bottom", pa.int32(), "its lower end, not included"),
-    field("place_x", pa.float32(), "middle of the position's own part of the image (pixels of the original from the left); null where it has no place, or none that is known", nullable=True),
-    field("place_y", pa.float32(), "the same from the top", nullable=True),
-    field("map_x", pa.float32(), "where the layer's vector at that position lies on the map, from the left (0 to 1)"),
-    field("map_y", pa.float32(), "the same from the top (0 to 1)"),
-    field("cell", pa.list_(pa.int32()), "its cell at each level: row * side + column"),
-)
-"""`LAYER-points.parquet`: a row per image, in the order of images."""
-
-CELLS = table(
-    field("layer", pa.string(), "name of the layer"),
-    field("level", pa.int32(), "level of the grid, from 0, the coarsest"),
-    field("side", pa.int32(), "cells along each side of that level's grid"),
-    field("row", pa.int32(), "row of the cell, from 0 at the top of the map"),
-    field("column", pa.int32(), "column of the cell, from 0 at its left"),
-    field("images", pa.int32(), "images whose position lies in the cell (images)"),
-    field("mean", pa.list_(pa.float32()), "mean of the layer's vectors there, a number a unit (activation)"),
-    field("cosine_images", pa.float32(), "mean cosine of these vectors with their mean (-1 to 1)"),
-    field("cosine_all", pa.float32(), "mean cosine of the vectors of all images with that mean (-1 to 1)"),
-    field("shown", pa.list_(pa.int64()), "the images whose vectors have the largest cosine with that mean, of which crops are kept, best first"),
-    field("units", pa.list_(pa.int32()), "the units whose mean in the cell is furthest above their mean over all images, furthest first"),
-    field("unit_mean", pa.list_(pa.float32()), "mean of each of these units in the cell (activation)"),
-    field("unit_above", pa.list_(pa.float32()), "how far that is above the mean over all images, in standard deviations over all images"),
-    field("label", pa.int32(), "class number of the most over-represented label, where that is a label; null where it is a kind of labels, or none was tested", nullable=True),
-    field("label_name", pa.string(), "that label, or kind of labels, in words; it may be named where label_q is below 0.05 and label_share at least 0.1 above label_chance", nullable=True),
-    field("label_path", pa.string(), "of a kind, it and all above it in the tree of labels", nullable=True),
-    field("labelled", pa.int32(), "images of the cell that have a label (images)"),
-    field("label_images", pa.int32(), "those of them with that label (images)", nullable=True),
-    field("label_share", pa.float64(), "label_images / labelled", nullable=True),
-    field("label_chance", pa.float64(), "share of that label among all images of the atlas that have one", nullable=True),
-    field("label_p", pa.float64(), "chance that as many or more of its images have the label if labels are random (hypergeometric, exact), times the number of labels and kinds that were tested, at most 1", nullable=True),
-    field("label_q", pa.float64(), "q-value of label_p over all cells of all levels (Benjamini and Hochberg)", nullable=True),
-    field("picture", IMAGE, "what gradient ascent drew for the cell's direction (PNG)"),
-    field("activation", pa.float32(), "largest projection of the picture's vectors on the whitened direction that was climbed, of length 1, unmodified network, 8-bit picture (activation)", nullable=True),
-    field("ratio", pa.float64(), "activation / the largest projection of any drawn position of the dataset; null where that is not positive", nullable=True),
-    field("rank", pa.int32(), "cells of the level whose direction the picture suits better, 0 is first: projections on all whitened directions, each standardized over the dataset's drawn positions", nullable=True),
-    field("cosine", pa.float32(), "largest cosine of any of the picture's vectors with the mean of the cell (-1 to 1); cosine_images is what its images reach on average", nullable=True),
-    field("seed", pa.int64(), "seed of the ascent", nullable=True),
-    field("attempts", pa.int32(), "ascents tried until the projection was above zero", nullable=True),
-)
-"""`LAYER-cells.parquet`: a row per cell with enough images, by level, row and column."""
-
-POINT_CROPS = table(
-    field("image_id", pa.int64(), "number of the image in the whole dataset"),
-    field("crop", IMAGE, "the receptive field of its drawn position, at most 160 pixels a side; the whole image where boxes are in pixels of the network's input"),
-)
-"""`LAYER-crops.parquet`: a row per image that a cell shows."""
-
 TABLES = {"points": POINTS, "cells": CELLS, "crops": POINT_CROPS}
 """By what the names of their files end in."""

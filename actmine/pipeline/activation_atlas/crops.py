@@ -16,7 +16,7 @@ from actmine.pipeline.exemplars.pictures import Original, encode
 from actmine.pipeline.progress import Progress
 from actmine.pipeline.storage.parquet import image_column
 from actmine.pipeline.work import REMOTE_READS
-from actmine.schemas.activation_atlas import POINT_CROPS
+from actmine.schemas.atlas_crops import POINT_CROPS
 from actmine.schemas.crops import BOX
 
 SIDE = 160

@@ -52,7 +52,10 @@ from actmine.pipeline.storage.seals import is_whole
 from actmine.pipeline.storage.stage_store import StageStore
 from actmine.pipeline.tables.label_tree import Tree
 from actmine.pipeline.work import AscentBatch, AscentWork
-from actmine.schemas.activation_atlas import CELLS, FOLDER, NOTED, POINT_CROPS, POINTS, TABLES
+from actmine.schemas.activation_atlas import FOLDER, NOTED, TABLES
+from actmine.schemas.atlas_cells import CELLS
+from actmine.schemas.atlas_crops import POINT_CROPS
+from actmine.schemas.atlas_points import POINTS
 from actmine.schemas.crops import BOX
 
 _VERSION = 1  # of all that the tables depend on beside what is asked for

@@ -17,7 +17,7 @@ from actmine.pipeline.preprocessing.geometry import WayBack
 from actmine.pipeline.preprocessing.images import Preprocessing
 from actmine.pipeline.receptive_fields.receptive_field import Field
 from actmine.pipeline.tables.map_tables import extent
-from actmine.schemas.activation_atlas import POINTS
+from actmine.schemas.atlas_points import POINTS
 from actmine.schemas.crops import BOX
 
 

@@ -15,7 +15,9 @@ from actmine.pipeline.atlas.queries import Queries
 from actmine.pipeline.atlas.records import Box, Unit
 from actmine.pipeline.naming import ancestors, label_of_cell
 from actmine.pipeline.storage.files import table_file
-from actmine.schemas.activation_atlas import CELLS, FOLDER, NOTED, POINTS
+from actmine.schemas.activation_atlas import FOLDER, NOTED
+from actmine.schemas.atlas_cells import CELLS
+from actmine.schemas.atlas_points import POINTS
 from actmine.schemas.crops import BOX
 
 CELL, POSITION = "cell", "position"

@@ -1,0 +1,11 @@
+"""`activation_atlas/LAYER-crops`: one row per image that a cell shows, what its drawn position sees."""
+
+import pyarrow as pa
+
+from actmine.schemas.fields import IMAGE, field, table
+
+# fmt: off
+POINT_CROPS = table(
+    field("image_id", pa.int64(), "number of the image in the whole dataset"),
+    field("crop", IMAGE, "the receptive field of its drawn position, at most 160 pixels a side; the whole image where boxes are in pixels of the network's input"),
+)
