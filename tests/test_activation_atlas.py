@@ -31,7 +31,7 @@ from actmine.pipeline.preprocessing.normalize import Normalize
 from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
 from actmine.pipeline.run import Mapped, picture
 from actmine.pipeline.tables.evidence import over_represented_by_chance
-from tests.atlas_of_activations import EACH, KINDS, LAYER, QUICK, kind_of, make, mined
+from tests.atlas_of_activations import EACH, KINDS, LAYER, QUICK, kind_of, make
 from tests.making import encoded, write_folder
 from tests.making import picture as a_picture
 from tests.stage_parts import committing, interrupted
@@ -42,20 +42,8 @@ TABLES = [f"{LAYER}-{name}.parquet" for name in ("points", "cells", "crops")]
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return mined(tmp_path_factory.mktemp("cells"))
-
-
-@pytest.fixture(scope="module")
-def run(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    copy = shutil.copytree(bare, tmp_path_factory.mktemp("made") / "run")
-    make(copy)
-    return copy
-
-
-@pytest.fixture(scope="module")
-def atlas(run: Path) -> Mapped:
-    return actmine.open_run(run).activation_atlas(LAYER)
+def atlas(mapped_run: Path) -> Mapped:
+    return actmine.open_run(mapped_run).activation_atlas(LAYER)
 
 
 def outputs_of(pictures: list[Image.Image], layer: str = LAYER) -> np.ndarray:
@@ -72,9 +60,9 @@ def outputs_of(pictures: list[Image.Image], layer: str = LAYER) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def vectors(run: Path, atlas: Mapped) -> np.ndarray:
+def vectors(mapped_run: Path, atlas: Mapped) -> np.ndarray:
     """The layer's vector at each drawn position, by the network itself: `[N, U]`."""
-    photos = Path(actmine.open_run(run).shards["url"].iloc[0])
+    photos = Path(actmine.open_run(mapped_run).shards["url"].iloc[0])
     rows = list(atlas.points.itertuples())
     files = [photos / row.label_name / f"{row.key.split('/')[-1]}.png" for row in rows]
     outputs = outputs_of([AS_TRAINED(Image.open(file)) for file in files])
@@ -175,8 +163,8 @@ def test_a_planted_direction_is_drawn_along_itself():
     assert np.mean(reached["Aligned"]) > np.mean(reached["Direction"]) + 0.02  # what the power of the cosine is for
 
 
-def test_the_same_is_made_again_and_an_interruption_changes_no_byte(bare, run, tmp_path, monkeypatch):
-    copy = shutil.copytree(bare, tmp_path / "run")
+def test_the_same_is_made_again_and_an_interruption_changes_no_byte(bare_run, mapped_run, tmp_path, monkeypatch):
+    copy = shutil.copytree(bare_run, tmp_path / "run")
     for after in (1, 1):
         with interrupted(monkeypatch, after):
             make(copy)
@@ -184,7 +172,8 @@ def test_the_same_is_made_again_and_an_interruption_changes_no_byte(bare, run, t
         make(copy)
     assert not any(name.startswith("shard") or name == "all" for name in committed)
     for name in TABLES:
-        assert (copy / "activation_atlas" / name).read_bytes() == (run / "activation_atlas" / name).read_bytes(), name
+        one, other = (folder / "activation_atlas" / name for folder in (copy, mapped_run))
+        assert one.read_bytes() == other.read_bytes(), name
     assert not list((copy / "state").glob("atlas-*"))
     with committing(monkeypatch) as committed:
         make(copy)
@@ -192,13 +181,13 @@ def test_the_same_is_made_again_and_an_interruption_changes_no_byte(bare, run, t
         make(copy, seed=1)
     assert committed
     changed = actmine.open_run(copy).activation_atlas(LAYER).points
-    before = actmine.open_run(run).activation_atlas(LAYER).points
+    before = actmine.open_run(mapped_run).activation_atlas(LAYER).points
     assert (changed.y != before.y).any() and changed.image_id.equals(before.image_id)
 
 
-def test_it_stays_when_the_run_grows(run, tmp_path):
-    copy = shutil.copytree(run, tmp_path / "run")
-    asked = json.loads((run / "run.json").read_text())["asked"]
+def test_it_stays_when_the_run_grows(mapped_run, tmp_path):
+    copy = shutil.copytree(mapped_run, tmp_path / "run")
+    asked = json.loads((mapped_run / "run.json").read_text())["asked"]
     actmine.mine("demo", asked["dataset"], layers="block1.relu", topk=3, run=copy, **QUICK)
     before = [(copy / "activation_atlas" / name).stat().st_mtime_ns for name in TABLES]
     grown = make(copy)
@@ -206,8 +195,8 @@ def test_it_stays_when_the_run_grows(run, tmp_path):
     assert before == [(copy / "activation_atlas" / name).stat().st_mtime_ns for name in TABLES]
 
 
-def test_of_many_images_a_random_share_is_read(bare, tmp_path):
-    copy = shutil.copytree(bare, tmp_path / "run")
+def test_of_many_images_a_random_share_is_read(bare_run, tmp_path):
+    copy = shutil.copytree(bare_run, tmp_path / "run")
     points = make(copy, images=90, grids="3").activation_atlas(LAYER).points
     assert 65 <= len(points) <= 115  # three and a half deviations
     assert points.label_name.nunique() == len(KINDS)
@@ -220,8 +209,8 @@ def test_places_and_images_are_drawn_alike_often():
     assert stats.binomtest(sum(chosen), 4000, 0.3).pvalue > 1e-4
 
 
-def test_boxes_and_middles_are_where_the_position_is(run, atlas):
-    opened = actmine.open_run(run)
+def test_boxes_and_middles_are_where_the_position_is(mapped_run, atlas):
+    opened = actmine.open_run(mapped_run)
     row = opened.layers.iloc[0]
     inside = atlas.points
     assert (inside.left <= inside.place_x).all() and (inside.place_x <= inside.right).all()
@@ -233,8 +222,10 @@ def test_boxes_and_middles_are_where_the_position_is(run, atlas):
     shared = [each for each in inside.itertuples() if (each.y, each.x) in boxes]
     assert shared and all((each.left, each.right) == boxes[each.y, each.x] for each in shared)
     assert row.height > inside.y.max() and row.width > inside.x.max()
-    crops = pd.read_parquet(run / "activation_atlas" / TABLES[2]).set_index("image_id")
+    crops = pd.read_parquet(mapped_run / "activation_atlas" / TABLES[2]).set_index("image_id")
     assert set(crops.index) == {one for shown in atlas.cells.shown for one in shown}
+    held = set(opened.images.index)
+    assert [whole is None for whole in crops.whole] == [number in held for number in crops.index]
     first = inside.set_index("image_id").loc[crops.index[0]]
     own = opened.original(crops.index[0]) if crops.index[0] in opened.images.index else None
     crop = picture(crops.crop.iloc[0])
@@ -342,13 +333,13 @@ def test_grids_are_fitted_to_the_number_of_images():
         ({"grids": "6", "least": 100}, "No cell has 100 images"),
     ],
 )
-def test_what_cannot_be_made_is_refused_with_the_way_on(bare, tmp_path, words, said):
-    copy = shutil.copytree(bare, tmp_path / "run")
+def test_what_cannot_be_made_is_refused_with_the_way_on(bare_run, tmp_path, words, said):
+    copy = shutil.copytree(bare_run, tmp_path / "run")
     with pytest.raises(UserError, match=said):
         make(copy, **words)
     assert "activation_atlases" not in json.loads((copy / "run.json").read_text())
 
 
-def test_a_run_without_an_atlas_says_how_to_make_one(bare):
+def test_a_run_without_an_atlas_says_how_to_make_one(bare_run):
     with pytest.raises(UserError, match=r"activation.atlas.*block2.relu"):
-        actmine.open_run(bare).activation_atlas(LAYER)
+        actmine.open_run(bare_run).activation_atlas(LAYER)

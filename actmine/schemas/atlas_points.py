@@ -10,6 +10,8 @@ POINTS = table(
     field("key", pa.string(), "the image's name without extension"),
     field("label", pa.int32(), "class number; null for an unlabelled image", nullable=True),
     field("label_name", pa.string(), "the class in words, where known", nullable=True),
+    field("width", pa.int32(), "width of the original image (pixels)"),
+    field("height", pa.int32(), "height of the original image (pixels)"),
     field("y", pa.int32(), "row of the drawn position in the layer's map, from 0; of tokens the token's number; null for a layer without positions", nullable=True),
     field("x", pa.int32(), "column of the drawn position, from 0; null for a layer without positions", nullable=True),
     field("left", pa.int32(), "left end of the position's receptive field (pixels of the original image; of the network's input where run.json says so of boxes)"),

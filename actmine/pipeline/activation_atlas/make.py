@@ -268,7 +268,8 @@ class _Making:
             rows = rows.append_column(name, boxes[name])
         how = self.network.preprocessing
         by_number = {shard.number: shard for shard in self.shards}
-        made = crops(rows.to_pylist(), by_number, how.upright, how.followed, self.progress)
+        held = set(self.opened.images.index)
+        made = crops(rows.to_pylist(), by_number, how.upright, how.followed, held, self.progress)
         write_table(self.paths["crops"], POINT_CROPS, few_bytes(made, "crop"))
 
     def _cell_rows(

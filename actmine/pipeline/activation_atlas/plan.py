@@ -9,9 +9,10 @@ from actmine.pipeline.cores import usable_cores
 from actmine.pipeline.network.layers import Layer
 from actmine.pipeline.stages.mining_plan import Planned
 
-# Measured on one core: decoding an image, laying a position out (seconds); a drawing, a crop, a position (bytes)
+# Measured on one core: decoding an image, laying a position out (seconds); bytes of a drawing, of a crop with its
+# image, of a position
 _DECODE, _LAID_OUT = 0.0045, 1.5e-3
-_DRAWING, _CROP, _POINT = 56_000, 9_000, 60
+_DRAWING, _CROP, _POINT = 56_000, 20_000, 60
 _FILLED = 0.6  # of a grid's cells, or of those that its images are enough for
 
 

@@ -120,7 +120,7 @@ def point_table(
     columns = {
         "image_id": pa.array(points.image_id),
         "key": points.rows["key"],
-        "label": points.rows["label"],
+        **{name: points.rows[name] for name in ("label", "width", "height")},
         "label_name": pa.array(words, pa.string()),
         **places,
         "map_x": pa.array(on_map[:, 0]),

@@ -42,7 +42,7 @@ def _cell_page(atlas: Atlas, layer: str, level: int, place: int) -> str | None:
         atlas, "cell.html", layer=atlas.queries.layers[layer], cell=found, tile=found.tile, row=found.about,
         about=mapped(atlas.queries)[layer], before=order[at - 1] if at else None,
         after=order[at + 1] if at + 1 < len(order) else None, labelled=atlas.queries.images.labelled,
-        there={each.image_id: each.size is not None and atlas.wholes.there(each.image_id) for each in found.images},
+        there={each.image_id for each in found.images if each.kept or atlas.wholes.there(each.image_id)},
     )  # fmt: skip
 
 

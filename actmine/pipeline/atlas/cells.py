@@ -78,12 +78,14 @@ class Shown:
     crop: Picture
     box: Box
     place: tuple[float, float] | None
-    size: tuple[int, int] | None
+    size: tuple[int, int]
+    kept: Picture | None
+    """The whole image where it is kept with the atlas; else the run shows it as any of its own."""
 
     @property
-    def whole(self) -> bool:
+    def sees_all(self) -> bool:
         """Whether the position sees the whole image."""
-        return self.size is not None and self.box == (0, 0, *self.size)
+        return self.box == (0, 0, *self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +104,8 @@ class Cell:
 
 def mapped(queries: Queries) -> dict[str, Mapping[str, Any]]:
     """What run.json says of activation atlases, by the layers that are shown and have one."""
-    known = queries.run.record.get(NOTED)
-    known = known if isinstance(known, Mapping) else {}
-    return {layer: known[layer] for layer in queries.layers if isinstance(known.get(layer), Mapping)}
+    known = queries.run.record.get(NOTED, {})
+    return {layer: known[layer] for layer in queries.layers if layer in known}
 
 
 def levels(queries: Queries, layer: str) -> tuple[Level, ...]:
@@ -194,17 +195,18 @@ def _shown(queries: Queries, layer: str, images: Any) -> tuple[Shown, ...]:
         for row in [] if rows is None else rows.to_pylist():
             left, top, right, bottom = (row[side] for side in BOX)
             place = None if row["place_x"] is None else (row["place_x"], row["place_y"])
-            size = queries.images.size(image_id) if queries.true_boxes else None
-            crop = Picture(layer, image_id, POSITION)
-            found.append(Shown(image_id, row["key"], named(row), crop, (left, top, right, bottom), place, size))
+            size, crop = (row["width"], row["height"]), Picture(layer, image_id, POSITION)
+            kept = None if queries.images.size(image_id) else Picture(layer, image_id, POSITION, ("whole",))
+            found.append(Shown(image_id, row["key"], named(row), crop, (left, top, right, bottom), place, size, kept))
     return tuple(found)
 
 
 def picture_of(queries: Queries, picture: Picture) -> bytes | None:
     """An encoded picture of one of the two kinds; None where there is none. Raises `UserError` as reading does."""
-    if picture.marks or picture.layer not in mapped(queries):
+    whole = picture.kind == POSITION and picture.marks == ("whole",)
+    if picture.layer not in mapped(queries) or (picture.marks and not whole):
         return None
-    name, column = ("cells", "picture") if picture.kind == CELL else ("crops", "crop")
+    name, column = ("cells", "picture") if picture.kind == CELL else ("crops", "whole" if whole else "crop")
     path = table_file(queries.run.path, FOLDER, f"{picture.layer}-{name}")
     if picture.kind == CELL:
         rows = queries.reading.rows(path, [column])
