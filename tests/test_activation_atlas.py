@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -27,10 +28,12 @@ from actmine.pipeline.ascent.objectives import Direction
 from actmine.pipeline.ascent.presets import find_preset
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.models import load_network
+from actmine.pipeline.network.subject import Subject
 from actmine.pipeline.preprocessing.normalize import Normalize
 from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
 from actmine.pipeline.run import Mapped, picture
 from actmine.pipeline.tables.evidence import over_represented_by_chance
+from actmine.pipeline.work import AscentWork
 from tests.atlas_of_activations import EACH, KINDS, LAYER, QUICK, kind_of, make
 from tests.making import encoded, write_folder
 from tests.making import picture as a_picture
@@ -265,6 +268,57 @@ def test_of_tokens_only_patches_are_drawn(tmp_path):
         rows = points[at == cell.row * 2 + cell.column]
         mean = np.mean([outputs[int(row.key)][row.y] for row in rows.itertuples()], axis=0)
         np.testing.assert_allclose(cell.mean, mean, rtol=1e-4, atol=1e-4)
+
+
+def test_tokens_that_a_run_leaves_out_are_not_drawn(tmp_path):
+    """One patch of each picture is far brighter than the others, so that its vector is an outlier."""
+    torch.manual_seed(0)
+    network = Tokens()
+    draw, pictures, bright = np.random.default_rng(0), [], []
+    for _ in range(60):
+        pixels = draw.integers(1, 4, (32, 32, 3), dtype=np.uint8)
+        row, column = draw.integers(0, 4, 2)
+        pixels[8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = 255
+        pictures.append(Image.fromarray(pixels))
+        bright.append(1 + 4 * int(row) + int(column))
+    prepared = v2.Compose([v2.Resize(32), v2.CenterCrop(32), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+    torch.nn.init.zeros_(network.patches.bias)
+    torch.nn.init.zeros_(network.own.bias)
+    made = {}
+    for norm in (0.0, 5.0):
+        run = actmine.mine(network, pictures, transform=prepared, layers="own", topk=2, ignore_norm=norm,
+                           run=tmp_path / f"run-{norm}", **QUICK)  # fmt: skip
+        points = actmine.activation_atlas(run, "own", grids="2", least=1, quiet=True).activation_atlas("own").points
+        made[norm] = [y == bright[image] for image, y in zip(points.image_id, points.y, strict=True)]
+    assert any(made[0.0]) and not any(made[5.0]) and len(made[5.0]) == 60
+
+
+def test_a_layer_without_positions_has_one_vector_an_image(mapped_run, tmp_path):
+    copy = shutil.copytree(mapped_run, tmp_path / "run")
+    asked = json.loads((copy / "run.json").read_text())["asked"]
+    actmine.mine("demo", asked["dataset"], layers="classifier", topk=3, run=copy, **QUICK)
+    made = make(copy, "classifier", grids="2")
+    points, cells = made.activation_atlas("classifier")
+    assert points.y.isna().all() and points.place_x.isna().all() and len(points) == EACH * len(KINDS)
+    sides = ["left", "top", "right", "bottom"]
+    assert (points[sides] == made.exemplars("classifier")[sides].iloc[0]).all(axis=None)
+    assert cells.images.sum() <= len(points) and set(made.record["activation_atlases"]) == {LAYER, "classifier"}
+    assert (copy / "activation_atlas" / TABLES[1]).read_bytes() == (
+        mapped_run / "activation_atlas" / TABLES[1]
+    ).read_bytes()
+
+
+def test_drawing_cells_is_work_that_travels():
+    network = load_network("demo")
+    traced = network.traced()
+    (layer,) = traced.choose("block1.relu")
+    whole = torch.nn.functional.normalize(torch.rand(3, layer.units, generator=torch.Generator().manual_seed(0)), dim=1)
+    preset = replace(find_preset("default"), objective=Aligned(whole, means=whole))
+    fields = receptive_fields(traced, [layer])
+    work = AscentWork(Subject(network, traced, [layer]), fields, preset, 0)
+    there = pickle.loads(pickle.dumps(work))
+    assert repr(there.preset) == repr(preset) and torch.equal(there.preset.objective.means, whole)
+    assert repr(replace(preset, objective=Aligned(whole, means=whole * 2))) != repr(preset)
 
 
 def test_the_second_moment_is_shrunk_as_ledoit_and_wolf_do():

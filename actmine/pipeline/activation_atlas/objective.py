@@ -46,7 +46,7 @@ class Aligned(Direction):
         """Of `[B, U, H, W]` or `[B, U]`, `[B]`."""
         if outputs.dim() == 4:
             outputs = outputs[:, :, outputs.shape[2] // 2, outputs.shape[3] // 2]
-        rows = self.weights.to(outputs.device, outputs.dtype)[units]
+        rows = self.weights[units.to(self.weights.device)].to(outputs.device, outputs.dtype)  # not all at each step
         along = (outputs * rows).sum(1)
         cosine = along / (outputs.norm(dim=1) * rows.norm(dim=1) + 1e-12)
         return along * cosine.clamp_min(LEAST) ** POWER
