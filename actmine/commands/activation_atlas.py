@@ -62,5 +62,5 @@ def activation_atlas(options: ActivationAtlas, display: Display, live: Live = NO
         f"their own cell best of their level, {about['named']:,} have a label beyond chance."
     )
     display.say(f"Look at it: {command('atlas', run=opened.path)}")
-    display.say(f"On paper: {command('sheets', run=opened.path, layers=layer.name, most=0, cells=True)} --no-overviews")
+    display.say(f"On paper: {command('sheets', run=opened.path, layers=layer.name, most='0', cells=True)}")
     return dict(run=opened.path, layer=layer.name, **about)

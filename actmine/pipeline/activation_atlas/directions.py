@@ -63,8 +63,9 @@ class Directions:
         its = self.standing
         if not its.deviation[cell] > 0 or not np.isfinite(projections[cell]):
             return None
-        with np.errstate(invalid="ignore", divide="ignore"):
-            heights = (projections.astype(np.float64) - its.mean) / its.deviation
+        known = its.deviation > 0
+        heights = np.full(len(known), -np.inf)
+        heights[known] = (projections[known].astype(np.float64) - its.mean[known]) / its.deviation[known]
         return int((self._level == self._level[cell])[heights > heights[cell]].sum())
 
     @cached_property

@@ -141,7 +141,7 @@ class _Making:
         self.most_norm = float(written.get("ignore_norm", 0.0))
         positions = {
             "version": _VERSION, "layer": layer.name, "share": self.share, "seed": settings.seed,
-            "ignore_norm": self.most_norm, "tokens": self.its.tokens,
+            "ignore_norm": self.most_norm, "tokens": self.its.tokens, "neighbors": NEIGHBORS,
             **{name: written[name] for name in ("dataset_fingerprint", "weights_hash", "preprocessing")},
             "computes": written.get("computes"),
         }  # fmt: skip
@@ -325,7 +325,7 @@ class _Making:
                 "with_ratio": int((most > 0).sum()), "first": int((drawn["rank"].fill_null(-1).to_numpy() == 0).sum()),
                 "ranked": len(drawn) - drawn["rank"].null_count, "named": named_cells(labels),
                 "shrinkage": round(its.shrinkage, 6),
-                "neighbors_kept": None if kept is None else round(kept, 4),
+                "neighbors": NEIGHBORS, "neighbors_kept": None if kept is None else round(kept, 4),
                 "neighbors_chance": None if kept is None else round(NEIGHBORS / (len(points.rows) - 1), 4),
                 "seconds": round(seconds, 3),
             }

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from actmine.pipeline.activation_atlas.directions import SHOWN
 from actmine.pipeline.cores import usable_cores
 from actmine.pipeline.network.layers import Layer
+from actmine.pipeline.relations.layout import seconds as laid_out_in
 from actmine.pipeline.stages.mining_plan import Planned
 
-# Measured on one core: decoding an image, laying a position out (seconds); bytes of a drawing, of a crop with its
-# image, of a position
-_DECODE, _LAID_OUT = 0.0045, 1.5e-3
+# Measured on one core: decoding an image (seconds); a drawing, a crop with its image, a position (bytes)
+_DECODE = 0.0045
 _DRAWING, _CROP, _POINT = 56_000, 20_000, 60
 _FILLED = 0.6  # of a grid's cells, or of those that its images are enough for
 
@@ -28,7 +28,7 @@ def atlas_plan(
     return [
         Planned(("Reading positions",), "positions", images, "images", images * (an_image + _DECODE) / cores,
                 images * _POINT),
-        Planned(("Laying out the map",), "layout", images, "positions", images * _LAID_OUT, 0),
+        Planned(("Laying out the map",), "layout", images, "positions", laid_out_in(images), 0),
         Planned(("Drawing",), "drawings", cells, "cells", cells * a_cell, cells * _DRAWING + own),
         Planned(("Cutting crops",), "crops", crops, "images", crops * _DECODE / cores, crops * _CROP),
     ]  # fmt: skip

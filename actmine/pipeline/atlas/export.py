@@ -18,6 +18,7 @@ from actmine.pipeline.atlas.images import Topping, topping
 from actmine.pipeline.atlas.layer_pages import choices, sorts_of
 from actmine.pipeline.atlas.pictures import Wholes, reduced
 from actmine.pipeline.atlas.queries import Queries
+from actmine.pipeline.atlas.rendering import OF_CELLS
 from actmine.pipeline.choose import choose_layers
 from actmine.pipeline.errors import UserError, first_line
 from actmine.pipeline.notes import Notes
@@ -107,7 +108,8 @@ def planned(queries: Queries, who: Topping, folder: Path, progress: Progress) ->
 def _write(files: Files, who: Topping, progress: Progress) -> None:
     queries = files.queries
     atlas = pages.Atlas(queries, files.wholes, files.matches, files, Notes(queries.run.path), exported=True)
-    for name in pages.STATIC:
+    unused = () if mapped(queries) else OF_CELLS
+    for name in (each for each in pages.STATIC if each not in unused):
         files.write(f"static/{name}", (pages.HERE / "static" / name).read_bytes())
     files.page("index.html", lambda: pages.run_page(atlas))
     files.page("search.html", lambda: pages.search_page(atlas, ""))

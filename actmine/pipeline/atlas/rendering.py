@@ -19,7 +19,9 @@ from actmine.pipeline.progress import duration
 from actmine.pipeline.sheets.drawing import number
 
 HERE = Path(__file__).parent
-STATIC = ("atlas.css", "atlas.js", "atlas.svg", "cells.css", "cells.js")
+OF_CELLS = ("cells.css", "cells.js")
+"""Files of maps of activation atlases alone."""
+STATIC = ("atlas.css", "atlas.js", "atlas.svg", *OF_CELLS)
 
 
 @lru_cache(1)
