@@ -132,6 +132,7 @@ bench: $(VENV)/.with-dev $(VENV)/.with-bench ## measure: mining against the bare
 	$(BIN)/python -m benchmarks.neighbors
 	$(BIN)/python -m benchmarks.ascent
 	$(BIN)/python -m benchmarks.drawing
+	$(BIN)/python -m benchmarks.activation_atlas
 
 test-gpu: ## the tests that need an NVIDIA GPU; needs no .venv (docs/gpu.md)
 	PYTHONPATH=. $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m pytest -q tests/test_gpu.py $(ARGS)
