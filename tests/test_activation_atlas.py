@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from actmine.pipeline.run import Mapped, picture
 from actmine.pipeline.tables.evidence import over_represented_by_chance
 from actmine.pipeline.work import AscentWork
 from tests.atlas_of_activations import EACH, KINDS, LAYER, QUICK, kind_of, make
+from tests.commands import start
 from tests.making import encoded, write_folder
 from tests.making import picture as a_picture
 from tests.stage_parts import committing, interrupted
@@ -186,6 +188,22 @@ def test_the_same_is_made_again_and_an_interruption_changes_no_byte(bare_run, ma
     changed = actmine.open_run(copy).activation_atlas(LAYER).points
     before = actmine.open_run(mapped_run).activation_atlas(LAYER).points
     assert (changed.y != before.y).any() and changed.image_id.equals(before.image_id)
+
+
+@pytest.mark.slow
+def test_a_killed_command_ends_with_the_same_bytes(bare_run, mapped_run, tmp_path):
+    copy = shutil.copytree(bare_run, tmp_path / "run")
+    words = ["activation-atlas", "--run", str(copy), "--layer", LAYER, "--grids", "3,6"]
+    for part in ("atlas-positions-*", "atlas-layout-*"):
+        command = start(words, tmp_path / "notes")
+        assert command.wait_until(lambda part=part: any((copy / "state").glob(f"{part}/*.arrow")))
+        command.process.kill()
+        assert command.end() == -signal.SIGKILL
+    command = start(words, tmp_path / "notes")
+    assert command.end() == 0, command.said
+    for name in TABLES:
+        one, other = (folder / "activation_atlas" / name for folder in (copy, mapped_run))
+        assert one.read_bytes() == other.read_bytes(), name
 
 
 def test_it_stays_when_the_run_grows(mapped_run, tmp_path):
