@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from actmine.pipeline.atlas.cells import Tile, cell, first_level, levels, mapped
 from actmine.pipeline.atlas.opened import Opened
-from actmine.pipeline.atlas.pages import Atlas, render
+from actmine.pipeline.atlas.pages import Atlas, rendered
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -20,7 +20,7 @@ def cells_page(atlas: Atlas, layer: str, level: int | None = None) -> str | None
     at = first_level(of) if level is None else next((at for at, each in enumerate(of) if each.number == level), -1)
     if not 0 <= at < len(of):
         return None
-    return render(
+    return rendered(
         atlas, "cells.html", layer=atlas.queries.layers[layer], levels=of, shown=of[at],
         about=mapped(atlas.queries)[layer], named=sum(bool(tile.label) for tile in of[at].tiles),
         labelled=atlas.queries.images.labelled,
@@ -38,7 +38,7 @@ def _cell_page(atlas: Atlas, layer: str, level: int, place: int) -> str | None:
         return None
     order = next(each.tiles for each in levels(atlas.queries, layer) if each.number == level)
     at = order.index(found.tile)
-    return render(
+    return rendered(
         atlas, "cell.html", layer=atlas.queries.layers[layer], cell=found, tile=found.tile, row=found.about,
         about=mapped(atlas.queries)[layer], before=order[at - 1] if at else None,
         after=order[at + 1] if at + 1 < len(order) else None, labelled=atlas.queries.images.labelled,

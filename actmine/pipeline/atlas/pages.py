@@ -52,7 +52,7 @@ def run_page(atlas: Atlas) -> str:
     record = queries.run.record
     size = record.get("preprocessing", {}).get("size") or [0, 0]
     layers = [(layer, queries.units(name).standing_for(_STRIP)) for name, layer in queries.layers.items()]
-    return render(atlas, "run.html", record=record, layers=layers, input=size, verdict=_verdict(atlas),
+    return rendered(atlas, "run.html", record=record, layers=layers, input=size, verdict=_verdict(atlas),
                    seconds=total_seconds(record),
                    finished=queries.finished, units=sum(layer.units for layer, _ in layers),
                    skipped=queries.table("skipped.parquet")[:50], of_run=len(queries.run.layers))  # fmt: skip
@@ -77,7 +77,7 @@ def layer_page(atlas: Atlas, layer: str, choice: Choice) -> str | None:
     def turned(page: int) -> str:
         return atlas.links.layer(layer, replace(shown.choice, page=page))
 
-    return render(
+    return rendered(
         atlas, "layer.html", layer=atlas.queries.layers[layer], shown=shown, choice=shown.choice,
         sorts=layer_pages.sorts_of(units), carried=("unit",) if wide else layer_pages.sorts_of(units), total=len(units),
         place=at, names=names, drawn=bool(units.drawn.any()), wide=wide, turned=turned, as_chosen=Choice,
@@ -100,7 +100,7 @@ def unit_page(
     )
     shown = firing[0] if firing else None
     matches = atlas.matches.of(layer, unit)
-    return render(
+    return rendered(
         atlas, "unit.html", layer=queries.layers[layer], page=page, unit=page.unit, firing=firing,
         silent=page.top[len(firing) :], end=queries.end, chart=chart, size=charts,
         quantiles=charts.said(page.quantiles), alike=alike(firing),
@@ -128,13 +128,13 @@ def image_page(atlas: Atlas, topping: Topping, image_id: int, page: int = 1) -> 
     image = queries.images.get(image_id)
     if image is None:
         unkept = queries.images.unkept(image_id) if page == 1 else None
-        return render(atlas, "unkept.html", image=unkept) if unkept else None
+        return rendered(atlas, "unkept.html", image=unkept) if unkept else None
     found = topping.of(image_id)
     pages = pages_of(topping, image_id)
     if not 1 <= page <= pages:
         return None
     tops = _tops(atlas, found[(page - 1) * UNITS_A_PAGE : page * UNITS_A_PAGE])
-    return render(
+    return rendered(
         atlas, "image.html", image=image, tops=[replace(top, key=image.key, label=image.label) for top in tops],
         count=len(found), page=page, pages=pages, there=atlas.wholes.readable(image_id),
         first=(page - 1) * UNITS_A_PAGE,
@@ -160,7 +160,7 @@ def search_page(atlas: Atlas, text: str) -> str:
     """What a search found; the exported page searches by itself."""
     wanted = text.strip().casefold()
     rows = listed(atlas.queries, atlas.notes.all()) if wanted else []
-    return render(
+    return rendered(
         atlas, "search.html", found=search(atlas.queries, text), example=next(iter(atlas.queries.layers), "layer"),
         of_notes=[each for each in rows if wanted in each.noted.words.casefold()],
     )  # fmt: skip
@@ -169,7 +169,7 @@ def search_page(atlas: Atlas, text: str) -> str:
 def noted_page(atlas: Atlas) -> str:
     """All that is noted: what has a star, what has which tag, names, and notes."""
     rows = listed(atlas.queries, atlas.notes.all())
-    return render(
+    return rendered(
         atlas, "noted.html", rows=rows, tags=tags_of(rows), starred=[each for each in rows if each.noted.star],
         named=[each for each in rows if each.noted.name], written=[each for each in rows if each.noted.notes],
         damaged=atlas.notes.damaged,
@@ -178,10 +178,10 @@ def noted_page(atlas: Atlas) -> str:
 
 def trouble_page(atlas: Atlas, title: str, sentence: str) -> str:
     """A page that says why there is no other."""
-    return render(atlas, "trouble.html", title=title, sentence=sentence)
+    return rendered(atlas, "trouble.html", title=title, sentence=sentence)
 
 
-def render(atlas: Atlas, template: str, **words: Any) -> str:
+def rendered(atlas: Atlas, template: str, **words: Any) -> str:
     """A page of a template, with what all of them are given beside its own words."""
     record = atlas.queries.run.record
     name = f"{record.get('model', 'network')} on {record.get('dataset', 'dataset')}"

@@ -24,6 +24,9 @@
     for (const image of made.querySelectorAll("image")) { // fetched when it comes into sight
       image.dataset.href = image.getAttribute("href");
       image.removeAttribute("href");
+      const cell = image.closest("a");
+      cell.classList.add("waiting");
+      for (const end of ["load", "error"]) image.addEventListener(end, () => cell.classList.remove("waiting"));
     }
     quiet(made);
     groups.set(level, made);
