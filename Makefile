@@ -12,7 +12,7 @@ ARGS ?=
 SAID = $(strip $(foreach word,$(filter-out PYTHON VENV EXTRA ARGS SHELL MAKEFLAGS,$(.VARIABLES)),$(if $(filter command,$(origin $(word))),$(word))))
 
 # what is asked for may need extras of pyproject.toml: they are installed when first asked for
-PLACES := $(DATASET) $(SOURCE) $(RUN) $(OTHER) $(OUT)
+PLACES := $(DATASET) $(SOURCE) $(RUN) $(OTHER) $(OUT) $(TO)
 NEEDS := $(if $(findstring s3://,$(PLACES)),s3) $(if $(findstring http://,$(PLACES))$(findstring https://,$(PLACES)),http) \
   $(if $(filter ray,$(ENGINE)),ray) $(if $(filter timm/%,$(MODEL)),timm) $(if $(filter hf/%,$(MODEL))$(findstring hf://,$(PLACES)),hf) \
   $(if $(filter open_clip/%,$(MODEL)),open-clip) $(if $(findstring gs://,$(PLACES)),gcs) $(if $(findstring az://,$(PLACES)),azure) $(if $(filter pdf svg,$(FORMAT)),paper) \
@@ -22,7 +22,7 @@ NEEDED := $(READY) $(patsubst %,$(VENV)/.with-%,$(NEEDS))
 INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --config-settings editable_mode=compat --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help setup mine visualize views focus check score facets dictionary activation-atlas compare layers inspect sheets atlas notes atlas-export shards demo-model test test-slow docs library lint format bench bench-gpu test-gpu clean
+.PHONY: help setup mine visualize views focus check score facets dictionary activation-atlas compare layers inspect sheets atlas notes atlas-export publish shards demo-model test test-slow docs library lint format bench bench-gpu test-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -82,13 +82,16 @@ layers: $(NEEDED) ## list the layers of MODEL, their units, map sizes and recept
 sheets: $(NEEDED) ## contact sheets of RUN: LAYERS=… UNITS=3,7,10-20 FORMAT=png, pdf or svg
 	@$(COMMAND)
 
-atlas: $(NEEDED) ## browse RUN on this machine: PORT=…, HOST=0.0.0.0 for others too, ALLOW_HOST=names that a proxy gives it
+atlas: $(NEEDED) ## browse RUN on this machine: PORT=…, HOST=0.0.0.0 for others too, ALLOW_HOST=names that a proxy gives it, ALLOW_ORIGIN=sites whose pages may read it, ALLOW_UPLOAD=1 for pictures of your own
 	@$(COMMAND)
 
 notes: $(NEEDED) ## show what is noted of RUN in the atlas: TO=notes.csv, TAKE=notes.jsonl of somebody else
 	@$(COMMAND)
 
 atlas-export: $(NEEDED) ## write the atlas of RUN as plain files into the folder OUT: LAYERS=…
+	@$(COMMAND)
+
+publish: $(NEEDED) ## publish RUN with a dataset card: TO=folder, s3://bucket/prefix or hf://datasets/OWNER/NAME, PLAN=1 only says what
 	@$(COMMAND)
 
 shards: $(NEEDED) ## write SOURCE as WebDataset shards into OUT (a folder or s3://bucket/folder)
@@ -127,6 +130,7 @@ bench: $(VENV)/.with-dev $(VENV)/.with-bench ## measure: mining against the bare
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.atlas
+	$(BIN)/python -m benchmarks.slow_line
 	$(BIN)/python -m benchmarks.parts
 	$(BIN)/python -m benchmarks.units
 	$(BIN)/python -m benchmarks.neighbors

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         layers,
         mine,
         notes,
+        publish,
         score,
         shards,
         sheets,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Atlas", "ImageError", "Inspection", "Layer", "Run", "ShardError", "Unit", "UserError",
     "activation_atlas", "atlas", "atlas_export", "check", "compare", "dictionary", "facets", "figure_style", "focus",
-    "histogram_edges", "histogram_middles", "inspect", "layers", "mine", "notes", "open_run", "picture",
+    "histogram_edges", "histogram_middles", "inspect", "layers", "mine", "notes", "open_run", "picture", "publish",
     "score", "shards", "sheets", "views", "visualize",
 ]  # fmt: skip
 _PLACES = {

@@ -104,7 +104,9 @@ def _value(word: str, value: Any, kind: Any, about: Any) -> Any:
         return Path(value)
     if kind is str:
         several = isinstance(value, list | tuple | range | set)
-        return ",".join(map(str, value)) if several else "" if value is None else str(value)
+        if several:
+            return ",".join(str(each.path if isinstance(each, Run) else each) for each in value)
+        return "" if value is None else str(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         low, high = about.min, about.max
         if (low is not None and value < low) or (high is not None and value > high):
@@ -115,7 +117,7 @@ def _value(word: str, value: Any, kind: Any, about: Any) -> Any:
 @contextmanager
 def _torch_as_before(command: str) -> Iterator[None]:
     """A block after which torch computes as its caller had it; commands that need no torch do not import it."""
-    if command in ("sheets", "atlas_export", "shards"):
+    if command in ("sheets", "atlas_export", "publish", "shards"):
         yield
         return
     import torch

@@ -35,6 +35,7 @@ def mine(
     direction: str = "max",
     bands: str | Sequence[float] = "",
     band_images: int = 9,
+    random_images: int = 0,
     run: str | Path | Run = "",
     device: str = "auto",
     engine: Literal["local", "ray"] = "local",
@@ -104,6 +105,7 @@ def mine(
         direction: max, the strongest activations; min, the most negative; or both.
         bands: Percentiles, as 50,90,99: images drawn at random from around them are exemplars as well.
         band_images: Images of each unit drawn for each of BANDS.
+        random_images: Images of each unit drawn at random from the whole dataset as well.
         run: Folder of the run, or s3://bucket/prefix. Default: runs/DATASET-MODEL.
         device: auto, cpu, cuda, cuda:1 or mps.
         engine: Where the work runs: local, or ray (every node of a Ray cluster; docs/cluster.md).
@@ -521,8 +523,9 @@ def activation_atlas(
     """Makes the activation atlas of a layer of a finished run: what the network sees, combinations of units and all.
 
     Of each image one position is drawn; the layer's vectors there are laid out on a map, so that alike ones lie side by
-    side; and for each cell of a grid over it ascent draws the mean direction. RUN/activation_atlas/ holds the
-    positions, the cells with their drawings, labels and units, and crops of images; the atlas shows them as a map.
+    side; and for each cell of a grid over it ascent draws the mean direction. RUN/atlas_points/ holds the positions,
+    atlas_cells/ the cells with their drawings, labels and units, atlas_crops/ crops of images; the atlas shows them as a
+    map.
     After Carter et al., Exploring Neural Networks with Activation Atlases (Distill 2019).
 
     Interrupt it at any time: the same command goes on where it stopped.
@@ -615,6 +618,8 @@ def compare(
     layers: str | Sequence[str] = "",
     most: int = 5,
     search: str = "exact",
+    both: bool = False,
+    checkpoints: bool = False,
     device: str = "auto",
     quiet: bool = False,
 ) -> pd.DataFrame:
@@ -624,12 +629,18 @@ def compare(
     RUN/matches/ gets a table named after OTHER's folder; it replaces the one of the same run. A similarity is the
     estimated correlation of image activations over the whole dataset; docs/units.md says how good the estimate is.
 
+    OTHER may name several runs, by commas or a pattern: each is compared with RUN. With `--checkpoints` they are
+    checkpoints of RUN's network in training, the oldest first (a pattern's in the order of the numbers in their names),
+    and RUN is the last: RUN/checkpoints/ says of every unit when it came to be, how it drifted and what was lost.
+
     Args:
         run: Folder of a finished run, or s3://bucket/prefix.
-        other: Another run over the same dataset, of another network as a rule.
+        other: Another run over the same dataset, as a rule of another network; several by commas or *.
         layers: Comma-separated names or globs of RUN's layers; all if empty.
         most: Matches of each unit.
         search: exact or faiss (which needs faiss): both find the same.
+        both: The other way round as well: OTHER's matches in RUN, into OTHER/matches/.
+        checkpoints: OTHER are checkpoints of RUN's network: follow its units.
         device: auto, cpu, cuda, cuda:1 or mps.
         quiet: Say nothing but errors.
 
@@ -794,6 +805,48 @@ def atlas_export(
     >>> actmine.atlas_export(run, "site")  # doctest: +SKIP
     """
     return Path(call("atlas_export", locals())["page"])
+
+
+def publish(
+    run: str | Path | Run,
+    to: str,
+    *,
+    license: str = "",
+    title: str = "",
+    pictures: bool = True,
+    notes: bool = False,
+    layers: str | Sequence[str] = "",
+    exemplars: int = 9,
+    image_pages: bool = False,
+    public: bool = False,
+    plan: bool = False,
+    quiet: bool = False,
+) -> str:
+    """Publishes a run: its tables, its atlas as plain files, and a dataset card, in a folder, on S3 or on the hub.
+
+    What would go out and how much it is, is said first. Tables name no folder of this machine. What is there already is
+    not sent again, so that the same command goes on after a stop, and brings what has changed later.
+
+    Args:
+        run: Folder of a finished run, or s3://bucket/prefix.
+        to: A new, an empty or a published folder; s3://bucket/prefix; or hf://datasets/OWNER/NAME.
+        license: As the hub calls it, cc-by-4.0 say. Empty: the card says that none was stated.
+        title: Of the card. Default: the network and the dataset.
+        pictures: Pictures of the dataset's images, in tables and pages; those drawn by ascent stay.
+        notes: What people noted, too, with their names.
+        layers: Comma-separated names or globs: layers that have pages. The tables are whole.
+        exemplars: Exemplars on a unit's page; 0: all. The tables hold all.
+        image_pages: A page for each image, with the units that it drives hardest.
+        public: A repository that is made on the hub is public; else private.
+        plan: Only say what would go out.
+        quiet: Say nothing but errors.
+
+    Returns:
+        Where it is.
+
+    >>> actmine.publish(run, "published", license="cc-by-4.0")  # doctest: +SKIP
+    """
+    return str(call("publish", locals())["place"])
 
 
 def shards(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 
+from actmine.pipeline.atlas import patience
+from actmine.pipeline.atlas.hosts import listening
 from actmine.pipeline.atlas.links import segment, segments
 from actmine.pipeline.atlas.server import application
 from tests.atlas_tables import (
@@ -26,6 +31,20 @@ LAYERS = segments(NAMES)
 def browsing(run: Path) -> TestClient:
     """A browser without a screen, at the atlas of a run."""
     return TestClient(application(run), base_url="http://127.0.0.1:8420", follow_redirects=False)
+
+
+@contextmanager
+def listened(app: ASGIApp) -> Iterator[int]:
+    """The port at which an app is served for real, as the command does."""
+    with listening(0) as there:
+        server = patience.server(app)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [there]})
+        thread.start()
+        try:
+            yield there.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 class Page(HTMLParser):
@@ -54,13 +73,19 @@ class Page(HTMLParser):
         }
 
     def places(self) -> set[str]:
-        """Its addresses without marks, those of units without the list that they carry."""
-        return {re.sub(r"^(/layer/[^/]+/\d+)\?.*", r"\1", each.split("#")[0]) for each in self.addresses()}
+        """Its addresses without marks, those of units without the list that they carry, of images without a place."""
+        plain = (re.sub(r"^(/image/\d+)\?at=.*", r"\1", each.split("#")[0]) for each in self.addresses())
+        return {re.sub(r"^(/layer/[^/]+/\d+)\?.*", r"\1", each) for each in plain}
 
 
 def unit_path(layer: str, unit: int) -> str:
     """The address of a unit's page."""
     return f"/layer/{LAYERS[layer]}/{unit}"
+
+
+def api_path(layer: str, unit: int | None = None) -> str:
+    """Where programs have a layer's units, or one unit."""
+    return f"/api/layer/{LAYERS[layer]}" + ("" if unit is None else f"/{unit}")
 
 
 def marks_of(image: int) -> set[str]:

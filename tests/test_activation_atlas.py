@@ -43,7 +43,7 @@ from tests.stage_parts import committing, interrupted
 
 AS_TRAINED = v2.Compose([v2.Resize(112), v2.CenterCrop(96)])
 """What the demo's network is given of a picture."""
-TABLES = [f"{LAYER}-{name}.parquet" for name in ("points", "cells", "crops")]
+TABLES = [f"atlas_{name}/{LAYER}.parquet" for name in ("points", "cells", "crops")]
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_the_same_is_made_again_and_an_interruption_changes_no_byte(bare_run, ma
         make(copy)
     assert not any(name.startswith("shard") or name == "all" for name in committed)
     for name in TABLES:
-        one, other = (folder / "activation_atlas" / name for folder in (copy, mapped_run))
+        one, other = (folder / name for folder in (copy, mapped_run))
         assert one.read_bytes() == other.read_bytes(), name
     assert not list((copy / "state").glob("atlas-*"))
     with committing(monkeypatch) as committed:
@@ -202,7 +202,7 @@ def test_a_killed_command_ends_with_the_same_bytes(bare_run, mapped_run, tmp_pat
     command = start(words, tmp_path / "notes")
     assert command.end() == 0, command.said
     for name in TABLES:
-        one, other = (folder / "activation_atlas" / name for folder in (copy, mapped_run))
+        one, other = (folder / name for folder in (copy, mapped_run))
         assert one.read_bytes() == other.read_bytes(), name
 
 
@@ -210,10 +210,10 @@ def test_it_stays_when_the_run_grows(mapped_run, tmp_path):
     copy = shutil.copytree(mapped_run, tmp_path / "run")
     asked = json.loads((mapped_run / "run.json").read_text())["asked"]
     actmine.mine("demo", asked["dataset"], layers="block1.relu", topk=3, run=copy, **QUICK)
-    before = [(copy / "activation_atlas" / name).stat().st_mtime_ns for name in TABLES]
+    before = [(copy / name).stat().st_mtime_ns for name in TABLES]
     grown = make(copy)
     assert set(grown.layers.layer) == {LAYER, "block1.relu"}
-    assert before == [(copy / "activation_atlas" / name).stat().st_mtime_ns for name in TABLES]
+    assert before == [(copy / name).stat().st_mtime_ns for name in TABLES]
 
 
 def test_of_many_images_a_random_share_is_read(bare_run, tmp_path):
@@ -243,7 +243,7 @@ def test_boxes_and_middles_are_where_the_position_is(mapped_run, atlas):
     shared = [each for each in inside.itertuples() if (each.y, each.x) in boxes]
     assert shared and all((each.left, each.right) == boxes[each.y, each.x] for each in shared)
     assert row.height > inside.y.max() and row.width > inside.x.max()
-    crops = pd.read_parquet(mapped_run / "activation_atlas" / TABLES[2]).set_index("image_id")
+    crops = pd.read_parquet(mapped_run / TABLES[2]).set_index("image_id")
     assert set(crops.index) == {one for shown in atlas.cells.shown for one in shown}
     held = set(opened.images.index)
     assert [whole is None for whole in crops.whole] == [number in held for number in crops.index]
@@ -321,9 +321,7 @@ def test_a_layer_without_positions_has_one_vector_an_image(mapped_run, tmp_path)
     sides = ["left", "top", "right", "bottom"]
     assert (points[sides] == made.exemplars("classifier")[sides].iloc[0]).all(axis=None)
     assert cells.images.sum() <= len(points) and set(made.record["activation_atlases"]) == {LAYER, "classifier"}
-    assert (copy / "activation_atlas" / TABLES[1]).read_bytes() == (
-        mapped_run / "activation_atlas" / TABLES[1]
-    ).read_bytes()
+    assert (copy / TABLES[1]).read_bytes() == (mapped_run / TABLES[1]).read_bytes()
 
 
 def test_drawing_cells_is_work_that_travels():

@@ -121,7 +121,7 @@ def test_a_run_without_an_atlas_links_none(bare_run):
 
 def test_tables_and_records_that_are_damaged_are_named(mapped_run, tmp_path):
     copy = shutil.copytree(mapped_run, tmp_path / "run")
-    file = copy / "activation_atlas" / f"{LAYER}-cells.parquet"
+    file = copy / "atlas_cells" / f"{LAYER}.parquet"
     file.write_bytes(file.read_bytes()[:-40])
     answer = browsing(copy).get(MAP)
     assert answer.status_code == 500 and file.name in answer.text and "Traceback" not in answer.text

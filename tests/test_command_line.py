@@ -106,6 +106,10 @@ def test_a_finished_run_is_looked_at_without_torch(demo_run, tmp_path):
                    among=OF_THE_WORK)  # fmt: skip
     assert written.returncode == 0 and (tmp_path / "site" / "index.html").is_file()
     assert imported(written) == ""
+    published = said("publish", "--run", str(run), "--to", str(tmp_path / "out"), "--layers", "stem.*", "--no-pictures",
+                     among=OF_THE_WORK | {"huggingface_hub", "s3fs", "yaml"})  # fmt: skip
+    assert published.returncode == 0 and (tmp_path / "out" / "README.md").is_file()
+    assert imported(published) == ""
 
 
 def test_the_atlas_and_questions_to_a_run_need_no_torch(demo_run):

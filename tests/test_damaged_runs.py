@@ -16,8 +16,13 @@ from tests.atlas_tables import PLAIN, write_run
 from tests.making import jpeg, write_folder
 from tests.test_bad_input import run_mine
 
-COMMANDS = ("atlas", "atlas-export", "compare", "facets", "inspect", "score", "sheets", "views", "visualize")
-MORE = {"atlas-export": ["--out", "site"], "compare": ["--other", "elsewhere"], "inspect": ["--image", "cat.jpg"]}
+COMMANDS = ("atlas", "atlas-export", "compare", "facets", "inspect", "publish", "score", "sheets", "views", "visualize")
+MORE = {
+    "atlas-export": ["--out", "site"],
+    "compare": ["--other", "elsewhere"],
+    "inspect": ["--image", "cat.jpg"],
+    "publish": ["--to", "out"],
+}
 DAMAGE = {
     "nothing": b"", "cut": b'{"model": "net", "dat', "no JSON": b"PAR1\x00\xff", "no text": b"\xff\xfe\xfa",
     "a list": b"[1, 2]", "a word": b'"run"', "no words": b"{}", "lacks the dataset": b'{"model": "net"}',

@@ -113,6 +113,21 @@ def test_a_band_is_drawn_uniformly_from_the_images_in_it():
     assert sorted(band) == sorted(value for value in values[:, 0] if low <= value <= high)  # 1,000 images: all drawn
 
 
+def test_random_images_are_the_first_of_the_draw_whatever_a_unit_makes_of_them():
+    values = np.random.default_rng(3).gamma(2, 3, (900, 3)).astype(np.float32)
+    keep = StatisticsOptions(5, random_images=40)
+    scan = merged_scan(values, keep)
+    won = winners(scan, keep)
+    drawn = set(scan.accumulators["sample"].numbers[:40].tolist())
+    assert won.bands == ("top", "random")
+    for unit in range(3):
+        mine = (won.unit == unit) & (won.band == 1)
+        assert set(won.image_id[mine].tolist()) == drawn
+        assert (won.activation[mine] == values[won.image_id[mine], unit]).all()
+        assert (np.diff(won.activation[mine]) <= 0).all() and won.rank[mine].tolist() == list(range(5, 45))
+    assert "random_images" in keep.described() and "random_images" not in StatisticsOptions(5).described()
+
+
 def test_bands_are_percentiles_in_words():
     assert parse_bands("99,50, 90") == (50.0, 90.0, 99.0) and parse_bands("") == ()
     with pytest.raises(UserError, match="50,90,99"):

@@ -184,7 +184,7 @@ def test_no_run_elsewhere_that_a_record_says_it_was_compared_with_is_opened(tmp_
     record["matches"]["other-run"]["other"] = "s3://somebodys/other-run"
     (run / "run.json").write_text(json.dumps(record))
     monkeypatch.setattr(
-        "actmine.pipeline.atlas.matches.open_run", lambda place: opened.append(str(place)) or open_run(place)
+        "actmine.pipeline.atlas.elsewhere.open_run", lambda place: opened.append(str(place)) or open_run(place)
     )
     export(open_run(run), str(tmp_path / "site"), [PLAIN])
     assert opened == [str(tmp_path / "other-run")]

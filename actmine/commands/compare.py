@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import glob
+import re
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import torch
 from rich import box
 from rich.markup import escape
 from rich.table import Table
@@ -14,8 +18,9 @@ from actmine.options.compare import Compare
 from actmine.pipeline.choose import choose_layers
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.devices import compute_exactly, pick_device
+from actmine.pipeline.relations.checkpoints import follow
 from actmine.pipeline.relations.compare import Best, best_pairs, compare_runs
-from actmine.pipeline.run import open_run
+from actmine.pipeline.run import Run, absolute, open_run
 from actmine.schemas.chance import LEVEL
 
 SHOWN = 10
@@ -23,19 +28,80 @@ SHOWN = 10
 
 def compare(options: Compare, display: Display) -> dict[str, Any]:
     """Carries out `compare`; its answer is what `--json` says."""
-    if not options.other.strip():
-        raise UserError("OTHER is empty: say which run to compare RUN with.")
+    others = named(options.other, options.run)
     compute_exactly()
     place = pick_device(options.device)
-    one, two = open_run(options.run), open_run(options.other)
-    names = choose_layers(one, [name.strip() for name in options.layers.split(",") if name.strip()])
+    one, runs = open_run(options.run), [open_run(other) for other in others]
+    if options.checkpoints:
+        return _followed(one, runs, options, place, display)
+    told = []
+    for two in runs:
+        names = choose_layers(one, [name.strip() for name in options.layers.split(",") if name.strip()])
+        told.append(_compared(one, two, names, options, place, display))
+        if options.both:
+            _compared(two, one, choose_layers(two, []), options, place, display)
+    return told[0] if len(told) == 1 else {"run": one.path, "comparisons": told}
+
+
+def named(other: str, run: str) -> list[str]:
+    """The runs that OTHER names, by commas and patterns; those of a pattern in natural order, and never RUN itself.
+
+    Raises `UserError` where it names none.
+    """
+    found: list[str] = []
+    for word in (each.strip() for each in other.split(",")):
+        if glob.has_magic(word) and not Path(word).exists():
+            there = [each for each in glob.glob(word) if Path(each, "run.json").is_file()]
+            there = [each for each in there if absolute(each) != absolute(run)]
+            if not there:
+                raise UserError(f"OTHER={word} names no finished run.")
+            found += sorted(there, key=_natural)
+        elif word:
+            found.append(word)
+    if not found:
+        raise UserError("OTHER is empty: say which run to compare RUN with.")
+    return found
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """A name as what it is sorted by: numbers in it by their size."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split("([0-9]+)", name)]
+
+
+def _compared(
+    one: Run, two: Run, names: list[str], options: Compare, place: torch.device, display: Display
+) -> dict[str, Any]:
     path = compare_runs(one, two, names, place, display, options.search, options.most)
     units = int(one.layers.set_index("layer").loc[names, "units"].sum())
     best = best_pairs(path, units)
     _show(best, two.path.name, display)
     display.say(f"{path} has the {options.most} best matches of {len(best.pairs):,} units of {len(names)} layers.")
-    about = open_run(options.run).record["matches"][path.stem]
+    about = open_run(one.path).record["matches"][path.stem]
     return dict(run=one.path, table=path, units=units, without_variance=best.silent, **about)
+
+
+def _followed(
+    one: Run, runs: list[Run], options: Compare, place: torch.device, display: Display
+) -> dict[str, Any]:  # fmt: skip
+    if options.layers.strip() or options.both:
+        raise UserError("--checkpoints follows all units, one way: say it without LAYERS and --both.")
+    found = follow(one, runs, place, display, options.search)
+    table = Table(box=box.SIMPLE_HEAD, title=f"{found.units:,} units of {escape(one.path.name)}", title_style="bold",
+                  title_justify="left")  # fmt: skip
+    table.add_column("checkpoint", no_wrap=True)
+    for heading in ("vary", "as in the end", "lost", "similarity to the end"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in zip(found.names, found.varying, found.born, found.lost, found.similarity, strict=True):
+        name, varying, born, lost, similarity = row
+        said = "" if similarity is None else f"{similarity:.2f}"
+        table.add_row(escape(name), f"{varying:,}", f"{born:,}", f"{lost:,}", said)
+    display.console.print(table, soft_wrap=True)
+    display.say(
+        "As in the end: units that from then on are like their last state beyond chance. Lost: units that vary there, "
+        f"and that no unit of the end is like beyond chance (q < {LEVEL:g})."
+    )
+    display.say(f"{found.folder} has a row per unit and checkpoint.")
+    return dict(run=one.path, table=found.folder, **open_run(one.path).record["checkpoints"])
 
 
 def _show(best: Best, other: str, display: Display) -> None:

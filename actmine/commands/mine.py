@@ -58,6 +58,7 @@ def mine(options: Mine, display: Display, live: Live = NOTHING_LIVE) -> dict[str
         options.positions,
         options.min_support,
         ignore_norm=options.ignore_norm,
+        random_images=options.random_images,
     )
     kept = parse_pictures(options.pictures)
     tree = find_tree(options.label_tree)

@@ -90,6 +90,10 @@ FUNCTIONS = {
         ("run", "out"), "Path", "The page to open.", 'Path(call("atlas_export", locals())["page"])',
         'actmine.atlas_export(run, "site")',
     ),
+    "publish": _Function(
+        ("run", "to"), "str", "Where it is.", 'str(call("publish", locals())["place"])',
+        'actmine.publish(run, "published", license="cc-by-4.0")',
+    ),
     "shards": _Function(
         ("source", "out"), "Path", "The folder of the shards.", 'Path(call("shards", locals())["folder"])',
         'actmine.shards("photos", "photos-shards")',

@@ -106,6 +106,9 @@ class Mine:
         typer.Option(help="Percentiles, as 50,90,99: images drawn at random from around them are exemplars as well."),
     ] = ""
     band_images: Annotated[int, typer.Option(min=1, help="Images of each unit drawn for each of BANDS.")] = 9
+    random_images: Annotated[
+        int, typer.Option(min=0, max=1024, help="Images of each unit drawn at random from the whole dataset as well.")
+    ] = 0
     run: Annotated[str, typer.Option(help="Folder of the run, or s3://bucket/prefix. Default: runs/DATASET-MODEL.")] = (
         ""
     )

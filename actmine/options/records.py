@@ -11,6 +11,7 @@ COMMANDS = (
     "sheets",
     "atlas",
     "atlas-export",
+    "publish",
     "shards",
     "views",
     "focus",

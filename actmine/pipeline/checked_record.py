@@ -14,7 +14,7 @@ _NEEDED = ("model", "dataset")
 _KINDS: dict[str, type] = {
     "model": str, "dataset": str, "fingerprint": str, "weights": str, "weights_hash": str, "preprocessing": dict,
     "layers": list, "bands": list, "counts": dict, "asked": dict, "seconds": dict, "versions": dict,
-    "visualizations": dict, "views": dict, "matches": dict, "neighbors": dict, "facets": dict,
+    "visualizations": dict, "views": dict, "matches": dict, "neighbors": dict, "facets": dict, "published": dict,
     "activation_atlases": dict,
 }  # fmt: skip
 """What words of it are, where they are there."""

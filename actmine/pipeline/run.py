@@ -25,12 +25,12 @@ from actmine.pipeline.exemplars.heat import ActivationMap, heat
 from actmine.pipeline.exemplars.pictures import GONE, Original, Pictures, box_of
 from actmine.pipeline.notes import Notes
 from actmine.pipeline.preprocessing.images import decode
-from actmine.pipeline.readings.statistics_options import BOTTOM, TOP, band_name
+from actmine.pipeline.readings.statistics_options import BOTTOM, RANDOM, TOP, band_name
 from actmine.pipeline.spoken import LEFT_OPEN, command
 from actmine.pipeline.storage.files import is_local, local_copy, readable_name, run_folder, table_file
 from actmine.pipeline.storage.parquet import parquet_file, read_rows
 from actmine.pipeline.trust import FIX, is_own
-from actmine.schemas.activation_atlas import FOLDER, NOTED
+from actmine.schemas.activation_atlas import NOTED
 from actmine.schemas.maps import MAPS
 from actmine.schemas.views import VIEWS
 
@@ -133,7 +133,8 @@ class Run:
     def bands(self) -> list[str]:
         """Which kinds of exemplars the run holds, by what `exemplars` calls them."""
         ends = {"max": [TOP], "min": [BOTTOM], "both": [TOP, BOTTOM]}[self.record.get("direction", "max")]
-        return [*ends, *map(band_name, self.record.get("bands", []))]
+        drawn = [RANDOM] if self.record.get("random_images") else []
+        return [*ends, *map(band_name, self.record.get("bands", [])), *drawn]
 
     def units(self, layer: str, unit: int | None = None) -> pd.DataFrame:
         """The units of a layer (or one of them)."""
@@ -271,7 +272,7 @@ class Run:
             how = command("activation-atlas", run=self.path, layer=layer)
             raise UserError(f"{self.path} has no activation atlas of {layer}: {how}")
         return Mapped(*(
-            read_rows(table_file(self.path, FOLDER, f"{layer}-{name}")).to_pandas() for name in ("points", "cells")
+            read_rows(table_file(self.path, name, layer)).to_pandas() for name in ("atlas_points", "atlas_cells")
         ))  # fmt: skip
 
     def neighbors(self, layer: str, unit: int | None = None) -> pd.DataFrame:
@@ -300,6 +301,16 @@ class Run:
         path = self.path / "matches" / f"{names[0]}.parquet"
         how = command("compare", run=self.path, other=LEFT_OPEN)
         return self._alike(path, layer, unit, f"matches in {other}: {how}")
+
+    def checkpoints(self, layer: str, unit: int | None = None) -> pd.DataFrame:
+        """What a unit of a layer (or all of them) was at checkpoints of training, the oldest first.
+
+        Raises `UserError` for a layer that the run does not have, and where its units were not followed.
+        """
+        if "checkpoints" not in self.record:
+            how = command("compare", run=self.path, other=LEFT_OPEN, checkpoints=1)
+            raise UserError(f"The units of {self.path} were not followed through checkpoints: {how}")
+        return self._rows("checkpoints", layer, unit)
 
     def notes(self) -> pd.DataFrame:
         """What people have noted: a row per unit, layer or image with star, name, tags (a list), and notes in words.

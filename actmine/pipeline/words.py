@@ -47,6 +47,8 @@ PRESETS = (
     "mean-image", "vital", "gan-prior",
 )  # fmt: skip
 """The names of `actmine.pipeline.ascent.presets`."""
+FROM_EXEMPLARS = ("mean-image", "vital")
+"""Those of them whose pictures are made of pixels of the dataset, too."""
 
 
 class Shown(StrEnum):

@@ -1,4 +1,4 @@
-"""`activation_atlas/LAYER-cells`: one row per cell with enough images, by level, row and column."""
+"""`atlas_cells/`: one row per cell with enough images, by level, row and column; one file per layer."""
 
 import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""`activation_atlas/LAYER-crops`: one row per image that a cell shows, what its drawn position sees."""
+"""`atlas_crops/`: one row per image that a cell shows, what its drawn position sees; one file per layer."""
 
 import pyarrow as pa
 

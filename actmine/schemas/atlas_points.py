@@ -1,4 +1,4 @@
-"""`activation_atlas/LAYER-points`: one row per image, the position that was drawn of it, in the order of images."""
+"""`atlas_points/`: one row per image, the position that was drawn of it, in their order; one file per layer."""
 
 import pyarrow as pa
 

@@ -12,7 +12,7 @@ EXEMPLARS = table(
     field("layer", pa.string(), "name of the layer"),
     field("unit", pa.int32(), "number of the unit within its layer (channel), from 0"),
     field("rank", pa.int32(), "0 is the image that drives the unit hardest; ties go to the earlier image; images of other bands count on behind the last possible one of the band before"),
-    field("band", pa.string(), "why the image is here: top, it is among those that drive the unit hardest; bottom, among those with the most negative activation; p50, drawn at random around that percentile of the unit's image activations, highest activation first; null in runs of versions before, which hold the top alone", nullable=True),
+    field("band", pa.string(), "why the image is here: top, it is among those that drive the unit hardest; bottom, among those with the most negative activation; p50, drawn at random around that percentile of the unit's image activations, highest activation first; random, drawn at random from the whole dataset, highest activation first; null in runs of versions before, which hold the top alone", nullable=True),
     field("activation", pa.float32(), "the unit's value at (y, x), its maximum over the image, of the band bottom its minimum (activation)"),
     field("image_id", pa.int64(), "number of the image in the whole dataset, counted in shard order, from 0"),
     field("key", pa.string(), "the image's name without extension"),

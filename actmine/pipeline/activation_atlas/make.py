@@ -52,7 +52,7 @@ from actmine.pipeline.storage.seals import is_whole
 from actmine.pipeline.storage.stage_store import StageStore
 from actmine.pipeline.tables.label_tree import Tree
 from actmine.pipeline.work import AscentBatch, AscentWork
-from actmine.schemas.activation_atlas import FOLDER, NOTED, TABLES
+from actmine.schemas.activation_atlas import NOTED, TABLES
 from actmine.schemas.atlas_cells import CELLS
 from actmine.schemas.atlas_crops import POINT_CROPS
 from actmine.schemas.atlas_points import POINTS
@@ -91,7 +91,7 @@ def make_activation_atlas(
     tree: Tree | None = None,
     progress: Progress = Silent(),
 ) -> dict[str, Any]:
-    """Writes `activation_atlas/` of a layer; returns what the run's record says of it.
+    """Writes `atlas_points/`, `atlas_cells/` and `atlas_crops/` of a layer; returns what the run's record says of it.
 
     `shards` are those of the dataset that was mined, `words` name its labels where the shards do not, and `tree` is
     that of labels. What is there already by the same settings stays. Raises `UserError` for a layer of latents, a
@@ -156,7 +156,7 @@ class _Making:
         self.layout = StageStore(state / f"atlas-layout-{fingerprint(positions)}", _LAID)
         drawn = fingerprint(known | {"memory": budget(engine.memory)})
         self.pictures = StageStore(state / f"atlas-drawn-{drawn}", _PICTURES)
-        self.paths = {name: table_file(self.run, FOLDER, f"{layer.name}-{name}", new=True) for name in TABLES}
+        self.paths = {name: table_file(self.run, name, layer.name, new=True) for name in TABLES}
 
     def done(self) -> bool:
         """Whether the tables hold it all; then removes what a killed command left of its state."""
@@ -185,10 +185,10 @@ class _Making:
         where = places_of(points, self.its, self.fields[self.layer.name], self.grid, self.network.preprocessing)
         table = point_table(points, where, named, places, of_cell)
         self._forget()
-        write_table(self.paths["points"], POINTS, [table])
+        write_table(self.paths["atlas_points"], POINTS, [table])
         typical = [its.typical(cell) for cell in range(len(cells))]
         self._write_crops(points, table, np.unique(np.concatenate(typical)))
-        write_table(self.paths["cells"], CELLS, self._cell_rows(its, points, typical, labels, drawn))
+        write_table(self.paths["atlas_cells"], CELLS, self._cell_rows(its, points, typical, labels, drawn))
         self._record(points, kept, sides, its, labels, drawn, time.perf_counter() - start)
         remove_files((self.run / "state").glob("atlas-*"))
 
@@ -270,7 +270,7 @@ class _Making:
         by_number = {shard.number: shard for shard in self.shards}
         held = set(self.opened.images.index)
         made = crops(rows.to_pylist(), by_number, how.upright, how.followed, held, self.progress)
-        write_table(self.paths["crops"], POINT_CROPS, few_bytes(made, "crop"))
+        write_table(self.paths["atlas_crops"], POINT_CROPS, few_bytes(made, "crop"))
 
     def _cell_rows(
         self, its: Directions, points: Points, typical: Sequence[np.ndarray], labels: Mapping[str, pa.Array],

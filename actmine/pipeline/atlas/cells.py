@@ -15,7 +15,7 @@ from actmine.pipeline.atlas.queries import Queries
 from actmine.pipeline.atlas.records import Box, Unit
 from actmine.pipeline.naming import ancestors, label_of_cell
 from actmine.pipeline.storage.files import table_file
-from actmine.schemas.activation_atlas import FOLDER, NOTED
+from actmine.schemas.activation_atlas import NOTED
 from actmine.schemas.atlas_cells import CELLS
 from actmine.schemas.atlas_points import POINTS
 from actmine.schemas.crops import BOX
@@ -122,7 +122,7 @@ _LEVELS: WeakKeyDictionary[Queries, dict[str, tuple[Level, ...]]] = WeakKeyDicti
 
 
 def _levels(queries: Queries, layer: str) -> tuple[Level, ...]:
-    rows = queries.reading.rows(table_file(queries.run.path, FOLDER, f"{layer}-cells"), (*_PLACE, *_LABEL, "label_q"))
+    rows = queries.reading.rows(table_file(queries.run.path, "atlas_cells", layer), (*_PLACE, *_LABEL, "label_q"))
     found: dict[int, list[Tile]] = {}
     for number, row in enumerate([] if rows is None else rows.to_pylist()):
         label = label_of_cell(row)
@@ -146,7 +146,7 @@ def cell(queries: Queries, layer: str, level: int, place: int) -> Cell | None:
     if tile is None:
         return None
     columns = [name for name in CELLS.names if name not in ("mean", "picture")]
-    rows = queries.reading.rows(table_file(queries.run.path, FOLDER, f"{layer}-cells"), columns)
+    rows = queries.reading.rows(table_file(queries.run.path, "atlas_cells", layer), columns)
     about = rows.slice(tile.number, 1).to_pylist()[0] if rows is not None else {}
     lists = (about.get(name) or () for name in ("units", "unit_mean", "unit_above"))
     units = [(queries.tile(layer, unit), mean, above) for unit, mean, above in zip(*lists, strict=True)]
@@ -188,7 +188,7 @@ def _finer(of: tuple[Level, ...], tile: Tile) -> tuple[Tile, ...]:
 
 def _shown(queries: Queries, layer: str, images: Any) -> tuple[Shown, ...]:
     columns = [name for name in POINTS.names if name != "cell"]
-    path = table_file(queries.run.path, FOLDER, f"{layer}-points")
+    path = table_file(queries.run.path, "atlas_points", layer)
     found = []
     for image_id in images:
         rows = queries.reading.rows(path, columns, image_id)
@@ -206,8 +206,8 @@ def picture_of(queries: Queries, picture: Picture) -> bytes | None:
     whole = picture.kind == POSITION and picture.marks == ("whole",)
     if picture.layer not in mapped(queries) or (picture.marks and not whole):
         return None
-    name, column = ("cells", "picture") if picture.kind == CELL else ("crops", "whole" if whole else "crop")
-    path = table_file(queries.run.path, FOLDER, f"{picture.layer}-{name}")
+    name, column = ("atlas_cells", "picture") if picture.kind == CELL else ("atlas_crops", "whole" if whole else "crop")
+    path = table_file(queries.run.path, name, picture.layer)
     if picture.kind == CELL:
         rows = queries.reading.rows(path, [column])
         rows = None if rows is None or picture.unit >= len(rows) else rows.slice(picture.unit, 1)

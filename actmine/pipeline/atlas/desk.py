@@ -31,11 +31,16 @@ class Desk:
 
     def refused(self, fields: Mapping[str, str], origin: str | None, host: str) -> str:
         """Why a form is not taken; empty if it is."""
-        if origin is not None and urlsplit(origin).netloc != host:
-            return "The form comes from another site."
-        if not hmac.compare_digest(fields.get("token", "").encode(), self.token.encode()):
-            return "The page is of an atlas that has ended. Load it again, and say it again."
-        return ""
+        return refusal(self.token, fields, origin, host)
+
+
+def refusal(token: str, fields: Mapping[str, str], origin: str | None, host: str) -> str:
+    """Why a form is not taken that should carry a `token`, by where it comes from; empty if it is."""
+    if origin is not None and urlsplit(origin).netloc != host:
+        return "The form comes from another site."
+    if not hmac.compare_digest(fields.get("token", "").encode(), token.encode()):
+        return "The page is of an atlas that has ended. Load it again, and say it again."
+    return ""
 
 
 def fields_of(data: bytes) -> dict[str, str]:

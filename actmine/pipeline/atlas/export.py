@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from actmine.pipeline.atlas import pages
 from actmine.pipeline.atlas.catalogue import Catalogue
 from actmine.pipeline.atlas.cell_pages import cell_page, cells_page
 from actmine.pipeline.atlas.cells import levels, mapped
 from actmine.pipeline.atlas.exported_files import Files, cell_file, cells_file, image_file, layer_file
+from actmine.pipeline.atlas.extent import EVERYTHING, Extent
 from actmine.pipeline.atlas.images import Topping, topping
 from actmine.pipeline.atlas.layer_pages import choices, sorts_of
-from actmine.pipeline.atlas.pictures import Wholes, reduced
+from actmine.pipeline.atlas.pictures import Wholes, light, reduced
 from actmine.pipeline.atlas.queries import Queries
-from actmine.pipeline.atlas.rendering import OF_CELLS
+from actmine.pipeline.atlas.rendering import OF_CELLS, OF_SERVER
 from actmine.pipeline.choose import choose_layers
 from actmine.pipeline.errors import UserError, first_line
 from actmine.pipeline.notes import Notes
@@ -30,12 +33,13 @@ MARKER = "actmine-atlas.json"
 """The file that says that a folder holds an atlas of ours, which may be written over."""
 _PARTS = ("layer", "cells", "image", "picture", "whole", "static", "index.html", "search.html", "noted.html")
 _ALWAYS = (
-    8  # files of every export: the run's page, the search and what it looks through, notes, what pages need, marker
+    9  # files of every export: the run's page, the search and what it looks through, notes, what pages need, marker
 )
-_A_PAGE, _AN_EXEMPLAR, _A_TILE, _A_DRAWING, _A_PIXEL = 9000, 1700, 700, 40_000, 0.25
-_A_CELL = 60_000  # of an activation atlas: its page, its drawing, crops of its images
-"""About how many bytes a page takes, each exemplar on those of its unit and its image, a unit on that of its layer, a
-drawing, and a pixel of a whole image."""
+_A_PAGE, _AN_IMAGE_PAGE, _AN_EXEMPLAR, _A_TILE, _A_DRAWING, _A_PIXEL = 17_000, 2500, 850, 700, 3000, 0.11
+"""About how many bytes a page takes, that of an image, an exemplar on either, a unit on that of its layer, a drawing,
+and a pixel of a whole image."""
+_A_CELL = 50_000
+"""Of an activation atlas: its page, its drawing, crops of its images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,9 @@ class Exported:
     nbytes: int
 
 
-def export(run: Run, out: str, layers: Sequence[str], progress: Progress | None = None) -> Exported:
+def export(
+    run: Run, out: str, layers: Sequence[str], progress: Progress | None = None, extent: Extent = EVERYTHING
+) -> Exported:
     """Writes the pages of the layers that the names and globs select (all: none) into the folder `out`.
 
     Of a run that is not `trusted` no file of this machine goes into them that it does not know by its bytes. Raises
@@ -59,11 +65,11 @@ def export(run: Run, out: str, layers: Sequence[str], progress: Progress | None 
     folder = _folder(out)
     run.only_summed = True
     queries = Queries(run, choose_layers(run, layers))
-    files = Files(folder, queries, Wholes(queries))
+    files = Files(folder, queries, Wholes(queries, light), extent)
     who = topping(queries.run.path, queries.reading, list(queries.layers), queries.end)
     progress = progress or Silent()
     try:
-        planned(queries, who, folder, progress)
+        planned(queries, who, folder, progress, extent)
         folder.mkdir(parents=True, exist_ok=True)
         files.write(MARKER, json.dumps({"run": queries.version, "layers": list(queries.layers)}) + "\n")
         remove_files(folder / part for part in _PARTS)
@@ -75,25 +81,14 @@ def export(run: Run, out: str, layers: Sequence[str], progress: Progress | None 
     return Exported(folder / "index.html", len(queries.layers), units, len(files.images), files.count, files.nbytes)
 
 
-def planned(queries: Queries, who: Topping, folder: Path, progress: Progress) -> tuple[int, int]:
+def planned(
+    queries: Queries, who: Topping, folder: Path, progress: Progress, extent: Extent = EVERYTHING
+) -> tuple[int, int]:
     """Says how many files an export will have and about how many bytes, both of which are the answer.
 
     Raises `UserError` where the disk has less room, what an export before takes there counted as free.
     """
-    names = list(queries.layers)
-    pages_of_layers = sum(1 for name in names for _ in choices(queries.units(name)))
-    of_units = [queries.units(name) for name in names]
-    units, drawn = sum(map(len, of_units)), sum(int(each.drawn.sum()) for each in of_units)
-    images = who.images.tolist()
-    of_images = sum(pages.pages_of(who, each) for each in images)
-    cells = sum(len(level.tiles) for name in names for level in levels(queries, name))
-    count = _ALWAYS + len(names) + pages_of_layers + units + drawn + len(images) + of_images + 3 * cells
-    sizes = filter(None, map(queries.images.size, images))
-    whole = sum(round(width * height * reduced((width, height)) ** 2) for width, height in sizes)
-    nbytes = _A_CELL * cells + round(
-        _A_PAGE * (count - drawn - len(images) - 3 * cells) + _AN_EXEMPLAR * len(who.rank)
-        + _A_TILE * units * pages_of_layers / max(len(names), 1) + _A_DRAWING * drawn + _A_PIXEL * whole
-    )  # fmt: skip
+    count, nbytes = estimate(queries, who, extent)
     progress.say(f"Planned: about {count:,} files of together {in_bytes(nbytes)}")
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     before = sum(path.lstat().st_size for part in _PARTS for path in (folder / part, *(folder / part).rglob("*"))
@@ -105,10 +100,34 @@ def planned(queries: Queries, who: Topping, folder: Path, progress: Progress) ->
     return count, nbytes
 
 
+def estimate(queries: Queries, who: Topping, extent: Extent = EVERYTHING) -> tuple[int, int]:
+    """How many files an export will have, and about how many bytes."""
+    names = list(queries.layers)
+    pages_of_layers = sum(1 for name in names for _ in choices(queries.units(name)))
+    of_units = [queries.units(name) for name in names]
+    units, drawn = sum(map(len, of_units)), sum(int(each.drawn.sum()) for each in of_units)
+    chosen = who.rank < extent.exemplars if extent.exemplars else np.ones(len(who.rank), bool)
+    of_image = np.repeat(who.images, np.diff(who.first))
+    images = np.unique(of_image[chosen]).tolist() if extent.pictures else []
+    pages_of_images = sum(pages.pages_of(who, each) for each in images) if extent.image_pages else 0
+    on_images = int(np.isin(of_image, images).sum()) if extent.image_pages else 0
+    html = _ALWAYS + len(names) + pages_of_layers + units + pages_of_images
+    sizes = filter(None, map(queries.images.size, images))
+    whole = sum(round(width * height * reduced((width, height)) ** 2) for width, height in sizes)
+    nbytes = round(
+        _A_PAGE * (html - pages_of_images) + _AN_IMAGE_PAGE * pages_of_images
+        + _AN_EXEMPLAR * (int(chosen.sum()) + on_images) + _A_TILE * units * pages_of_layers / max(len(names), 1)
+        + _A_DRAWING * drawn + _A_PIXEL * whole
+    )  # fmt: skip
+    cells = sum(len(level.tiles) for name in names for level in levels(queries, name))
+    return html + drawn + len(images) + 3 * cells, nbytes + _A_CELL * cells
+
+
 def _write(files: Files, who: Topping, progress: Progress) -> None:
     queries = files.queries
-    atlas = pages.Atlas(queries, files.wholes, files.matches, files, Notes(queries.run.path), exported=True)
-    unused = () if mapped(queries) else OF_CELLS
+    atlas = pages.Atlas(queries, files.wholes, files.others, files, Notes(queries.run.path), exported=True,
+                        extent=files.extent)  # fmt: skip
+    unused = OF_SERVER if mapped(queries) else (*OF_SERVER, *OF_CELLS)
     for name in (each for each in pages.STATIC if each not in unused):
         files.write(f"static/{name}", (pages.HERE / "static" / name).read_bytes())
     files.page("index.html", lambda: pages.run_page(atlas))

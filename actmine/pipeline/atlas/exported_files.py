@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from base64 import b64encode
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from actmine.pipeline.atlas.extent import EVERYTHING, Extent
 from actmine.pipeline.atlas.links import (
     BY_NUMBER,
     FROM_ANYWHERE,
@@ -18,10 +19,11 @@ from actmine.pipeline.atlas.links import (
     segment,
     segments,
 )
-from actmine.pipeline.atlas.matches import Matches
-from actmine.pipeline.atlas.pictures import Wholes, absence, cut_out, kind_of, lighter, reduced, stored_picture
+from actmine.pipeline.atlas.others import Others
+from actmine.pipeline.atlas.pictures import Wholes, absence, cut_out, inlined, kind_of, lighter, reduced, stored_picture
 from actmine.pipeline.atlas.queries import Queries
 
+_INDENTED = re.compile(r"\n\s+<")
 _SHARP = 320
 """A part of a reduced image is shown instead of a crop where it still has so many pixels a side, or all there are."""
 
@@ -29,8 +31,9 @@ _SHARP = 320
 class Files:
     """Addresses of exported pages, relative to a page so many folders down; writes every picture that is asked for."""
 
-    def __init__(self, out: Path, queries: Queries, wholes: Wholes) -> None:
-        self.out, self.queries, self.wholes, self.matches = out, queries, wholes, Matches(queries)
+    def __init__(self, out: Path, queries: Queries, wholes: Wholes, extent: Extent = EVERYTHING) -> None:
+        self.out, self.queries, self.wholes, self.others = out, queries, wholes, Others(queries)
+        self.extent = extent
         self.layers = segments(queries.layers)
         self.images: dict[int, None] = {}
         self.count = self.nbytes = self.depth = 0
@@ -38,6 +41,14 @@ class Files:
         self._named: set[str] = set()
         self._cuts: dict[Picture, Part | None] = {}
         self._folders: set[Path] = set()
+
+    def runs(self) -> str:
+        """None: an export is of one run."""
+        return ""
+
+    def elsewhere(self, place: str, layer: str = "", unit: int | None = None) -> str:
+        """None: no other run is exported with it."""
+        return ""
 
     def run(self) -> str:
         """The run's page."""
@@ -58,7 +69,9 @@ class Files:
         return self._to(f"layer/{self.layers[layer]}/orders.js")
 
     def image(self, image_id: int, page: int = 1, mark: str = "") -> str:
-        """An image's page, which will have to be written."""
+        """An image's page, which will have to be written; where images have none, the picture of it, if any."""
+        if not self.extent.image_pages:
+            return self.whole(image_id) if self.wholes.there(image_id) else ""
         self.images.setdefault(image_id)
         return self._to(image_file(image_id, page)) + (f"#{mark}" if mark else "")
 
@@ -74,6 +87,30 @@ class Files:
         """The search page."""
         return self._to("search.html")
 
+    def compared(self, name: str, words: Mapping[str, str | int] = {}) -> str:
+        """None: an export is of one run."""
+        return ""
+
+    def pair(self, name: str, layer: str, unit: int) -> str:
+        """None: an export is of one run."""
+        return ""
+
+    def training(self, words: Mapping[str, str | int] = {}) -> str:
+        """None: what a unit was stands on its own page."""
+        return ""
+
+    def noting(self) -> str:
+        """Nowhere: nobody is there to take notes."""
+        return ""
+
+    def rows(self, *parts: str | int, **words: str | int) -> str:
+        """None: only the server answers programs."""
+        return ""
+
+    def look(self, token: str = "", part: str = "") -> str:
+        """None: no network is at hand."""
+        return ""
+
     def taken(self, layer: str, unit: int, name: str) -> str:
         """None: files of units are made by the server."""
         return ""
@@ -82,12 +119,12 @@ class Files:
         """The page of all that is noted, where it comes to a tag."""
         return self._to("noted.html") + (f"#tag-{segment(tag)}" if tag else "")
 
-    def picture(self, picture: Picture) -> str:
+    def picture(self, picture: Picture, side: int = 0) -> str:
         """A picture under a name made of its bytes, written if none was; heat, a few bytes, as a data address."""
         if picture not in self._written:
-            data = stored_picture(self.queries, picture, self.matches) or absence((1, 1))
+            data = stored_picture(self.queries, picture, self.others) or absence((1, 1))
             if picture.kind == "heat":
-                self._written[picture] = f"data:image/{kind_of(data)};base64,{b64encode(data).decode()}"
+                self._written[picture] = inlined(data)
             else:
                 self._written[picture] = self._named_by_bytes(lighter(data))
         found = self._written[picture]
@@ -130,7 +167,7 @@ class Files:
         self.depth = name.count("/")
         made = make()
         if made is not None:
-            self.write(name, made)
+            self.write(name, _INDENTED.sub("\n<", made))
 
     def _named_by_bytes(self, data: bytes) -> str:
         name = f"picture/{hashlib.sha256(data).hexdigest()[:24]}.{kind_of(data)}"

@@ -9,9 +9,9 @@ import socket
 from collections.abc import Iterable, Sequence
 
 from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from actmine.pipeline.atlas.request_words import refusal
 from actmine.pipeline.errors import UserError
 
 LOOPBACK = "127.0.0.1"
@@ -41,7 +41,7 @@ class Called:
         if name in self._names or (self._open and name and _number(name)):
             return await self._app(scope, receive, send)
         so = f"the name {name}. Start it with --allow-host {name}" if name else "this"
-        await PlainTextResponse(f"The atlas does not answer to {so}.\n", 400)(scope, receive, send)
+        await refusal(scope, 400, f"The atlas does not answer to {so}.")(scope, receive, send)
 
 
 def name_of(host: str) -> str:
@@ -88,7 +88,9 @@ def listening(port: int | None = None, host: str = LOOPBACK) -> socket.socket:
     except (socket.gaierror, UnicodeError) as error:
         raise UserError(f"HOST={host} is no address of this machine, and no name of one.") from error
     for number in range(PORT, PORT + PORTS_TRIED) if port is None else (port,):
-        there = socket.socket(family, kind)
+        there = socket.socket(
+            family, kind, socket.IPPROTO_TCP
+        )  # asyncio asks before it turns Nagle's delay (40 ms) off
         there.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             there.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # `::` is every address, also the old ones

@@ -1,35 +1,21 @@
-"""The atlas for programs: rows of the run's tables as JSON, under the tables' own names; pictures are addresses."""
+"""The atlas for programs: what an address below /api gives, and how its rows and pages of rows are written as JSON."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from actmine.pipeline.atlas.layer_pages import sorts_of
-from actmine.pipeline.atlas.links import Picture
+from actmine.pipeline.atlas.images import Topping
 from actmine.pipeline.atlas.pages import Atlas
 from actmine.pipeline.errors import UserError
-from actmine.pipeline.notes import Target
-from actmine.pipeline.storage.files import table_file
-from actmine.schemas.directions import DIRECTIONS
-from actmine.schemas.exemplars import EXEMPLARS
-from actmine.schemas.fields import IMAGE
-from actmine.schemas.images import IMAGES
-from actmine.schemas.labels import LABELS
-from actmine.schemas.layers import LAYERS
-from actmine.schemas.neighbors import NEIGHBORS
-from actmine.schemas.units import UNITS
 
 MOST_ROWS = 1000
 """Of an answer with a page of rows."""
 ROWS = 100
-_HERE_ALONE = ("url", "asked", "tables", "machine")
-"""What of run.json tells of the machine, not of the run."""
 
 
 class NoWord(UserError):
@@ -43,137 +29,115 @@ class Asked:
     layer: str = ""
     unit: int = 0
     image: int = 0
-    sort: str = "unit"
-    reverse: bool = False
-    label: str = ""
-    limit: int = ROWS
-    offset: int = 0
+    words: Mapping[str, Any] = field(default_factory=dict)
+    topping: Callable[[], Topping] | None = None
+    """Gives which image tops which units."""
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of the rows that are asked for; all where there are none."""
+        return list(self.words.get("columns") or ())
+
+    @property
+    def limit(self) -> int:
+        """How many rows at most."""
+        return int(self.words["limit"])
+
+    @property
+    def offset(self) -> int:
+        """How many rows lie before the first."""
+        return int(self.words["offset"])
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The rows of one page of a list, which has `count` of them; `more` is said beside them."""
+
+    count: int
+    rows: Sequence[Mapping[str, Any]]
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One address: what it says in a sentence, of which table its rows are, and what makes them.
+    """One address of the interface.
 
-    `one` is a row alone, not a list; `make` gives None where there is nothing of that number.
+    `make` gives an object (without `schema`), a row (`one`), all rows of a list, or a `Part` where it pages by itself;
+    None where there is nothing of that number. `schema` is the table's, `adds` are columns beside it; a picture in a
+    row is its address, and bytes are left out. `words` are those of `interface_words.WORDS` that may stand behind the
+    address; rows have `columns` too, and a list `limit` and `offset`. `more` says what an answer has beside its rows,
+    as JSON schemas. What is not `shared` is for pages of the atlas alone, never for those of other origins; what is
+    `heavy` is done only a few times at once.
     """
 
     path: str
     says: str
     make: Callable[[Atlas, Asked], Any | None]
     schema: pa.Schema | None = None
+    adds: Sequence[pa.Field] = ()
     one: bool = False
-    paged: bool = False
+    words: Sequence[str] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
+    shared: bool = True
+    heavy: bool = False
+
+    @property
+    def columns(self) -> list[pa.Field]:
+        """The columns of a row."""
+        return [*(each for each in self.schema or () if not pa.types.is_binary(each.type)), *self.adds]
+
+    @property
+    def listed(self) -> bool:
+        """Whether it is a list, which comes in pages."""
+        return self.schema is not None and not self.one
+
+    @property
+    def all_words(self) -> tuple[str, ...]:
+        """Every word that may stand behind the address."""
+        return (*self.words, *(("limit", "offset") if self.listed else ()), *(("columns",) if self.schema else ()))
 
 
-def _run(atlas: Atlas, asked: Asked) -> Mapping[str, Any]:
-    return {name: value for name, value in atlas.queries.run.record.items() if name not in _HERE_ALONE}
+def answered(answer: Answer, atlas: Atlas, asked: Asked, to: Callable[[int], str]) -> dict[str, Any] | None:
+    """What an address says, as JSON can say it; None where there is nothing. `to` gives the page at an offset.
 
-
-def _layers(atlas: Atlas, asked: Asked) -> list[dict[str, Any]]:
-    rows = [row for row in atlas.queries.table("layers.parquet") if row["layer"] in atlas.queries.layers]
-    return [row | {"address": f"/api{atlas.links.layer(row['layer'])}"} for row in rows]
-
-
-def _units(atlas: Atlas, asked: Asked) -> dict[str, Any]:
-    units = atlas.queries.units(asked.layer)
-    if asked.sort not in (known := sorts_of(units)):
-        raise NoWord(f"Units of {asked.layer} are sorted by one of {', '.join(known)}, not by {asked.sort!r}.")
-    order = units.order(asked.sort, asked.reverse)
-    chosen = order[units.matching(asked.label)[order]] if asked.label else order
-    numbers = units.unit[chosen[asked.offset : asked.offset + asked.limit]].tolist()
-    path = table_file(atlas.queries.run.path, "units", asked.layer)
-    rows = atlas.queries.reading.rows_of(path, _columns(UNITS), numbers) if numbers else None
-    there = {} if rows is None else {row["unit"]: row for row in _of_units(rows, numbers)}
-    return {
-        "count": len(chosen), "offset": asked.offset,
-        "rows": [_unit_row(atlas, asked.layer, there[number]) for number in numbers],
-    }  # fmt: skip
-
-
-def _of_units(rows: pa.Table, numbers: Collection[int]) -> list[dict[str, Any]]:
-    return list(rows.filter(pa.array(np.isin(rows["unit"].to_numpy(), list(numbers)))).to_pylist())
-
-
-def _unit(atlas: Atlas, asked: Asked) -> dict[str, Any] | None:
-    rows = _of(atlas, "units", asked, UNITS)
-    return _unit_row(atlas, asked.layer, rows[0]) if rows else None
-
-
-def _unit_row(atlas: Atlas, layer: str, row: dict[str, Any]) -> dict[str, Any]:
-    unit = row["unit"]
-    drawn = atlas.queries.tile(layer, unit)
-    picture = atlas.links.picture(Picture(layer, unit, "visualization")) if drawn and drawn.drawn else None
-    known = atlas.notes.of(Target(layer, unit))
-    return row | {
-        "layer": layer, "visualization": picture, "address": atlas.links.unit(layer, unit), "star": known.star,
-        "tags": list(known.tags), "noted_name": known.name or None, "notes": [note.text for note in known.notes],
-    }  # fmt: skip
-
-
-def _exemplars(atlas: Atlas, asked: Asked) -> list[dict[str, Any]] | None:
-    def crop(row: Mapping[str, Any]) -> str:
-        return atlas.links.picture(Picture(asked.layer, asked.unit, "crop", (str(row["rank"]),)))
-
-    rows = _of(atlas, "exemplars", asked, EXEMPLARS)
-    found = [row | {"crop": crop(row), "image": atlas.links.whole(row["image_id"])} for row in rows]
-    return found if found or _is_unit(atlas, asked) else None
-
-
-def _rows(table: str, schema: pa.Schema) -> Callable[[Atlas, Asked], list[dict[str, Any]] | None]:
-    def make(atlas: Atlas, asked: Asked) -> list[dict[str, Any]] | None:
-        return _of(atlas, table, asked, schema) if _is_unit(atlas, asked) else None
-
-    return make
-
-
-def _neighbors(atlas: Atlas, asked: Asked) -> list[dict[str, Any]] | None:
-    return atlas.queries.neighbors(asked.layer, asked.unit) if _is_unit(atlas, asked) else None
-
-
-def _image(atlas: Atlas, asked: Asked) -> dict[str, Any] | None:
-    path = atlas.queries.run.path / "images.parquet"
-    rows = atlas.queries.reading.rows(path, _columns(IMAGES), asked.image)
-    if rows is None or not rows.num_rows:
+    Raises `NoWord` for a word that does not fit, `UserError` where a table cannot be read.
+    """
+    found = answer.make(atlas, asked)
+    if found is None:
         return None
-    return rows.to_pylist()[0] | {"image": atlas.links.whole(asked.image), "address": atlas.links.image(asked.image)}
+    if answer.schema is None:
+        return said(found)
+    known = [each.name for each in answer.columns]
+    names = [each for each in known if each in asked.columns] if asked.columns else known
+    if answer.one:
+        return said(_row(found, names))
+    first, after = asked.offset, asked.offset + asked.limit
+    part = found if isinstance(found, Part) else Part(len(found), found[first:after])
+    return said({
+        "count": part.count, "offset": first, "next": to(after) if after < part.count else None, **part.more,
+        "rows": [_row(row, names) for row in part.rows],
+    })  # fmt: skip
 
 
-def _is_unit(atlas: Atlas, asked: Asked) -> bool:
-    return asked.unit < atlas.queries.layers[asked.layer].units
+def _row(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """A row with every column; null where the table, of a version before, lacks it."""
+    return {name: row.get(name) for name in names}
 
 
-def _of(atlas: Atlas, table: str, asked: Asked, schema: pa.Schema) -> list[dict[str, Any]]:
-    rows = atlas.queries.of_unit(table, asked.layer, asked.unit, _columns(schema))
-    return [{"layer": asked.layer} | row for row in rows]
+def said(object_: Mapping[str, Any]) -> dict[str, Any]:
+    """An object as JSON can say it: what is no finite number is null, bytes are left out."""
+    return {str(_plain(str(name))): _plain(each) for name, each in object_.items() if not isinstance(each, bytes)}
 
 
-def _columns(schema: pa.Schema) -> list[str]:
-    """All but pictures."""
-    return [each.name for each in schema if each.type != IMAGE]
-
-
-ANSWERS = (
-    Answer("/api/run", "What the run was made from: run.json, without what tells of the machine.", _run),
-    Answer("/api/layers", "The layers, in the order in which the network runs them.", _layers, LAYERS),
-    Answer("/api/layer/{layer}", "Units of a layer, sorted and chosen, a page of them.", _units, UNITS, paged=True),
-    Answer("/api/layer/{layer}/{unit}", "A unit with all its numbers.", _unit, UNITS, one=True),
-    Answer("/api/layer/{layer}/{unit}/exemplars", "Its exemplars, of all bands.", _exemplars, EXEMPLARS),
-    Answer("/api/layer/{layer}/{unit}/labels", "Its label statistics.", _rows("labels", LABELS), LABELS),
-    Answer("/api/layer/{layer}/{unit}/neighbors", "The units most alike.", _neighbors, NEIGHBORS),
-    Answer(
-        "/api/layer/{layer}/{unit}/directions", "The latents whose directions lie nearest.",
-        _rows("directions", DIRECTIONS), DIRECTIONS,
-    ),
-    Answer("/api/image/{image}", "An image that an exemplar names.", _image, IMAGES, one=True),
-)  # fmt: skip
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON can say it: what is no finite number is null."""
+def _plain(value: Any) -> Any:
+    if type(value) is int:  # most of all are counts of histograms
+        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
     if isinstance(value, Mapping):
-        return {str(name): plain(each) for name, each in value.items() if not isinstance(each, bytes)}
+        return said(value)
     if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
+        return [each if type(each) is int else _plain(each) for each in value]
     return value

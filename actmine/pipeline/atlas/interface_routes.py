@@ -2,71 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+from collections.abc import Callable
 from importlib import metadata
+from urllib.parse import quote, urlencode
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from actmine.pipeline.atlas.interface import ANSWERS, MOST_ROWS, ROWS, Answer, Asked, NoWord, plain
+from actmine.pipeline.atlas.answers import ANSWERS
+from actmine.pipeline.atlas.bounds import Heavy
+from actmine.pipeline.atlas.etags import knows
+from actmine.pipeline.atlas.interface import Answer, Asked, NoWord, answered
+from actmine.pipeline.atlas.interface_words import read
 from actmine.pipeline.atlas.openapi import description
-from actmine.pipeline.atlas.pages import Atlas
-from actmine.pipeline.atlas.request_words import asked, is_number
+from actmine.pipeline.atlas.opened import Opened
+from actmine.pipeline.atlas.request_words import base, refusal
 from actmine.pipeline.errors import UserError
 
-Current = Callable[[], tuple[Atlas, Mapping[str, str]]]
-"""Gives the run as it is now, and which layer has which address."""
+DESCRIPTION = "/api/openapi.json"
+_SAID = description(ANSWERS, metadata.version("actmine"))
+_MARK = hashlib.sha256(json.dumps(_SAID).encode()).hexdigest()[:8]
+"""Tells answers of this version from those of another."""
 
 
-def for_programs(current: Current) -> list[Route]:
-    """The routes of all answers, and of the document that describes them."""
-    said = description(ANSWERS, metadata.version("actmine"))
+def for_programs(current: Callable[[], Opened], heavy: Heavy) -> list[Route]:
+    """The routes of all answers, of the run that is `current`, and of the document that describes them."""
 
     def route(answer: Answer) -> Route:
+        def answer_to(request: Request) -> Response:
+            return _answer(answer, current, request)
+
         path = answer.path.replace("{unit}", "{unit:number}").replace("{image}", "{image:number}")
-        return Route(path, lambda request: _answered(answer, current, request))
+        return Route(path, heavy(answer_to) if answer.heavy else answer_to)
 
-    return [*map(route, ANSWERS), Route("/api/openapi.json", lambda request: JSONResponse(said))]
-
-
-def no_such(request: Request) -> Response:
-    """What is said of an address at which there is nothing."""
-    return JSONResponse({"error": f"The run has nothing at {request.url.path}"}, 404)
+    return [*map(route, ANSWERS), Route(DESCRIPTION, _description)]
 
 
-def _answered(answer: Answer, current: Current, request: Request) -> Response:
+def _answer(answer: Answer, current: Callable[[], Opened], request: Request) -> Response:
     try:
-        atlas, names = current()
-        tag = f'"{atlas.queries.version}-{atlas.notes.mark}"'
-        headers = {"Cache-Control": "no-cache", "ETag": tag}
-        if request.headers.get("if-none-match") == tag:
+        opened = current().below(base(request.scope))
+        asked = _asked(answer, opened, request)
+        mark = _MARK if answer.shared else f"{_MARK}-{opened.notes.mark}"
+        headers = {"Cache-Control": "no-cache", "ETag": (tag := f'W/"{opened.queries.version}-{mark}"')}
+        if knows(request, tag, any_=False):
             return Response(status_code=304, headers=headers)
-        found = answer.make(atlas, _asked_for(names, request))
+        found = answered(answer, opened.atlas, asked, lambda offset: _at(request, offset))
     except NoWord as error:
-        return JSONResponse({"error": str(error)}, 400)
+        return refusal(request.scope, 400, str(error))
     except UserError as error:
-        return JSONResponse({"error": str(error)}, 500)
-    return no_such(request) if found is None else JSONResponse(plain(found), headers=headers)
+        return refusal(request.scope, 500, str(error))
+    if found is None:
+        raise HTTPException(404)
+    return Response(status_code=304, headers=headers) if knows(request, tag) else JSONResponse(found, headers=headers)
 
 
-def _asked_for(names: Mapping[str, str], request: Request) -> Asked:
+def _asked(answer: Answer, opened: Opened, request: Request) -> Asked:
     """What an address asks for. Raises `NoWord` for a word that is none of its kind."""
     there = request.path_params
-    if "layer" in there and there["layer"] not in names:
+    layer = opened.names.get(there["layer"]) if "layer" in there else ""
+    if layer is None:
         raise HTTPException(404)
-    layer = names[there["layer"]] if "layer" in there else ""
-    limit, offset = _number(request, "limit", ROWS), _number(request, "offset", 0)
-    if not 1 <= limit <= MOST_ROWS:
-        raise NoWord(f"limit is 1 to {MOST_ROWS:,}.")
-    if (reverse := asked(request, "reverse") or "false") not in ("true", "false"):
-        raise NoWord("reverse is true or false.")
-    sort, label = asked(request, "sort") or "unit", asked(request, "label")
-    return Asked(layer, there.get("unit", 0), there.get("image", 0), sort, reverse == "true", label, limit, offset)
+    words = read(request.query_params, answer.all_words, [each.name for each in answer.columns])
+    return Asked(layer, there.get("unit", 0), there.get("image", 0), words, opened.topping)
 
 
-def _number(request: Request, name: str, otherwise: int) -> int:
-    if not is_number(text := request.query_params.get(name, f"{otherwise}")):
-        raise NoWord(f"{name} is a number.")
-    return int(text)
+def _at(request: Request, offset: int) -> str:
+    """The same address with the rows from `offset` on."""
+    words = {name: text for name, text in request.query_params.items() if name != "offset"}
+    return f"{quote(request.scope['path'])}?{urlencode(words | {'offset': offset})}"
+
+
+def _description(request: Request) -> Response:
+    here = base(request.scope)
+    headers = {"Cache-Control": "no-cache", "ETag": f'W/"{_MARK}"'}
+    if knows(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    return JSONResponse(_SAID | {"servers": [{"url": here or "/"}]}, headers=headers)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlencode
 
@@ -12,9 +14,14 @@ _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 _LONGEST = 100
 
 
+SIDES = (256, 960)
+"""How large pictures come at most where pages show them (pixels)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture of a unit: `kind` is visualization, crop, heat, preset, facet, view or match; `marks` say which.
+    """A picture of a unit: `kind` is visualization, crop, heat, preset, facet or view, or of `OF_OTHERS`; `marks` say
+    which.
 
     Of an activation atlas: `cell`, whose number stands in place of a unit's, and `position`, with that of an image.
     """
@@ -23,6 +30,10 @@ class Picture:
     unit: int
     kind: str
     marks: tuple[str, ...] = ()
+
+
+OF_OTHERS = ("match", "beside", "checkpoint")
+"""Pictures out of other runs: of a unit's match, of an exemplar of its best match, of the unit at a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +78,14 @@ class Cut:
 class Links(Protocol):
     """What templates ask for addresses. Where a page is not to be had, the answer is an empty string."""
 
+    def runs(self) -> str:
+        """The list of all runs; none where there is one alone."""
+
     def run(self) -> str:
         """The run's page."""
+
+    def elsewhere(self, place: str, layer: str = "", unit: int | None = None) -> str:
+        """The page of another run in the same atlas, by its `place`, or of a layer (its segment) or unit of it."""
 
     def layer(self, layer: str, choice: Choice = BY_NUMBER) -> str:
         """A layer's page, its units as they are chosen."""
@@ -91,14 +108,33 @@ class Links(Protocol):
     def search(self, text: str = "") -> str:
         """The search page."""
 
+    def look(self, token: str = "", part: str = "") -> str:
+        """Where pictures are shown to the network; with `token` what it made of one, or a `part` of that."""
+
     def noted(self, tag: str = "") -> str:
         """The page of all that is noted, where it comes to a tag."""
+
+    def compared(self, name: str, words: Mapping[str, str | int] = {}) -> str:
+        """The page of a comparison with another run, as its words choose; none of exported pages."""
+
+    def pair(self, name: str, layer: str, unit: int) -> str:
+        """The page of a unit beside its best match in another run; none of exported pages."""
+
+    def training(self, words: Mapping[str, str | int] = {}) -> str:
+        """The page of all units through checkpoints of training; none of exported pages."""
+
+    def noting(self) -> str:
+        """Where forms with notes go; nowhere from exported pages."""
+
+    def rows(self, *parts: str | int, **words: str | int) -> str:
+        """What the server has for programs: `rows("layer", LAYER, UNIT, "labels")`, `rows("search", q=TEXT)`; none of
+        exported pages."""
 
     def taken(self, layer: str, unit: int, name: str) -> str:
         """A file of a unit, of those in `take_away.FILES`; none of exported pages."""
 
-    def picture(self, picture: Picture) -> str:
-        """A picture out of a table."""
+    def picture(self, picture: Picture, side: int = 0) -> str:
+        """A picture out of a table; one that is shown `side` pixels large need not be exact, nor much larger."""
 
     def cut(self, picture: Picture) -> Cut | None:
         """The part of a whole image that the page is to show as the picture; None: it has an address of its own."""
@@ -141,6 +177,17 @@ def segments(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def stamp(name: str) -> str:
+    """Tells one state of a file of the atlas from another, so that browsers may keep each for good."""
+    file = Path(__file__).parent / "static" / name
+    return _stamp(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(64)
+def _stamp(file: Path, written: int) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:10]
+
+
 def mark(layer: str, unit: int, rank: int) -> str:
     """The name of a unit's box on the page of an image."""
     return f"{segment(layer)}--{unit}--{rank}"
@@ -170,20 +217,39 @@ def _query(words: Mapping[str, str | int]) -> str:
 
 
 class Paths:
-    """Addresses on the server. `version` tells pictures of one state of the run from those of another."""
+    """Addresses on the server, whose own begin with `base`. `version` tells pictures of one state of the run from those
+    of another; `shelf` says below which address another run stands, by its place."""
 
-    def __init__(self, layers: dict[str, str], version: str) -> None:
-        self._layers, self._version = layers, version
+    def __init__(
+        self, layers: dict[str, str], version: str, base: str = "", shelf: Callable[[str], str] | None = None,
+        looks: bool = False,
+    ) -> None:  # fmt: skip
+        self._layers, self._version, self._base, self._shelf, self._looks = layers, version, base, shelf, looks
+
+    def below(self, base: str) -> Paths:
+        """The same addresses where the server's own begin with `base`, such as `/run/NAME`."""
+        return self if base == self._base else Paths(self._layers, self._version, base, self._shelf, self._looks)
+
+    def runs(self) -> str:
+        """The list of all runs."""
+        return "/" if self._shelf else ""
 
     def run(self) -> str:
         """The run's page."""
-        return "/"
+        return f"{self._base}/"
+
+    def elsewhere(self, place: str, layer: str = "", unit: int | None = None) -> str:
+        """A page of another run of the shelf."""
+        above = self._shelf(place) if self._shelf else ""
+        if not above:
+            return ""
+        return f"{above}/layer/{layer}" + (f"/{unit}" if unit is not None else "") if layer else f"{above}/"
 
     def layer(self, layer: str, choice: Choice = BY_NUMBER) -> str:
         """A layer's page, its units as they are chosen."""
         if layer not in self._layers:
             return ""
-        return f"/layer/{self._layers[layer]}{asked(choice)}"
+        return f"{self._base}/layer/{self._layers[layer]}{asked(choice)}"
 
     def unit(self, layer: str, unit: int, came: Came = FROM_ANYWHERE) -> str:
         """A unit's page, from which it goes on as in the list that one came from."""
@@ -195,13 +261,13 @@ class Paths:
 
     def image(self, image_id: int, page: int = 1, mark: str = "") -> str:
         """An image's page."""
-        return f"/image/{image_id}" + (f"?page={page}" if page > 1 else "") + (f"#{mark}" if mark else "")
+        return f"{self._base}/image/{image_id}" + (f"?page={page}" if page > 1 else "") + (f"#{mark}" if mark else "")
 
     def cells(self, layer: str, level: int | None = None) -> str:
         """The map of a layer's activation atlas."""
         if layer not in self._layers:
             return ""
-        return f"/cells/{self._layers[layer]}" + ("" if level is None else f"/{level}")
+        return f"{self._base}/cells/{self._layers[layer]}" + ("" if level is None else f"/{level}")
 
     def cell(self, layer: str, level: int, place: int) -> str:
         """A cell of that map."""
@@ -209,28 +275,55 @@ class Paths:
 
     def search(self, text: str = "") -> str:
         """The search page."""
-        return "/search" + _query({"q": text})
+        return f"{self._base}/search" + _query({"q": text})
+
+    def look(self, token: str = "", part: str = "") -> str:
+        """Where pictures are shown to the network, if they are; what it made of one."""
+        return "/".join((f"{self._base}/look", *filter(None, (token, part)))) if self._looks else ""
 
     def noted(self, tag: str = "") -> str:
         """The page of all that is noted, where it comes to a tag."""
-        return "/noted" + (f"#tag-{segment(tag)}" if tag else "")
+        return f"{self._base}/noted" + (f"#tag-{segment(tag)}" if tag else "")
+
+    def compared(self, name: str, words: Mapping[str, str | int] = {}) -> str:
+        """The page of a comparison with another run."""
+        return f"{self._base}/compare/{segment(name)}{_query(words)}"
+
+    def pair(self, name: str, layer: str, unit: int) -> str:
+        """The page of a unit beside its best match in another run."""
+        return f"{self.compared(name)}/{self._layers[layer]}/{unit}" if layer in self._layers else ""
+
+    def training(self, words: Mapping[str, str | int] = {}) -> str:
+        """The page of all units through checkpoints of training."""
+        return f"{self._base}/training{_query(words)}"
+
+    def noting(self) -> str:
+        """Where forms with notes go."""
+        return f"{self._base}/notes"
+
+    def rows(self, *parts: str | int, **words: str | int) -> str:
+        """What the server has for programs."""
+        named = (self._layers[str(part)] if at and parts[at - 1] == "layer" else part for at, part in enumerate(parts))
+        return "/".join((f"{self._base}/api", *map(str, named))) + _query(words)
 
     def taken(self, layer: str, unit: int, name: str) -> str:
         """A file of a unit."""
-        return f"/take/{self._layers[layer]}/{unit}/{name}"
+        return f"{self._base}/take/{self._layers[layer]}/{unit}/{name}"
 
-    def picture(self, picture: Picture) -> str:
-        """A picture out of a table."""
+    def picture(self, picture: Picture, side: int = 0) -> str:
+        """A picture out of a table, with pixels to spare for screens that are finer than they say."""
+        enough = next((each for each in SIDES if each >= 2 * side), SIDES[-1])
         what = "/".join((picture.kind, *map(segment, picture.marks)))
-        return f"/picture/{self._layers[picture.layer]}/{picture.unit}/{what}?v={self._version}"
+        place = f"{self._base}/picture/{self._layers[picture.layer]}/{picture.unit}/{what}?v={self._version}"
+        return f"{place}&side={enough}" if side else place
 
     def cut(self, picture: Picture) -> None:
         """The server cuts pictures itself."""
 
     def whole(self, image_id: int) -> str:
         """An image, reduced for the page."""
-        return f"/whole/{image_id}?v={self._version}"
+        return f"{self._base}/whole/{image_id}?v={self._version}"
 
     def static(self, name: str) -> str:
         """A file of the atlas itself."""
-        return f"/static/{name}"
+        return f"{self._base}/static/{name}?v={stamp(name)}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from base64 import b64encode
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,8 @@ import pyarrow as pa
 from PIL import Image as Pillow
 
 from actmine.pipeline.atlas.cells import CELL, POSITION, picture_of
-from actmine.pipeline.atlas.links import Picture
-from actmine.pipeline.atlas.matches import Matches
+from actmine.pipeline.atlas.links import OF_OTHERS, Picture
+from actmine.pipeline.atlas.others import Others
 from actmine.pipeline.atlas.queries import Queries
 from actmine.pipeline.datasets.remote import is_remote
 from actmine.pipeline.exemplars.heat import ActivationMap, overlay
@@ -24,7 +26,8 @@ from actmine.schemas.maps import MAPS
 WHOLE_SIDE = 960
 """The longest side of a whole image on a page (pixels)."""
 _KEPT = 128
-_QUALITY = 88
+_QUALITY, _OF_TILES = 88, 82
+_LIGHT_QUALITY, _DRAWN_QUALITY = 76, 85
 _TABLES = {
     "visualization": ("units", "visualization", ()),
     "crop": ("exemplars", "crop", ("rank",)),  # or out of the picture of its image
@@ -38,13 +41,13 @@ _A_FILE_EACH = ("visualizations", "views")
 _UNSAID = {"facet": "none"}
 
 
-def stored_picture(queries: Queries, picture: Picture, matches: Matches | None = None) -> bytes | None:
-    """An encoded picture out of its table, that of a match out of another run's; None where there is none.
+def stored_picture(queries: Queries, picture: Picture, others: Others | None = None) -> bytes | None:
+    """An encoded picture out of its table, or out of another run's (`OF_OTHERS`); None where there is none.
 
     Raises `UserError` where the table cannot be read.
     """
-    if picture.kind == "match":
-        behind = matches.behind(picture) if matches else None
+    if picture.kind in OF_OTHERS:
+        behind = others.behind(picture) if others else None
         return stored_picture(*behind) if behind else None
     if picture.kind == "heat":
         return _heat(queries, picture)
@@ -116,18 +119,25 @@ def _where(rows: pa.Table, marks: dict[str, str]) -> list[int]:
     return kept
 
 
+def inlined(data: bytes) -> str:
+    """An encoded picture as an address that holds it, for one of a few hundred bytes."""
+    return f"data:image/{kind_of(data)};base64,{b64encode(data).decode()}"
+
+
 def kind_of(data: bytes) -> str:
-    """The extension that an encoded picture's bytes call for: png, jpg or svg."""
+    """The extension that an encoded picture's bytes call for: png, webp, jpg or svg."""
     if data.startswith(b"\x89PNG"):
         return "png"
+    if data[8:12] == b"WEBP":
+        return "webp"
     return "svg" if data.lstrip().startswith(b"<svg") else "jpg"
 
 
 class Wholes:
-    """Whole images reduced for pages; the latest stay in memory."""
+    """Whole images reduced for pages, as bytes that `encode` makes of them; the latest stay in memory."""
 
-    def __init__(self, queries: Queries) -> None:
-        self._queries = queries
+    def __init__(self, queries: Queries, encode: Callable[[Pillow.Image], bytes] | None = None) -> None:
+        self._queries, self._encode = queries, encode or encoded
         self._readable: dict[int, bool] = {}
         self.of = lru_cache(_KEPT)(self._read)
 
@@ -157,7 +167,7 @@ class Wholes:
 
     def _reduced(self, image_id: int) -> bytes | None:
         try:
-            return encoded(self._queries.run.whole(image_id))
+            return self._encode(self._queries.run.whole(image_id))
         except (*GONE, KeyError):
             return None
 
@@ -174,19 +184,54 @@ def encoded(image: Pillow.Image) -> bytes:
     return data.getvalue()
 
 
+def light(image: Pillow.Image) -> bytes:
+    """An image of at most `WHOLE_SIDE` pixels a side as WebP, a quarter of the bytes of `encoded` and less.
+
+    Pixels of images of up to `SMALL_SIDE` a side are kept exactly.
+    """
+    if max(image.size) <= SMALL_SIDE:
+        return encoded(image)
+    small = image.convert("RGB")
+    small.thumbnail((WHOLE_SIDE, WHOLE_SIDE), Pillow.Resampling.LANCZOS)
+    return _webp(small, _LIGHT_QUALITY)
+
+
 def reduced(size: tuple[int, int]) -> float:
     """By how much a whole image of a size (pixels) is reduced for pages: 1 if not at all."""
     return min(1.0, WHOLE_SIDE / max(*size, 1))
 
 
 def lighter(data: bytes) -> bytes:
-    """A picture as the run keeps its crops: an exact one above 64 pixels a side as JPEG, where that is smaller."""
+    """A picture for exported pages: an exact one above 64 pixels a side as WebP, where that is smaller."""
     if kind_of(data) != "png":
         return data
     image = Pillow.open(io.BytesIO(data))
     if max(image.size) <= SMALL_SIDE or image.mode not in ("RGB", "L"):
         return data
-    return min(data, encode(image), key=len)
+    return min(data, _webp(image.convert("RGB"), _DRAWN_QUALITY), key=len)
+
+
+def _webp(image: Pillow.Image, quality: int) -> bytes:
+    data = io.BytesIO()
+    image.save(data, "WEBP", quality=quality, method=4)
+    return data.getvalue()
+
+
+def fitted(data: bytes, side: int) -> bytes:
+    """A picture for a place on a page that shows at most `side` pixels of either side: reduced, and `lighter`.
+
+    Whatever is no smaller then stays as it is, and so do pictures whose pixels are to be seen.
+    """
+    if kind_of(data) == "svg":
+        return data
+    stored = Pillow.open(io.BytesIO(data))
+    if max(stored.size) <= side:
+        return lighter(data)
+    image = stored.convert("RGB")
+    image.thumbnail((side, side), Pillow.Resampling.LANCZOS)
+    smaller = io.BytesIO()
+    image.save(smaller, "JPEG", quality=_OF_TILES, optimize=True)
+    return min(data, smaller.getvalue(), key=len)
 
 
 def absence(size: tuple[int, int]) -> bytes:

@@ -18,12 +18,12 @@ import pyarrow.compute as pc
 from actmine.pipeline.atlas.catalogue import COLUMNS, OF_TILES, Catalogue, unit_of
 from actmine.pipeline.atlas.figures import percent, small
 from actmine.pipeline.atlas.images import Images, named
-from actmine.pipeline.atlas.links import Picture
+from actmine.pipeline.atlas.links import Picture, segments
 from actmine.pipeline.atlas.records import Drawing, Exemplar, Heat, Layer, Neighbour, Share, Unit, UnitPage, View
 from actmine.pipeline.atlas.short_names import shortened
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.exemplars.pictures import SMALL_SIDE
-from actmine.pipeline.readings.statistics_options import BOTTOM, TOP
+from actmine.pipeline.readings.statistics_options import BOTTOM, RANDOM, TOP
 from actmine.pipeline.run import Run, missing
 from actmine.pipeline.sheets.drawing import number
 from actmine.pipeline.storage.files import is_local, table_file
@@ -39,7 +39,7 @@ CHANCE_COLUMNS = tuple(field.name for field in CHANCE)
 KEPT_BYTES = 256 << 20
 """How much the columns of layers that were opened last take of memory (bytes)."""
 _EXEMPLAR_COLUMNS = (*(name for name in EXEMPLARS.names if name != "crop"), "crop.path", "band")
-_PLACE_COLUMNS = ("unit", "rank", "activation", "image_id", *BOX, *FOCUS, "crop.path")
+_PLACE_COLUMNS = ("unit", "rank", "activation", "image_id", "y", "x", *BOX, *FOCUS, "crop.path")
 
 
 class Queries:
@@ -64,6 +64,8 @@ class Queries:
     @property
     def finished(self) -> str:
         """The day on which run.json was written last; empty on S3."""
+        if "published" in self.run.record:
+            return str(self.run.record["published"].get("finished", ""))
         if not is_local(self.run.path):
             return ""
         return date.fromtimestamp((self.run.path / "run.json").stat().st_mtime).isoformat()
@@ -95,6 +97,11 @@ class Queries:
     def images(self) -> Images:
         """The images that exemplars name."""
         return Images(self.run.path, self.reading)
+
+    @cached_property
+    def segments(self) -> dict[str, str]:
+        """The layers' names as parts of addresses."""
+        return segments(self.layers)
 
     @cached_property
     def short(self) -> dict[str, str]:
@@ -235,7 +242,9 @@ class Queries:
             left, top, right, bottom = (row[side] for side in PLACE)
             if left is not None:
                 picture = Picture(layer, unit, "heat", (str(row["rank"]),))
-                found[row["rank"], row["image_id"]] = Heat(picture, left, top, right - left, bottom - top)
+                found[row["rank"], row["image_id"]] = Heat(
+                    picture, *(round(each, 2) for each in (left, top, right - left, bottom - top))
+                )
         return [replace(each, heat=found.get((each.rank, each.image_id))) for each in exemplars]
 
     def _drawings(self, layer: str, unit: int) -> tuple[Drawing, ...]:
@@ -332,8 +341,8 @@ def _plain(rows: pa.Table | None) -> list[dict[str, Any]]:
 
 
 def _band_order(band: str) -> tuple[int, float, str]:
-    """The top first, then percentiles from high to low, then the bottom."""
+    """The top first, then percentiles from high to low, those at random, then the bottom."""
     percentile = band[1:] if band.startswith("p") else ""
     if percentile.replace(".", "", 1).isdigit():
         return 1, -float(percentile), band
-    return (0 if band == TOP else 2), 0.0, band
+    return {TOP: 0, RANDOM: 2}.get(band, 3), 0.0, band

@@ -184,6 +184,32 @@ class Match:
     beyond: bool | None = None
     chance: float | None = None
     crisp: bool = False
+    place: str = ""
+    address: str = ""
+    """Where that run is, and which part of addresses stands for the layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A unit at a checkpoint of training: how like its last state it was, and how like the one `before`.
+
+    `heir` is the unit of the end that is most like it, with their similarity, where that is beyond chance.
+    """
+
+    name: str
+    checkpoint: int
+    varies: bool
+    similarity: float | None
+    chance: float | None
+    beyond: bool
+    before: float | None
+    born: bool
+    lost: bool
+    heir: tuple[str, int, float] | None
+    picture: Picture | None = None
+    crisp: bool = False
+    place: str = ""
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from markupsafe import Markup
 
 from actmine.pipeline.atlas.figures import percent, small
+from actmine.pipeline.atlas.keys import KEYS
 from actmine.pipeline.atlas.layer_pages import raw, value_text
 from actmine.pipeline.atlas.links import mark, segment
 from actmine.pipeline.atlas.records import Exemplar, Unit
@@ -21,7 +22,9 @@ from actmine.pipeline.sheets.drawing import number
 HERE = Path(__file__).parent
 OF_CELLS = ("cells.css", "cells.js")
 """Files of maps of activation atlases alone."""
-STATIC = ("atlas.css", "atlas.js", "atlas.svg", *OF_CELLS)
+STATIC = ("atlas.css", "atlas.js", "atlas.svg", "crosshair.js", "keys.js", "look.css", "look.js", *OF_CELLS)
+OF_SERVER = ("crosshair.js", "look.css", "look.js")
+"""Those of them that exported pages have no use for."""
 
 
 @lru_cache(1)
@@ -41,7 +44,7 @@ def environment() -> Environment:
         count=lambda value: f"{value:,}",
         segment=segment,
     )
-    made.globals.update(mark=mark, crop_alt=crop_alt, box_of=box_of, small=small, least=SMALL_SIDE)
+    made.globals.update(mark=mark, crop_alt=crop_alt, box_of=box_of, small=small, least=SMALL_SIDE, all_keys=KEYS)
     return made
 
 

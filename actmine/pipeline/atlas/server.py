@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -17,24 +18,38 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.types import Receive, Scope, Send
 
 from actmine.pipeline.atlas import pages
+from actmine.pipeline.atlas.bounds import Heavy
 from actmine.pipeline.atlas.cell_pages import CELL_PAGES
+from actmine.pipeline.atlas.compare_pages import comparison_page, pair_page, training_page
 from actmine.pipeline.atlas.desk import MOST_BYTES, Desk, fields_of, place_of, said, target_of
-from actmine.pipeline.atlas.guarded import Guarded
-from actmine.pipeline.atlas.hosts import LOOPBACK, OWN, PORT, Called, address, is_alone, listening, names
-from actmine.pipeline.atlas.interface_routes import for_programs, no_such
-from actmine.pipeline.atlas.links import Came, Choice, Picture
-from actmine.pipeline.atlas.opened import Current, Opened
-from actmine.pipeline.atlas.pictures import absence, kind_of, stored_picture
-from actmine.pipeline.atlas.request_words import asked, is_number
+from actmine.pipeline.atlas.etags import knows, unless_known
+from actmine.pipeline.atlas.guarded import around, guarded_by
+from actmine.pipeline.atlas.hosts import LOOPBACK, OWN, PORT, address, is_alone, listening, names
+from actmine.pipeline.atlas.interface_routes import for_programs
+from actmine.pipeline.atlas.links import SIDES, Came, Choice, Picture, stamp
+from actmine.pipeline.atlas.look_routes import look_routes
+from actmine.pipeline.atlas.looked import Eye
+from actmine.pipeline.atlas.looking import Looking
+from actmine.pipeline.atlas.opened import Current, Opened, OpenedRuns, Ways
+from actmine.pipeline.atlas.origins import ALL, origins
+from actmine.pipeline.atlas.patience import ASKING, server
+from actmine.pipeline.atlas.pictures import absence, fitted, kind_of, stored_picture
+from actmine.pipeline.atlas.request_words import asked, base, by_program, is_number, refusal
+from actmine.pipeline.atlas.runs_page import no_run_page, runs_page
+from actmine.pipeline.atlas.shelf import Shelf
 from actmine.pipeline.atlas.take_away import FILES
 from actmine.pipeline.errors import UserError
+from actmine.pipeline.run import Run
 
 _FOREVER = "private, max-age=31536000, immutable"
-_TYPES = {"png": "image/png", "jpg": "image/jpeg", "svg": "image/svg+xml"}
+_STATIC_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_SENTENCES = {405: "Nothing but reading is allowed here.", 404: "The run has nothing at "}
+_TYPES = {"png": "image/png", "webp": "image/webp", "jpg": "image/jpeg", "svg": "image/svg+xml"}
 
 
 class _Number(Convertor[int]):
@@ -58,23 +73,67 @@ def application(
     names: Collection[str] = OWN,
     open: bool = False,
     desk: Desk | None = None,
+    shared: Collection[str] = (),
+    looking: Looking | None = None,
 ) -> Starlette:
-    """The atlas of the run in the folder `path`, opened as `open_run` does, called as `Called` says.
+    """The atlas of the run in the folder `path`, or of all runs below it, called as `Called` says.
 
-    Notes are taken at the `desk`, if there is one. Raises `UserError` if there is no run.
+    Runs are opened as `open_run` does. Notes are taken at the `desk`, if there is one. Pages of the origins with which
+    it is `shared` may read rows and pictures. Pictures are shown to the network by who is `looking`. It may be mounted
+    below any address. Raises `UserError` if there is no run.
     """
-    current = Current(path, trust, desk)
+    ways = Ways(trust, desk, looking)
+    shelf, heavy, guards = Shelf(path), Heavy(), around(names, open, shared, looking is not None)
+    if shelf.is_run or not shelf.runs():
+        return of_run(Current(path, ways), heavy, guards)
+    return of_runs(shelf, lambda run: Current(run, replace(ways, shelf=shelf.address)), heavy, guards)
+
+
+def of_runs(
+    shelf: Shelf, current: Callable[[Path], Current], heavy: Heavy, guards: Sequence[Middleware]
+) -> Starlette:  # fmt: skip
+    """The list of the runs of a shelf, and the pages of each below its address, all within the `guards`."""
+    opened = OpenedRuns(shelf, current, lambda its: of_run(its, heavy, guards))
+
+    def listed(request: Request) -> Response:
+        made = runs_page(shelf, opened, asked(request, "q"), asked(request, "sort"), _page(request))
+        if made is None:
+            raise HTTPException(404)
+        return unless_known(request, HTMLResponse(made))
+
+    async def within(scope: Scope, receive: Receive, send: Send) -> None:
+        status, title, sentence = 404, "Not found", f"There is no run at {scope['path']}"
+        try:
+            app = await run_in_threadpool(opened.app, scope["path_params"]["run"])
+        except UserError as error:
+            app, status, title, sentence = None, 500, "This cannot be shown", str(error)
+        if app is None:
+            refused = refusal(scope, status, sentence)
+            page = HTMLResponse(no_run_page(shelf, title, sentence), status)
+            app = guarded_by(guards, refused if by_program(scope) else page)
+        await app(scope, receive, send)
+
+    def lost(request: Request, error: Exception) -> Response:
+        return HTMLResponse(no_run_page(shelf, "Not found", f"There is nothing at {request.url.path}"), 404)
+
+    routes = [Route("/", listed), Route("/static/{name}", _static)]
+    own = Starlette(routes=routes, middleware=guards, exception_handlers={404: lost})
+    return Starlette(routes=[Mount("/run/{run}", within), Mount("/", own)])
+
+
+def of_run(current: Current, heavy: Heavy, guards: Sequence[Middleware]) -> Starlette:
+    """The pages of a run, as it is at any time, within the `guards`; what is `heavy` is done in turn."""
     pages.prepare(current().atlas)
 
     def page(make: Callable[[Opened, Request], str | None]) -> Callable[[Request], Response]:
         def answer(request: Request) -> Response:
             try:
-                made = make(current(), request)
+                made = make(current().below(base(request.scope)), request)
             except UserError as error:
-                return troubled("This cannot be shown", str(error), 500)
+                return troubled(request, "This cannot be shown", str(error), 500)
             if made is None:
                 raise HTTPException(404)
-            return HTMLResponse(made, headers={"Cache-Control": "no-cache"})
+            return unless_known(request, HTMLResponse(made))
 
         return answer
 
@@ -82,10 +141,11 @@ def application(
         opened = current()
         kind, *marks = request.path_params["what"].split("/")
         wanted = Picture(_layer(opened, request), request.path_params["unit"], kind, tuple(marks))
-        data = stored_picture(opened.queries, wanted, opened.matches)
+        data = stored_picture(opened.queries, wanted, opened.others)
         if data is None:
             raise HTTPException(404)
-        return _pictured(opened, request, data)
+        side = asked(request, "side")
+        return _pictured(opened, request, fitted(data, int(side)) if side in map(str, SIDES) else data)
 
     def whole(request: Request) -> Response:
         opened = current()
@@ -109,36 +169,40 @@ def application(
         return Response(make(opened.queries.run, layer, unit), headers=headers, media_type=media)
 
     def lost(request: Request, error: Exception) -> Response:
-        status = error.status_code if isinstance(error, HTTPException) else 500
-        if status == 404 and request.url.path.startswith("/api/"):
-            return no_such(request)
-        if status != 404:
-            return Response(f"{status}", status, headers=getattr(error, "headers", None), media_type="text/plain")
-        return troubled("Not found", f"The run has nothing at {request.url.path}", 404)
+        assert isinstance(error, HTTPException)
+        status, sentence = error.status_code, _SENTENCES.get(error.status_code, error.detail)
+        sentence += request.scope["path"] if status == 404 else ""
+        if status != 404 or by_program(request.scope):
+            return refusal(request.scope, status, sentence, dict(error.headers or {}))
+        return troubled(request, "Not found", sentence, 404)
 
-    def troubled(title: str, sentence: str, status: int) -> Response:
-        return HTMLResponse(pages.trouble_page(current.last.atlas, title, sentence), status)
+    def troubled(request: Request, title: str, sentence: str, status: int) -> Response:
+        atlas = current.last.below(base(request.scope)).atlas
+        return HTMLResponse(pages.trouble_page(atlas, title, sentence), status)
 
     def unreadable(request: Request, error: Exception) -> Response:
-        return Response(f"{error}\n", 500, media_type="text/plain")
+        return refusal(request.scope, 500, str(error))
 
     async def noting(request: Request) -> Response:
         data = b""
-        async for part in request.stream():
-            data += part
-            if len(data) > MOST_BYTES:
-                return troubled("Not noted", f"A form has at most {MOST_BYTES:,} bytes.", 413)
+        with anyio.move_on_after(ASKING) as waited:
+            async for part in request.stream():
+                data += part
+                if len(data) > MOST_BYTES:
+                    return troubled(request, "Not noted", f"A form has at most {MOST_BYTES:,} bytes.", 413)
+        if waited.cancelled_caught:
+            return troubled(request, "Not noted", "The form did not come to its end.", 408)
         try:
-            opened = current()
+            opened = current().below(base(request.scope))
             fields = fields_of(data)
             if opened.atlas.desk is None:
-                return troubled("Not noted", "Notes of this run are only shown here.", 403)
+                return troubled(request, "Not noted", "Notes of this run are only shown here.", 403)
             if why := opened.atlas.desk.refused(fields, request.headers.get("origin"), request.headers.get("host", "")):
-                return troubled("Not noted", why, 403)
+                return troubled(request, "Not noted", why, 403)
             target = target_of(opened.queries, fields)
             await run_in_threadpool(said, opened.notes, target, opened.atlas.desk.author, fields)
         except UserError as error:
-            return troubled("Not noted", str(error), 400)
+            return troubled(request, "Not noted", str(error), 400)
         return RedirectResponse(f"{place_of(opened.atlas.links, target)}#noted", 303)
 
     routes = [
@@ -149,17 +213,19 @@ def application(
         Route("/layer/{layer}/{unit:number}", page(_unit_page)),
         *(Route(f"/cells/{{layer}}{more}", page(make)) for more, make in CELL_PAGES.items()),
         Route("/image/{image:number}", page(_image_page)),
-        Route("/search", page(lambda opened, request: pages.search_page(opened.atlas, asked(request, "q")))),
-        Route("/take/{layer}/{unit:number}/{name}", taken),
-        *for_programs(lambda: (current().atlas, current().names)),
+        Route("/search", heavy(page(lambda opened, request: pages.search_page(opened.atlas, asked(request, "q"))))),
+        Route("/compare/{name}", page(_comparison_page)),
+        Route("/compare/{name}/{layer}/{unit:number}", page(_pair_page)),
+        Route("/training", page(_training_page)),
+        *look_routes(current),
+        Route("/take/{layer}/{unit:number}/{name}", heavy(taken)),
+        *for_programs(current, heavy),
         Route("/picture/{layer}/{unit:number}/{what:path}", picture),
         Route("/whole/{image:number}", whole),
         Route("/static/{name}", _static),
     ]
-    middleware = [Middleware(Guarded), Middleware(Called, names=names, open=open)]
-    return Starlette(
-        routes=routes, middleware=middleware, exception_handlers={HTTPException: lost, UserError: unreadable}
-    )
+    lost_or_not = {HTTPException: lost, UserError: unreadable}
+    return Starlette(routes=routes, middleware=guards, exception_handlers=lost_or_not)
 
 
 def _layer(opened: Opened, request: Request) -> str:
@@ -182,7 +248,24 @@ def _unit_page(opened: Opened, request: Request) -> str | None:
 
 
 def _image_page(opened: Opened, request: Request) -> str | None:
-    return pages.image_page(opened.atlas, opened.topping(), request.path_params["image"], _page(request))
+    at = [asked(request, name) for name in ("at", "x", "y")]
+    return pages.image_page(opened.atlas, opened.topping(), request.path_params["image"], _page(request), at)
+
+
+def _comparison_page(opened: Opened, request: Request) -> str | None:
+    layer = opened.names.get(asked(request, "layer"), asked(request, "layer"))
+    name = request.path_params["name"]
+    return comparison_page(opened.atlas, name, asked(request, "sort"), layer, _page(request))
+
+
+def _pair_page(opened: Opened, request: Request) -> str | None:
+    return pair_page(opened.atlas, request.path_params["name"], _layer(opened, request), request.path_params["unit"])
+
+
+def _training_page(opened: Opened, request: Request) -> str | None:
+    at = asked(request, "at")
+    number = int(at) if is_number(at) else None
+    return training_page(opened.atlas, number, asked(request, "lost") == "1", _page(request))
 
 
 def _page(request: Request) -> int:
@@ -199,7 +282,12 @@ def _static(request: Request) -> Response:
     name = request.path_params["name"]
     if name not in pages.STATIC:
         raise HTTPException(404)
-    return FileResponse(pages.HERE / "static" / name, headers={"Cache-Control": "no-cache"})
+    kind = _STATIC_TYPES[Path(name).suffix]
+    answer = Response((pages.HERE / "static" / name).read_bytes(), media_type=kind)
+    if request.query_params.get("v") == stamp(name):
+        answer.headers["Cache-Control"] = _FOREVER
+        return answer
+    return unless_known(request, answer)
 
 
 def _pictured(opened: Opened, request: Request, data: bytes, keep: bool = True) -> Response:
@@ -210,7 +298,7 @@ def _pictured(opened: Opened, request: Request, data: bytes, keep: bool = True) 
     headers = {"Cache-Control": _FOREVER if forever else "no-cache", "Content-Security-Policy": "default-src 'none'"}
     if keep:
         headers["ETag"] = tag
-        if request.headers.get("if-none-match") == tag:
+        if knows(request, tag):
             return Response(status_code=304, headers=headers)
     return Response(data, headers=headers, media_type=_TYPES[kind_of(data)])
 
@@ -223,28 +311,44 @@ def serve(
     *,
     host: str = LOOPBACK,
     allowed: Sequence[str] = (),
+    shared: Sequence[str] = (),
     note: Callable[[str], None] = lambda sentence: None,
     read_only: bool | None = None,
     author: str = "",
+    eye: Callable[[Run], Eye] | None = None,
+    for_others: bool = False,
 ) -> None:
     """Serves the atlas until it is stopped; `say` hears the address, `note` what else is to be known.
 
-    Notes of `author` are taken unless it is `read_only`; where others can reach it only if that is said (False).
-    Raises `UserError` as `application`, `listening` and `names` do.
+    Notes of `author` are taken unless it is `read_only`; where others can reach it only if that is said (False). Pages
+    of `shared` origins may read it. Pictures of one's own are shown to the network by the `eye` that is made of a run,
+    if there is one; where others can reach it only if it is said to be `for_others`. Raises `UserError` as
+    `application`, `listening`, `names` and `origins` do.
     """
     with listening(port, host) as there:
         alone = is_alone(there)
         takes = alone if read_only is None else not read_only
         desk = Desk(author or _user()) if takes else None
-        app = application(path, trust, names(host, allowed, alone), open=not alone, desk=desk)
+        if eye is not None and not alone and not for_others:
+            raise UserError(
+                f"HOST={host} can be reached by others, who could send pictures to the network as well. If they may, "
+                "say --upload-by-others; otherwise leave --host or --allow-upload out."
+            )
+        looking = Looking(eye) if eye is not None else None
+        readers = origins(shared)
+        app = application(
+            path, trust, names(host, allowed, alone), open=not alone, desk=desk, looking=looking, shared=readers
+        )
         at = there.getsockname()[1]
         if port is None and at != PORT:
             note(f"Port {PORT} is taken, so it is {at}.")
         if not alone:
             can = "look at the run and take notes of it" if takes else "look at the run"
             note(f"Everyone who can reach port {at} of this machine can {can}.")
+        if ALL in readers:
+            note("Every page that a browser here has open, of whatever site, can read the run: its rows and pictures.")
         say(address(host, there))
-        _server(app).run(sockets=[there])
+        server(app).run(sockets=[there])
 
 
 def _user() -> str:
@@ -253,11 +357,6 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "somebody"
-
-
-def _server(app: Starlette) -> uvicorn.Server:
-    config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-    return uvicorn.Server(config)
 
 
 class Serving:
@@ -271,21 +370,21 @@ class Serving:
         try:
             alone = is_alone(there)
             desk = Desk(_user()) if alone else None
-            server = _server(application(path, trust, names(host, (), alone), open=not alone, desk=desk))
+            served = server(application(path, trust, names(host, (), alone), open=not alone, desk=desk))
         except BaseException:
             there.close()
             raise
         self.address = address(host, there)
-        thread = threading.Thread(target=server.run, args=([there],), name="atlas", daemon=True)
+        thread = threading.Thread(target=served.run, args=([there],), name="atlas", daemon=True)
         thread.start()
-        self._end = weakref.finalize(self, _end, server, thread, there)
+        self._end = weakref.finalize(self, _end, served, thread, there)
 
     def stop(self) -> None:
         """Ends it; its address answers no more."""
         self._end()
 
 
-def _end(server: uvicorn.Server, thread: threading.Thread, there: socket.socket) -> None:
-    server.should_exit = True
+def _end(served: uvicorn.Server, thread: threading.Thread, there: socket.socket) -> None:
+    served.should_exit = True
     thread.join()
     there.close()

@@ -1,4 +1,4 @@
-"""What is taken away of a unit: its sheet as a file, its rows, an entry for a bibliography."""
+"""What is taken away of a unit: its sheet as a file, its rows, a piece of HTML, an entry for a bibliography."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from actmine.pipeline.atlas.embed import snippet
 from actmine.pipeline.run import Run
 from actmine.pipeline.sheets.write import write_sheet
 from actmine.pipeline.words import Format
@@ -52,23 +53,36 @@ def _parquet(run: Run, layer: str, unit: int) -> bytes:
     return data.getvalue()
 
 
+def _embed(run: Run, layer: str, unit: int) -> bytes:
+    return snippet(run, layer, unit).encode()
+
+
 def _bibtex(run: Run, layer: str, unit: int) -> bytes:
     return citation(run, layer, unit).encode()
 
 
 def citation(run: Run, layer: str, unit: int) -> str:
     """A BibTeX entry that says of which network, weights and images a unit was mined."""
+    return _entry(run, f"Unit {unit} of {layer} in", f"{layer}-{unit}")
+
+
+def run_citation(run: Run) -> str:
+    """A BibTeX entry of a whole run."""
+    return _entry(run, "What drives each unit of", "units")
+
+
+def _entry(run: Run, what: str, key: str) -> str:
     record = run.record
     said = {
         "run": record.get("fingerprint"), "weights": record.get("weights_hash"),
         "dataset": record.get("dataset_fingerprint"),
     }  # fmt: skip
     hashes = ", ".join(f"{name} {_plain(str(value))}" for name, value in said.items() if value)
-    title = f"Unit {unit} of {layer} in {record.get('model', 'a network')} on {record.get('dataset', 'a dataset')}"
+    title = f"{what} {record.get('model', 'a network')} on {record.get('dataset', 'a dataset')}"
     by = " ".join(("actmine", record.get("versions", {}).get("actmine", ""))).strip()
-    key = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{record.get('model', 'run')}-{layer}-{unit}").strip("-")
+    named = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{record.get('model', 'run')}-{key}").strip("-")
     return (
-        f"@misc{{{key},\n  title = {{{{{_plain(title)}}}}},\n"
+        f"@misc{{{named},\n  title = {{{{{_plain(title)}}}}},\n"
         f"  howpublished = {{Maximal activations, mined with {_plain(by)}}},\n  note = {{{hashes}}}\n}}\n"
     )
 
@@ -85,6 +99,7 @@ FILES: Mapping[str, tuple[str, Callable[[Run, str, int], bytes]]] = {
     "exemplars.csv": ("text/csv; charset=utf-8", _csv),
     "exemplars.json": ("application/json", _json),
     "exemplars.parquet": ("application/vnd.apache.parquet", _parquet),
+    "embed.html": ("text/html; charset=utf-8", _embed),
     "cite.bib": ("application/x-bibtex; charset=utf-8", _bibtex),
 }
 """Of each file its media type, and what makes it: it raises `UserError` as `write_sheet` does."""

@@ -12,7 +12,7 @@ from actmine.pipeline.readings.accumulators import Accumulator
 from actmine.pipeline.readings.histograms import Histograms, ranked
 from actmine.pipeline.readings.histograms import bucket as bucket_of
 from actmine.pipeline.readings.samples import Sample
-from actmine.pipeline.readings.statistics_options import BOTTOM, TOP, StatisticsOptions, band_name
+from actmine.pipeline.readings.statistics_options import BOTTOM, RANDOM, TOP, StatisticsOptions, band_name
 from actmine.pipeline.readings.topk import unpack
 from actmine.pipeline.scanning.merge import Merged
 
@@ -52,6 +52,9 @@ def winners(merged: Merged, keep: StatisticsOptions) -> Winners:
         parts.append(_drawn(merged, inside, keep.band_images, len(names), first))
         names.append(band_name(percentile))
         first += keep.band_images
+    if keep.random_images:
+        parts.append(_drawn(merged, _anywhere(merged), keep.random_images, len(names), first))
+        names.append(RANDOM)
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     order = np.lexsort((columns[2], columns[0]))
     return Winners(tuple(names), *(column[order] for column in columns))
@@ -101,6 +104,14 @@ def _inside(merged: Merged, bands: Sequence[float]) -> Iterator[np.ndarray]:
     places, _ = ranked(histograms.counts.cpu().numpy(), tuple(end / 100 for pair in pairs for end in pair))
     for low, high in zip(places.T[::2], places.T[1::2], strict=True):
         yield (buckets >= low) & (buckets <= high) & numbers
+
+
+def _anywhere(merged: Merged) -> np.ndarray:
+    """All images of the sample of which a unit has a number, `[N, U]`."""
+    sample = merged.accumulators["sample"]
+    assert isinstance(sample, Sample)
+    found: np.ndarray = ~sample.maximum.cpu().isnan().numpy()
+    return found
 
 
 def _drawn(merged: Merged, inside: np.ndarray, count: int, band: int, first: int) -> tuple[np.ndarray, ...]:

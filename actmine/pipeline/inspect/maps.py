@@ -70,24 +70,25 @@ def show(path: Path, network: Network, traced: Traced, layers: Sequence[Layer]) 
         reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"IMAGE={path} cannot be shown to the network: {reason}.") from error
     batch = Normalize(network.preprocessing, torch.device("cpu"))(torch.from_numpy(pixels)[None])
-    read = [Read(_whole, (layer.layout, layer.height, layer.width)) for layer in layers]
+    read = [Read(whole_map, (layer.layout, layer.height, layer.width)) for layer in layers]
     with torch.inference_mode():
         found = traced.reading(layers, read, tuple)(batch)
         output = network.module(batch)
         scores = None if network.missing else class_scores(output)
     maps = {layer.name: values.numpy() for layer, values in zip(layers, found, strict=True)}
     known = None if scores is None else scores[0].float().numpy()
-    seen = _seen(pixels, network.preprocessing)
+    seen = seen_by(pixels, network.preprocessing)
     return Shown(path.name, image.size, seen, batch, maps, known, kind_in_words(output))
 
 
-def _whole(activations: Tensor, layout: str, height: int | None, width: int | None) -> Tensor:
+def whole_map(activations: Tensor, layout: str, height: int | None, width: int | None) -> Tensor:
     """A layer's tensor for one image as a map `[U, H, W]` of its own memory."""
     values = activations[..., None, None] if layout == FEATURES else as_map(activations, layout, height, width)
     return values[0].float().clone(memory_format=torch.contiguous_format)
 
 
-def _seen(pixels: np.ndarray, how: Preprocessing) -> Image.Image:
+def seen_by(pixels: np.ndarray, how: Preprocessing) -> Image.Image:
+    """What a network sees of an image as a picture (RGB): its `pixels` `[H, W, C]` before normalization."""
     if pixels.dtype != np.uint8:  # normalized by a transform
         pixels = np.round(how.colours(pixels) * 255).astype(np.uint8)
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("RGB")

@@ -73,7 +73,7 @@ def new_accumulators(units: int, keep: StatisticsOptions, device: torch.device) 
         made["topk"] = TopK(units, keep.depth, device, keep.rectified)
     if keep.direction != "max":
         made["lowest"] = Lowest(units, keep.depth, device, keep.rectified)
-    if keep.bands:
+    if keep.samples:
         made["sample"] = Sample(units, device=device)
     if keep.sketch and Sketches.fit(units):
         made["sketches"] = Sketches(units, keep.sketch, device)
@@ -89,7 +89,7 @@ def state_bytes(units: int, keep: StatisticsOptions) -> int:
     parts = [12 * keep.depth * (2 if keep.direction == "both" else 1), Histograms.BYTES_A_UNIT]
     parts += [Labels.BYTES_A_UNIT] if keep.labels else []
     parts += [4 * keep.sketch] if Sketches.fit(units) else []
-    parts += [Sample.BYTES_A_UNIT] if keep.bands else []
+    parts += [Sample.BYTES_A_UNIT] if keep.samples else []
     parts += [Positions.BYTES_A_UNIT] if keep.positions != NO_POSITIONS else []
     parts += [Density.BYTES_A_UNIT] if keep.density else []
     return units * sum(parts)

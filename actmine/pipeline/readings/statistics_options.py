@@ -11,7 +11,7 @@ from actmine.pipeline.words import EVERY, LENGTH, NO_POSITIONS, SAMPLED
 DIRECTIONS = ("max", "min", "both")
 MAXIMA = ("auto", "none", "passing", "float16", "float32")
 POSITIONS = (NO_POSITIONS, SAMPLED, EVERY)
-TOP, BOTTOM = "top", "bottom"
+TOP, BOTTOM, RANDOM = "top", "bottom", "random"
 WORD = 64
 """Signs of sketches are drawn 64 at a time: their lengths are multiples of it."""
 MOST_LENGTH = 1 << 14
@@ -23,15 +23,16 @@ class StatisticsOptions:
 
     `topk`: how many exemplars at each end. `direction`, one of `DIRECTIONS`: which ends, the strongest activations, the
     most negative, or both. `bands`: percentiles (0 to 100) of the image activations around which `band_images` images
-    each are drawn at random as well. `labels`: sums by label. `maxima`, one of `MAXIMA`: whether all image activations
-    are kept, in which precision; auto is passing, for the run's own tables, where that is small. `sketch`: how long
-    each unit's sketch is, by which units alike are found; 0 for none. `unique`: of images that are nearly the same, one
-    alone is an exemplar of a unit. `positions`, one of `POSITIONS`: at which positions of a map activations are counted
-    into a histogram, beside that of the maxima: nowhere, at one drawn at random, or everywhere. `min_support`: images
-    that a label has in each half of the dataset before anything is said of how a unit tells it. `density`: at how many
-    positions latents fire, where there are any. `ignore_norm`: tokens whose vector is more than so many times as long
-    as the median one of their image are left out; 0 for none. `rectified`: spans of units that are 0 where they do not
-    fire, and have no exemplars there.
+    each are drawn at random as well. `random_images`: images of each unit drawn from the whole dataset, the same for
+    all units that have numbers for them. `labels`: sums by label. `maxima`, one of `MAXIMA`: whether all image
+    activations are kept, in which precision; auto is passing, for the run's own tables, where that is small. `sketch`:
+    how long each unit's sketch is, by which units alike are found; 0 for none. `unique`: of images that are nearly the
+    same, one alone is an exemplar of a unit. `positions`, one of `POSITIONS`: at which positions of a map activations
+    are counted into a histogram, beside that of the maxima: nowhere, at one drawn at random, or everywhere.
+    `min_support`: images that a label has in each half of the dataset before anything is said of how a unit tells it.
+    `density`: at how many positions latents fire, where there are any. `ignore_norm`: tokens whose vector is more than
+    so many times as long as the median one of their image are left out; 0 for none. `rectified`: spans of units that
+    are 0 where they do not fire, and have no exemplars there.
     """
 
     topk: int = 50
@@ -47,6 +48,7 @@ class StatisticsOptions:
     density: bool = False
     ignore_norm: float = 0.0
     rectified: tuple[tuple[int, int], ...] = ()
+    random_images: int = 0
 
     def __post_init__(self) -> None:
         if self.direction not in DIRECTIONS:
@@ -74,6 +76,11 @@ class StatisticsOptions:
         return 3 * self.topk if self.unique else self.topk
 
     @property
+    def samples(self) -> bool:
+        """Whether a sample of images is held, of which some are drawn."""
+        return bool(self.bands or self.random_images)
+
+    @property
     def minima(self) -> bool:
         """Whether the smallest activations are looked for as well."""
         return self.direction != "max"
@@ -96,6 +103,7 @@ class StatisticsOptions:
             "sketch": self.sketch, "unique": self.unique, "min_support": self.min_support,
         }  # fmt: skip
         known |= {} if self.positions == NO_POSITIONS else {"positions": self.positions}
+        known |= {"random_images": self.random_images} if self.random_images else {}
         return known | ({"ignore_norm": self.ignore_norm} if self.ignore_norm else {})
 
 

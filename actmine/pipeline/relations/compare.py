@@ -45,7 +45,7 @@ def compare_runs(
     that only one of them saw are counted and said.
     """
     check_search(search)
-    length = _comparable(run, other)
+    length = comparable(run, other)
     _say_skips(run, other, progress)
     start = time.perf_counter()
     names = list(layers or run.record["layers"])
@@ -105,7 +105,7 @@ def _matched(ours: UnitSketches, layers: Sequence[str], nearest: Nearest, most: 
         return Pairs.of(nearest(ours.vectors[own], most, advance), own)
 
 
-def _comparable(run: Run, other: Run) -> int:
+def comparable(run: Run, other: Run) -> int:
     """The length of the sketches of both. Raises `UserError` naming what they differ in."""
     ours, theirs = run.record, other.record
     if ours["dataset_fingerprint"] != theirs["dataset_fingerprint"]:

@@ -69,11 +69,14 @@ class Crowd:
 
 
 class Unrelated:
-    """What unrelated units of two sides reach: `ours` and `theirs`, or of one side where `theirs` is None."""
+    """What unrelated units of two sides reach: `ours` and `theirs`, or of one side where `theirs` is None.
+
+    The best of all of the other side, unless the number of `candidates` is said: 1 for a pair that was chosen before.
+    """
 
     def __init__(
         self, ours: UnitSketches, variance: UnitVariance,
-        theirs: UnitSketches | None = None, other: UnitVariance | None = None,
+        theirs: UnitSketches | None = None, other: UnitVariance | None = None, candidates: int = 0,
     ) -> None:  # fmt: skip
         own = theirs is None
         theirs = ours if theirs is None else theirs
@@ -81,7 +84,7 @@ class Unrelated:
         self._rows = Crowd.of(ours.vectors, theirs.vectors, own)
         self._columns = self._rows if own else Crowd.of(theirs.vectors, ours.vectors, own)
         self.drawn = len(self._rows.drawn)
-        self.candidates = len(theirs.unit) - own
+        self.candidates = candidates or len(theirs.unit) - own
         self.images = int(
             min((each.images.min() for each in (self._ours, self._theirs) if len(each.images)), default=0)
         )

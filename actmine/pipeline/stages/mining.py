@@ -258,7 +258,7 @@ class Mining:
     def _write_tables(self, merged: Merged, rows: Rows, kept: Sequence[tuple[Path, Path]]) -> dict[str, Any]:
         """Writes all tables; returns the account of the labels."""
         start = time.perf_counter()
-        of_before = ("labels", "matches", *(() if self.again else ("visualizations",)))
+        of_before = ("labels", "matches", "checkpoints", *(() if self.again else ("visualizations",)))
         for made in of_before:
             remove_files((self.run / made).glob("*.parquet"))
         stage = self.progress.stage("Writing tables", len(self.layers), "layers")

@@ -81,7 +81,11 @@ def mining_plan(
     cores, keep, images = usable_cores(), settings.keep, dataset.about
     units = sum(layer.units for layer in layers)
     ends = 2 if keep.direction == "both" else 1
-    exemplars = units * (min(keep.topk, images) * ends + len(keep.bands) * min(keep.band_images, images))
+    exemplars = units * (
+        min(keep.topk, images) * ends
+        + len(keep.bands) * min(keep.band_images, images)
+        + min(keep.random_images, images)
+    )
     own = cores if device.type == "cpu" else 1
     look = max(an_image, _DECODE / cores) if device.type == "cuda" else (an_image + _DECODE) / own
     winning = min(images, exemplars)

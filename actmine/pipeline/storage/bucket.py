@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
@@ -12,6 +12,9 @@ from botocore.exceptions import BotoCoreError, NoCredentialsError, PartialCreden
 from s3fs import S3FileSystem
 
 from actmine.pipeline.errors import GO_ON, UserError, first_line
+
+PART_BYTES = 50 << 20
+"""Objects of twice so many bytes and more are uploaded in parts of so many."""
 
 
 class BucketPath:
@@ -98,6 +101,14 @@ class BucketPath:
             if fnmatchcase(key.name, pattern):
                 yield BucketPath(key)
 
+    def objects(self) -> dict[str, tuple[int, str]]:
+        """All objects below by what follows, each with its size (bytes) and ETag."""
+        found = _files().find(self._key, detail=True)
+        return {
+            str(PurePosixPath(key).relative_to(self._pure)): (int(about["size"]), str(about["ETag"]).strip('"'))
+            for key, about in found.items() if PurePosixPath(key) != self._pure
+        }  # fmt: skip
+
     def read_bytes(self) -> bytes:
         """The whole object. Raises `FileNotFoundError` where there is none."""
         data: bytes = _files().cat_file(self._key)
@@ -116,7 +127,7 @@ class BucketPath:
 
     def upload(self, file: Path) -> None:
         """Makes or replaces the object with a local file's bytes; others see it whole or not at all."""
-        _files().put_file(str(file), self._key)
+        _files().put_file(str(file), self._key, chunksize=PART_BYTES)
 
     def download(self, file: Path) -> None:
         """Writes the object to a local file. Raises `FileNotFoundError` where there is none."""
@@ -126,6 +137,11 @@ class BucketPath:
         """Deletes the object, or every object below."""
         for key in _files().find(self._key):
             _files().rm_file(key)
+
+    def remove_below(self, names: Iterable[str]) -> None:
+        """Deletes the objects of such names below, many in one request."""
+        if keys := [str(self._pure / name) for name in names]:
+            _files().rm(keys)
 
     def _type(self) -> str:
         try:

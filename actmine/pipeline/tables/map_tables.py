@@ -106,18 +106,18 @@ class MapTables:
         }
 
 
-def extent(field: Field, grid: Grid) -> tuple[tuple[float, float], tuple[float, float]]:
+def extent(field: Field, grid: Grid, pooled: bool = True) -> tuple[tuple[float, float], tuple[float, float]]:
     """From where to where in the network's input the columns and the rows of a map that is kept reach (pixels).
 
     Each column is around the middle of its receptive field; where fields are the whole input or follow no rule,
-    columns are equal parts of the input.
+    columns are equal parts of the input. Without `pooled` the map has all its rows and columns, however many.
     """
-    return _extent(field.x, grid.width, field.whole or grid.tokens), _extent(
-        field.y, grid.height, field.whole or grid.tokens
-    )
+    whole = field.whole or grid.tokens
+    return _extent(field.x, grid.width, whole, pooled), _extent(field.y, grid.height, whole, pooled)
 
 
-def _extent(axis: Axis, count: int, whole: bool) -> tuple[float, float]:
+def _extent(axis: Axis, count: int, whole: bool, pooled: bool) -> tuple[float, float]:
+    each = cells(count) if pooled else 1
     step = axis.length / count if whole or axis.stride is None else float(axis.stride)
     begin = 0.0 if whole or axis.stride is None else axis.start + (axis.size - step) / 2
-    return begin, begin + -(-count // cells(count)) * cells(count) * step
+    return begin, begin + -(-count // each) * each * step

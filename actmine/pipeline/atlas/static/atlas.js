@@ -11,38 +11,11 @@
 
   const folded = (text) => text.toLowerCase().replaceAll("_", " ");
 
-  // keys
   const dialog = one("[data-dialog]");
-  document.addEventListener("keydown", (event) => {
-    if (event.altKey || event.ctrlKey || event.metaKey) return;
-    if (event.target.closest("input, select, textarea")) {
-      if (event.key === "Escape") event.target.blur();
-      return;
-    }
-    if (dialog && dialog.open) {
-      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      if (step) { event.preventDefault(); show(shown + step); }
-      return;
-    }
-    const noting = { n: "[data-write]", t: "[data-tag]", s: "[data-star]" }[event.key];
-    if (noting && one(noting)) {
-      event.preventDefault();
-      if (event.key === "s") one(noting).click();
-      else { one(noting).focus(); one(noting).scrollIntoView({ block: "nearest" }); }
-      return;
-    }
-    if (event.key === "/") { event.preventDefault(); one("#q").focus(); return; }
-    const step = event.shiftKey && { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (step) {
-      const page = one(`[data-page="${step}"]`);
-      if (page) { event.preventDefault(); location.assign(page.href); }
-      return;
-    }
-    const relation = { ArrowLeft: "prev", ArrowRight: "next", ArrowUp: "up" }[event.key];
-    if (event.key === "ArrowUp" && window.scrollY > 0) return;
-    const link = relation && one(`link[rel=${relation}]`);
-    if (link) { event.preventDefault(); location.assign(link.href); }
-  });
+  const kept = { // what a reader has chosen holds for the pages that follow
+    get: (name) => { try { return sessionStorage.getItem(name); } catch { return null; } },
+    set: (name, value) => { try { sessionStorage.setItem(name, value); } catch { /* a browser may forbid it */ } },
+  };
 
   // notes are kept at once, and the page stays where it is
   document.addEventListener("submit", async (event) => {
@@ -81,21 +54,60 @@
     });
   }
 
+  // a unit for somebody else's page, fetched when it is asked for
+  const embed = one("[data-embed]");
+  if (embed) {
+    const [area, button, told] = ["textarea", "button", "[role=status]"].map((each) => one(each, embed));
+    embed.hidden = false;
+    embed.addEventListener("toggle", async () => {
+      if (!embed.open || area.value) return;
+      const answer = await fetch(embed.dataset.embed).catch(() => null);
+      if (answer && answer.ok) area.value = await answer.text();
+      told.textContent = area.value ? `${Math.ceil(area.value.length / 1000)} kB` : "The atlas does not answer.";
+    });
+    area.addEventListener("focus", () => area.select());
+    button.addEventListener("click", async () => {
+      area.select(); // where the browser lets no page copy, the keyboard does
+      const copied = navigator.clipboard && await navigator.clipboard.writeText(area.value).then(() => true, () => false);
+      told.textContent = copied ? "Copied" : "Selected";
+    });
+  }
+
   // whole images
-  const frames = all("a.frame[data-whole]");
+  const frames = all("a.frame:is([data-whole], :has(.cut image))");
   const numbers = (text) => (text || "").split(" ").filter(Boolean).map(Number);
-  let shown = 0;
-  function stage(frame) {
-    const [width, height] = numbers(frame.dataset.size);
-    const span = made("span", { class: `stage${Math.max(width, height) < 320 ? " little" : ""}${frame.dataset.heat ? " heated" : ""}` });
+  let shown = 0, bare = false;
+  const warmth = (frame) => { // where a crop has its heat over it, it is not said twice
+    const over = one(".over .heat", frame);
+    if (!over) return frame.dataset.heat && [frame.dataset.heat, ...numbers(frame.dataset.place)];
+    return ["href", "x", "y", "width", "height"].map((name) => over.getAttribute(name));
+  };
+  const whole = (frame) => { // nor where the crop is a part of it
+    const image = one(".cut image", frame);
+    if (!image) return [frame.dataset.whole, ...numbers(frame.dataset.size)];
+    return [image.getAttribute("href"), ...["width", "height"].map((side) => Number(image.getAttribute(side)))];
+  };
+  function legendTo(most) { // what the colours mean: from nothing to the largest in the image
+    const found = made("span", { class: "scale" });
+    for (const text of ["0", "", most]) {
+      const part = made(text ? "span" : "i");
+      part.textContent = text;
+      found.append(part);
+    }
+    return found;
+  }
+  function stage(frame, heated = true) {
+    const [address, width, height] = whole(frame);
+    const heat = heated && warmth(frame);
+    const span = made("span", { class: `stage${Math.max(width, height) < 320 ? " little" : ""}${heat ? " heated" : ""}` });
     const kind = Math.max(width, height) <= 64 ? { class: "pixels" } : {};
-    span.append(made("img", { src: frame.dataset.whole, alt: `the whole image ${frame.dataset.key}`, width, height, ...kind }));
+    span.append(made("img", { src: address, alt: `the whole image ${frame.dataset.key}`, width, height, ...kind }));
     const space = "http://www.w3.org/2000/svg";
     const drawing = made("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" }, space);
-    if (frame.dataset.heat) {
-      const [x, y, w, h] = numbers(frame.dataset.place);
+    if (heat) {
+      const [href, x, y, w, h] = heat;
       const within = made("svg", { width, height }, space);
-      within.append(made("image", { class: "heat", href: frame.dataset.heat, x, y, width: w, height: h, preserveAspectRatio: "none" }, space));
+      within.append(made("image", { class: "heat", href, x, y, width: w, height: h, preserveAspectRatio: "none" }, space));
       drawing.append(within);
     }
     for (const name of ["focus", "box"]) {
@@ -118,15 +130,18 @@
     const note = made("span");
     note.textContent = frame.dataset.note;
     const go = made("span", { class: "go" });
-    for (const [text, name, act] of [["←", "previous", () => show(shown - 1)], ["→", "next", () => show(shown + 1)], ["close", "close", () => dialog.close()]]) {
+    const heat = warmth(frame) ? [[bare ? "heat map" : "no heat map", "heat map on or off (h)", () => { bare = !bare; show(shown); }]] : [];
+    for (const [text, name, act] of [...heat, ["←", "previous", () => show(shown - 1)], ["→", "next", () => show(shown + 1)], ["close", "close", () => dialog.close()]]) {
       const button = made("button", { type: "button", "aria-label": name });
       button.textContent = text;
       button.addEventListener("click", act);
       go.append(button);
     }
-    line.append(note, link, go);
-    const large = stage(frame);
-    const [width, height] = numbers(frame.dataset.size);
+    line.append(note, link);
+    if (warmth(frame) && !bare) line.append(legendTo(frame.dataset.most));
+    line.append(go);
+    const large = stage(frame, !bare);
+    const [, width, height] = whole(frame);
     const most = Math.max(1, 720 / Math.max(width, height));
     const scale = Math.min((0.96 * innerWidth - 40) / width, 0.74 * innerHeight / height, most);
     Object.assign(one("img", large).style, { width: `${width * scale}px`, height: `${height * scale}px`, maxWidth: "none" });
@@ -154,18 +169,60 @@
   });
   if (dialog) {
     dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+    dialog.addEventListener("keydown", (event) => {
+      if (event.altKey || event.ctrlKey || event.metaKey) return;
+      const step = { ArrowLeft: -1, ArrowRight: 1, k: -1, j: 1 }[event.key];
+      if (event.key === "h" && warmth(frames[shown])) { bare = !bare; show(shown); }
+      else if (step) show(shown + step);
+      else return;
+      event.preventDefault();
+    });
     dialog.addEventListener("close", () => frames[shown] && frames[shown].focus({ preventScroll: true }));
   }
 
-  // the boxes of an image's page
+  // rows of exemplars stay open from unit to unit; an address may name one
+  const rows = all("[data-rows=kept] > details");
+  const open = kept.get("rows");
+  if (open !== null) for (const row of rows) row.open = open.split(" ").includes(row.id);
+  const named = rows.find((row) => `#${row.id}` === location.hash);
+  if (named) named.open = true;
+  for (const row of rows) row.addEventListener("toggle", () => {
+    const others = (kept.get("rows") || "").split(" ").filter((id) => id && !document.getElementById(id));
+    kept.set("rows", [...others, ...rows.filter((each) => each.open).map((each) => each.id)].join(" "));
+  });
+  const heats = one("[data-heat-switch]");
+  if (heats) {
+    heats.checked = kept.get("heat") === "1";
+    heats.addEventListener("change", () => kept.set("heat", heats.checked ? "1" : "0"));
+  }
+
+  // the boxes of an image's page, and the heat of the unit pointed at
   const boxes = one("[data-boxes]");
-  if (boxes) {
-    for (const tile of all("[data-mark]")) {
-      const box = document.getElementById(tile.dataset.mark);
-      const set = (on) => { boxes.classList.toggle("chosen", on); if (box) box.classList.toggle("shown", on); };
-      for (const name of ["pointerenter", "focusin"]) tile.addEventListener(name, () => set(true));
+  const legend = one("[data-warm]");
+  function marked(within) {
+    for (const tile of all("[data-mark]", within)) {
+      const set = (on) => {
+        const box = document.getElementById(tile.dataset.mark);
+        const heat = box && box.dataset.heat;
+        if (on && heat && !one(".heat", box)) {
+          const [x, y, width, height] = numbers(box.dataset.place);
+          box.prepend(made("image", { class: "heat", href: heat, x, y, width, height, preserveAspectRatio: "none" }, "http://www.w3.org/2000/svg"));
+        }
+        boxes.classList.toggle("chosen", on);
+        if (box) box.classList.toggle("shown", on);
+        boxes.parentElement.classList.toggle("heated", Boolean(on && heat));
+        if (legend && on && heat) {
+          legend.replaceChildren(legendTo(box.dataset.most));
+        }
+      };
+      for (const name of ["pointerenter", "focusin", "touchstart"]) tile.addEventListener(name, () => set(true), { passive: true });
       for (const name of ["pointerleave", "focusout"]) tile.addEventListener(name, () => set(false));
     }
+  }
+  if (boxes) {
+    if (legend) legend.hidden = false;
+    marked(document);
+    document.addEventListener("atlas-marks", (event) => marked(event.detail));
   }
 
   // sorting and filtering a layer's units
