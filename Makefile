@@ -22,7 +22,7 @@ NEEDED := $(READY) $(patsubst %,$(VENV)/.with-%,$(NEEDS))
 INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --config-settings editable_mode=compat --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help setup mine visualize views focus check score facets dictionary compare layers inspect sheets atlas notes atlas-export publish shards demo-model test test-slow docs library lint format bench bench-gpu test-gpu clean
+.PHONY: help setup mine visualize views focus check score facets dictionary activation-atlas compare layers inspect sheets atlas notes atlas-export publish shards demo-model test test-slow docs library lint format bench bench-gpu test-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -71,6 +71,9 @@ inspect: $(NEEDED) ## what the layers of MODEL (or RUN's network) make of IMAGE,
 	@$(COMMAND)
 
 dictionary: $(NEEDED) ## train a sparse dictionary on LAYER of RUN: LATENTS=… K=16; its latents are units for mine
+	@$(COMMAND)
+
+activation-atlas: $(NEEDED) $(VENV)/.with-map ## map what LAYER of RUN sees: one position of each image laid out, each cell drawn (GRIDS=10,20,40)
 	@$(COMMAND)
 
 layers: $(NEEDED) ## list the layers of MODEL, their units, map sizes and receptive fields
@@ -132,6 +135,7 @@ bench: $(VENV)/.with-dev $(VENV)/.with-bench ## measure: mining against the bare
 	$(BIN)/python -m benchmarks.neighbors
 	$(BIN)/python -m benchmarks.ascent
 	$(BIN)/python -m benchmarks.drawing
+	$(BIN)/python -m benchmarks.activation_atlas
 
 test-gpu: ## the tests that need an NVIDIA GPU; needs no .venv (docs/gpu.md)
 	PYTHONPATH=. $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m pytest -q tests/test_gpu.py $(ARGS)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from actmine.inspection import Inspection
     from actmine.library import (
+        activation_atlas,
         atlas_export,
         check,
         compare,
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Atlas", "ImageError", "Inspection", "Layer", "Run", "ShardError", "Unit", "UserError",
-    "atlas", "atlas_export", "check", "compare", "dictionary", "facets", "figure_style", "focus", "histogram_edges",
-    "histogram_middles", "inspect", "layers", "mine", "notes", "open_run", "picture", "publish",
+    "activation_atlas", "atlas", "atlas_export", "check", "compare", "dictionary", "facets", "figure_style", "focus",
+    "histogram_edges", "histogram_middles", "inspect", "layers", "mine", "notes", "open_run", "picture", "publish",
     "score", "shards", "sheets", "views", "visualize",
 ]  # fmt: skip
 _PLACES = {

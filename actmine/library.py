@@ -497,6 +497,70 @@ def score(
     return run_after("score", locals())
 
 
+def activation_atlas(
+    run: str | Path | Run,
+    layer: str,
+    *,
+    device: str = "auto",
+    engine: Literal["local", "ray"] = "local",
+    worker_cores: int = 0,
+    block_seconds: float = 1800.0,
+    quiet: bool = False,
+    grids: str = "",
+    images: int = 100000,
+    least: int = 4,
+    preset: str = "default",
+    generator: str = "",
+    label_tree: str = "auto",
+    weights: str | Path = "",
+    dataset: str = "",
+    data: str | Path = "data",
+    seed: int = 0,
+    model: nn.Module | None = None,
+    transform: Transform | None = None,
+    dictionary: Mapping[str, Any] | None = None,
+) -> Run:
+    """Makes the activation atlas of a layer of a finished run: what the network sees, combinations of units and all.
+
+    Of each image one position is drawn; the layer's vectors there are laid out on a map, so that alike ones lie side by
+    side; and for each cell of a grid over it ascent draws the mean direction. RUN/atlas_points/ has the positions,
+    atlas_cells/ cells with their drawings, labels and units, atlas_crops/ crops of images; the atlas shows them as a
+    map.
+    After Carter et al., Exploring Neural Networks with Activation Atlases (Distill 2019).
+
+    Interrupt it at any time: the same command goes on where it stopped.
+
+    Args:
+        run: Folder of a finished run, or s3://bucket/prefix.
+        layer: The layer: its name.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        engine: Where the work runs: local, or ray (every node of a Ray cluster; docs/cluster.md).
+        worker_cores: Ray: cores of a worker. Default: 4, or a GPU's share of its node.
+        block_seconds: Ray: a worker that gives no sign of getting on for so long is replaced.
+        quiet: Say nothing but errors.
+        grids: Cells a side, one number a zoom level, as 10,20,40. Default: fitted to the images.
+        images: Images at most, drawn at random where there are more.
+        least: Images of a cell, at least; with fewer it stays empty.
+        preset: The recipe of ascent: default, filter-max, noise, oygard-googlenet, oygard-vgg, oygard-class,
+            yosinski-1, yosinski-2, yosinski-3, yosinski-4, lucid, maco, gan-prior.
+        generator: Of gan-prior: package.module:factory, or package.module:factory,weights.safetensors.
+        label_tree: Kinds of labels, as of mine: a CSV or JSON file, auto or none.
+        weights: Where the run's weights are now. Default: where they were when it was mined.
+        dataset: Where the run's dataset is now. Default: where it was mined.
+        data: Where named datasets live.
+        seed: Of the positions, the layout and the drawings.
+        model: The network, where the run was mined from one that has no name.
+        transform: What makes its input of an image, likewise.
+        dictionary: Its dictionaries by LAYER:NAME, where they were objects.
+
+    Returns:
+        The run, opened again.
+
+    >>> actmine.activation_atlas(run, "layer4.1.relu").activation_atlas("layer4.1.relu").cells  # doctest: +SKIP
+    """
+    return run_after("activation_atlas", locals())
+
+
 def dictionary(
     run: str | Path | Run,
     layer: str,
@@ -670,6 +734,7 @@ def sheets(
     maps: bool = True,
     preset: str = "",
     grids: bool = False,
+    cells: bool = False,
     overviews: bool = True,
     format: Literal["png", "pdf", "svg"] = "png",
     paper: Literal["a4", "letter"] = "a4",
@@ -697,6 +762,7 @@ def sheets(
         maps: Heat maps over large crops and their whole images: where the unit is active.
         preset: Whose visualizations: of what `visualize` drew. Default: each unit's best of all.
         grids: Also views of units beside the patches they are of, as Zeiler and Fergus drew them.
+        cells: Also the map of each level of activation atlases.
         overviews: Also one overview of each layer.
         format: png for screens; pdf or svg for paper, with text and lines sharp.
         paper: Pages of a PDF: a4 or letter.

@@ -21,6 +21,7 @@ from actmine.pipeline.network.models import load_network
 from actmine.pipeline.relations.neighbors import find_neighbors
 from actmine.pipeline.stages.mine import MineSettings, mine
 from actmine.pipeline.stages.visualize import visualize_run
+from tests import atlas_of_activations
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -45,6 +46,20 @@ def squeezenet_weights() -> Path:
     if not file.is_file():
         pytest.skip("needs shared/models, trained weights that are not part of the project")
     return file
+
+
+@pytest.fixture(scope="session")
+def bare_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one layer over 180 pictures of three kinds, not to be changed."""
+    return atlas_of_activations.mined(tmp_path_factory.mktemp("bare"))
+
+
+@pytest.fixture(scope="session")
+def mapped_run(bare_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with an activation atlas, not to be changed either."""
+    copy = shutil.copytree(bare_run, tmp_path_factory.mktemp("mapped") / "run")
+    atlas_of_activations.make(copy)
+    return copy
 
 
 @pytest.fixture(scope="session")

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from actmine.commands.finished import mined_dataset
 from actmine.commands.live import NOTHING_LIVE, Live
 from actmine.console import Display
 from actmine.options.dictionary import Dictionary
 from actmine.pipeline.allocator import keep_freed_memory
-from actmine.pipeline.datasets.sources import Dataset, find_dataset
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.mined_network import mined_network
 from actmine.pipeline.network.devices import compute_exactly
 from actmine.pipeline.network.dictionary_layers import latents_of
-from actmine.pipeline.run import Run, open_run
+from actmine.pipeline.run import open_run
 from actmine.pipeline.spoken import LEFT_OPEN, command
 from actmine.pipeline.stages.train_dictionary import TrainingSettings, train_dictionary
 from actmine.pipeline.storage.files import readable_name
@@ -33,7 +33,7 @@ def dictionary(options: Dictionary, display: Display, live: Live = NOTHING_LIVE)
     if len(layer) != 1:
         raise UserError(f"LAYER={options.layer} is {len(layer)} layers; a dictionary is of one.")
     its = latents_of(traced, layer[0], options.tokens)
-    dataset = _dataset(opened, options, live, display)
+    dataset = mined_dataset(opened, options.dataset, options.data, live, display)
     latents = options.latents or _TIMES * layer[0].units
     out = Path(options.out or f"{opened.path}/dictionaries/{readable_name(layer[0].name)}/{latents}")
     display.say(
@@ -60,16 +60,3 @@ def dictionary(options: Dictionary, display: Display, live: Live = NOTHING_LIVE)
     )  # fmt: skip
     display.say(f"Mine it: {again}")
     return {"folder": out, **told}
-
-
-def _dataset(run: Run, options: Dictionary, live: Live, display: Display) -> Dataset:
-    """The run's dataset again. Raises `UserError` where it is not there, or another."""
-    asked = run.record.get("asked", {})
-    word = options.dataset or asked.get("dataset", "")
-    if live.dataset is None and not word:
-        raise UserError(f"{run.path} does not say where its dataset is. Say DATASET=….")
-    root = Path(asked["data"]) if not options.dataset and asked.get("data") else options.data
-    found = live.dataset or find_dataset(word, root, display)
-    if found.fingerprint != run.record["dataset_fingerprint"]:
-        raise UserError(f"{word or found.name} is not what {run.path} was mined over: its files are others.")
-    return found

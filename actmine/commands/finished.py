@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -15,8 +16,10 @@ from actmine.pipeline.ascent.presets import find_preset
 from actmine.pipeline.ascent.presets.gan_prior import with_generator
 from actmine.pipeline.ascent.recipe import Preset
 from actmine.pipeline.choose import choose_layers, choose_units, parse_units
+from actmine.pipeline.datasets.sources import Dataset, find_dataset
 from actmine.pipeline.engines.local import LocalEngine
 from actmine.pipeline.engines.ray import RayEngine
+from actmine.pipeline.errors import UserError
 from actmine.pipeline.mined_network import mined_network, mined_trace
 from actmine.pipeline.network.devices import compute_exactly, pick_device
 from actmine.pipeline.network.layers import Layer, Traced
@@ -78,3 +81,19 @@ def workforce(
     if engine is EngineName.ray:
         return RayEngine(device, worker_cores, block_seconds, display)
     return LocalEngine(place, workers)
+
+
+def mined_dataset(run: Run, dataset: str, data: Path, live: Live, display: Display) -> Dataset:
+    """The dataset that a run was mined over, where it is now (`dataset`; empty: where it was), or the `live` one.
+
+    Raises `UserError` where it is not there, or another.
+    """
+    asked = run.record.get("asked", {})
+    word = dataset or asked.get("dataset", "")
+    if live.dataset is None and not word:
+        raise UserError(f"{run.path} does not say where its dataset is. Say DATASET=….")
+    root = Path(asked["data"]) if not dataset and asked.get("data") else data
+    found = live.dataset or find_dataset(word, root, display)
+    if found.fingerprint != run.record["dataset_fingerprint"]:
+        raise UserError(f"{word or found.name} is not what {run.path} was mined over: its files are others.")
+    return found

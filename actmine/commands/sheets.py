@@ -9,7 +9,7 @@ from actmine.options.sheets import Sheets
 from actmine.pipeline.choose import parse_units
 from actmine.pipeline.run import open_run
 from actmine.pipeline.sheets.unit_sheet import Look
-from actmine.pipeline.sheets.write import write_grids, write_overviews, write_sheets
+from actmine.pipeline.sheets.write import write_cell_maps, write_grids, write_overviews, write_sheets
 from actmine.pipeline.tables.view_tables import check_method
 
 
@@ -60,6 +60,8 @@ def sheets(options: Sheets, display: Display) -> dict[str, Any]:
             paper=options.paper,
             progress=display,
         )
+    if options.cells:
+        written += write_cell_maps(opened, wanted, kind=options.format, paper=options.paper, progress=display)
     if written:
         display.say(f"{len(written):,} pictures in {opened.path / 'sheets'}, for example {written[0]}")
     return {"run": opened.path, "sheets": written}

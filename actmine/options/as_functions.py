@@ -62,6 +62,10 @@ FUNCTIONS = {
     "check": _on_a_run('actmine.check(run, layers="layer4.*", units=range(10))'),
     "facets": _on_a_run('actmine.facets(run, layers="layer4.*")'),
     "score": _on_a_run('actmine.score(run, layers="layer4.*")'),
+    "activation_atlas": _Function(
+        ("run", "layer"), "Run", _SAME_RUN, _AFTER,
+        'actmine.activation_atlas(run, "layer4.1.relu").activation_atlas("layer4.1.relu").cells', True,
+    ),
     "dictionary": _Function(
         ("run", "layer"), "Path", "The folder of the dictionary.", 'Path(call("dictionary", locals())["folder"])',
         'actmine.dictionary(run, "layer4.1.add", latents=4096)', True,

@@ -20,6 +20,7 @@ COMMANDS = (
     "score",
     "facets",
     "dictionary",
+    "activation-atlas",
     "notes",
     "inspect",
     "demo-model",

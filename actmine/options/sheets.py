@@ -54,6 +54,7 @@ class Sheets:
     grids: Annotated[
         bool, typer.Option(help="Also views of units beside the patches they are of, as Zeiler and Fergus drew them.")
     ] = False
+    cells: Annotated[bool, typer.Option(help="Also the map of each level of activation atlases.")] = False
     overviews: Annotated[bool, typer.Option(help="Also one overview of each layer.")] = True
     format: Annotated[
         Format, typer.Option(help="png for screens; pdf or svg for paper, with text and lines sharp.")

@@ -15,8 +15,11 @@ _KINDS: dict[str, type] = {
     "model": str, "dataset": str, "fingerprint": str, "weights": str, "weights_hash": str, "preprocessing": dict,
     "layers": list, "bands": list, "counts": dict, "asked": dict, "seconds": dict, "versions": dict,
     "visualizations": dict, "views": dict, "matches": dict, "neighbors": dict, "facets": dict, "published": dict,
+    "activation_atlases": dict,
 }  # fmt: skip
 """What words of it are, where they are there."""
+_OF_ATLASES = ("positions", "without_direction", "cells", "least", "reached", "with_ratio")
+"""Numbers that are known of every activation atlas."""
 _ENDS = ("max", "min", "both")
 
 
@@ -54,6 +57,9 @@ def checked(found: Record) -> Record:
     for word, kind in _KINDS.items():
         if word in found and not isinstance(found[word], kind):
             raise UserError(f"{found.file} is damaged ({word} is {type(found[word]).__name__}). {_FIX}")
+    for layer, about in found.get("activation_atlases", {}).items():
+        if not isinstance(about, dict) or not all(isinstance(about.get(word), int) for word in _OF_ATLASES):
+            raise UserError(f"{found.file} is damaged (activation_atlases, {layer}). {_FIX}")
     if found.get("direction", _ENDS[0]) not in _ENDS:
         raise UserError(f"{found.file} is damaged (direction is {found['direction']!r}). {_FIX}")
     return found
@@ -70,6 +76,7 @@ def total_seconds(written: Mapping[str, Any]) -> float:
     stages = [
         written.get(name) or {} for name in ("neighbors", "focus", "crop_check", "sheets", "facets", "interpretability")
     ]
+    stages += [*(written.get("activation_atlases") or {}).values()]
     stages += [*(written.get("visualizations") or {}).values(), *(written.get("views") or {}).values()]
     mined = float((written.get("seconds") or {}).get("mine", 0.0))
     return mined + sum(float(each.get("seconds") or 0.0) for each in stages if isinstance(each, dict))

@@ -96,6 +96,12 @@ def label_of(row: Mapping[str, Any]) -> str:
     return next(iter(labels_of(row).values()), "")
 
 
+def label_of_cell(row: Mapping[str, Any]) -> str:
+    """The label that may be named of a cell of an activation atlas, in words; empty where none may."""
+    numbers = (_number(row.get(name)) for name in ("label_q", "label_share", "label_chance"))
+    return in_words(row.get("label_name"), row.get("label")) if holds(*numbers) else ""
+
+
 def held(rows: pa.Table, kind: str) -> np.ndarray:
     """Of which rows of units/ a statement holds, bool; of none in tables that lack its columns."""
     each = STATEMENTS[kind]

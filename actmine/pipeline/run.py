@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,7 @@ from actmine.pipeline.spoken import LEFT_OPEN, command
 from actmine.pipeline.storage.files import is_local, local_copy, readable_name, run_folder, table_file
 from actmine.pipeline.storage.parquet import parquet_file, read_rows
 from actmine.pipeline.trust import FIX, is_own
+from actmine.schemas.activation_atlas import NOTED
 from actmine.schemas.maps import MAPS
 from actmine.schemas.views import VIEWS
 
@@ -261,6 +262,19 @@ class Run:
         box = (0, 0, *self.place_of(image_id).size) if whole else box_of(row)
         return None if shown is None else heat(shown, box, activations)
 
+    def activation_atlas(self, layer: str) -> Mapped:
+        """The activation atlas of a layer: its drawn positions, and its cells with what was drawn for them.
+
+        Raises `UserError` for a layer that the run does not have, or that has none.
+        """
+        self.at(layer)
+        if layer not in self.record.get(NOTED, {}):
+            how = command("activation-atlas", run=self.path, layer=layer)
+            raise UserError(f"{self.path} has no activation atlas of {layer}: {how}")
+        return Mapped(*(
+            read_rows(table_file(self.path, name, layer)).to_pandas() for name in ("atlas_points", "atlas_cells")
+        ))  # fmt: skip
+
     def neighbors(self, layer: str, unit: int | None = None) -> pd.DataFrame:
         """The units of the run most alike one of a layer (or all of them), best first; none without variance.
 
@@ -354,6 +368,13 @@ class Run:
             if found.empty and table == "units":
                 raise UserError(f"Layer {layer!r} has no unit {unit}; it has {file.metadata.num_rows}.")
             return found
+
+
+class Mapped(NamedTuple):
+    """An activation atlas: `points`, a row per drawn position; `cells`, a row per cell, by level, row and column."""
+
+    points: pd.DataFrame
+    cells: pd.DataFrame
 
 
 class RunMaxima:

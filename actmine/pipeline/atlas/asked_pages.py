@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from actmine.pipeline.atlas import pages
+from actmine.pipeline.atlas.cell_pages import CELL_PAGES
 from actmine.pipeline.atlas.compare_pages import comparison_page, pair_page, training_page
 from actmine.pipeline.atlas.links import Came, Choice
 from actmine.pipeline.atlas.opened import Opened
@@ -92,6 +93,7 @@ PAGES: dict[str, Make] = {
     "/compare/{name}": _comparison,
     "/compare/{name}/{layer}/{unit:number}": _pair,
     "/training": _training,
+    **{f"/cells/{{layer}}{more}": make for more, make in CELL_PAGES.items()},
 }
 """The pages of a run by their addresses."""
 SEARCHES: dict[str, Make] = {"/search": _search}

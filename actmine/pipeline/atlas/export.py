@@ -13,13 +13,15 @@ import numpy as np
 
 from actmine.pipeline.atlas import pages
 from actmine.pipeline.atlas.catalogue import Catalogue
-from actmine.pipeline.atlas.exported_files import Files, image_file, layer_file
+from actmine.pipeline.atlas.cell_pages import cell_page, cells_page
+from actmine.pipeline.atlas.cells import levels, mapped
+from actmine.pipeline.atlas.exported_files import Files, cell_file, cells_file, image_file, layer_file
 from actmine.pipeline.atlas.extent import EVERYTHING, Extent
 from actmine.pipeline.atlas.images import Topping, topping
 from actmine.pipeline.atlas.layer_pages import choices, sorts_of
 from actmine.pipeline.atlas.pictures import Wholes, light, reduced
 from actmine.pipeline.atlas.queries import Queries
-from actmine.pipeline.atlas.rendering import OF_SERVER
+from actmine.pipeline.atlas.rendering import OF_CELLS, OF_SERVER
 from actmine.pipeline.choose import choose_layers
 from actmine.pipeline.errors import UserError, first_line
 from actmine.pipeline.notes import Notes
@@ -29,13 +31,15 @@ from actmine.pipeline.storage.files import remove_files
 
 MARKER = "actmine-atlas.json"
 """The file that says that a folder holds an atlas of ours, which may be written over."""
-_PARTS = ("layer", "image", "picture", "whole", "static", "index.html", "search.html", "noted.html")
+_PARTS = ("layer", "cells", "image", "picture", "whole", "static", "index.html", "search.html", "noted.html")
 _ALWAYS = (
     9  # files of every export: the run's page, the search and what it looks through, notes, what pages need, marker
 )
 _A_PAGE, _AN_IMAGE_PAGE, _AN_EXEMPLAR, _A_TILE, _A_DRAWING, _A_PIXEL = 17_000, 2500, 850, 700, 3000, 0.11
 """About how many bytes a page takes, that of an image, an exemplar on either, a unit on that of its layer, a drawing,
 and a pixel of a whole image."""
+_A_CELL = 50_000
+"""Of an activation atlas: its page, its drawing, crops of its images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +119,16 @@ def estimate(queries: Queries, who: Topping, extent: Extent = EVERYTHING) -> tup
         + _AN_EXEMPLAR * (int(chosen.sum()) + on_images) + _A_TILE * units * pages_of_layers / max(len(names), 1)
         + _A_DRAWING * drawn + _A_PIXEL * whole
     )  # fmt: skip
-    return html + drawn + len(images), nbytes
+    cells = sum(len(level.tiles) for name in names for level in levels(queries, name))
+    return html + drawn + len(images) + 3 * cells, nbytes + _A_CELL * cells
 
 
 def _write(files: Files, who: Topping, progress: Progress) -> None:
     queries = files.queries
     atlas = pages.Atlas(queries, files.wholes, files.others, files, Notes(queries.run.path), exported=True,
                         extent=files.extent)  # fmt: skip
-    for name in (each for each in pages.STATIC if each not in OF_SERVER):
+    unused = OF_SERVER if mapped(queries) else (*OF_SERVER, *OF_CELLS)
+    for name in (each for each in pages.STATIC if each not in unused):
         files.write(f"static/{name}", (pages.HERE / "static" / name).read_bytes())
     files.page("index.html", lambda: pages.run_page(atlas))
     files.page("search.html", lambda: pages.search_page(atlas, ""))
@@ -143,6 +149,7 @@ def _write(files: Files, who: Topping, progress: Progress) -> None:
                 advance(1)
             orders = json.dumps(_orders(queries.units(layer)), ensure_ascii=True)
             files.write(f"layer/{address}/orders.js", f"window.atlasOrders = {orders};\n")
+    _write_cells(files, atlas)
     with progress.stage("Writing pages of images", len(files.images), "images") as advance:
         for image_id in list(files.images):
             for page in range(1, pages.pages_of(who, image_id) + 1):
@@ -152,6 +159,20 @@ def _write(files: Files, who: Topping, progress: Progress) -> None:
                 )
             advance(1)
     files.write("static/search.js", f"window.atlasIndex = {json.dumps(_index(files), ensure_ascii=True)};\n")
+
+
+def _write_cells(files: Files, atlas: pages.Atlas) -> None:
+    """The maps of activation atlases, and a page for each of their cells."""
+    for layer in mapped(files.queries):
+        address = files.layers[layer]
+        of = levels(files.queries, layer)
+        for level in (None, *(each.number for each in of)):
+            files.page(
+                cells_file(address, level),
+                lambda layer=layer, level=level: cells_page(atlas, layer, level),  # type: ignore[misc]
+            )
+        for tile in (tile for each in of for tile in each.tiles):
+            files.page(cell_file(address, tile.level, tile.place), lambda tile=tile: cell_page(atlas, tile))  # type: ignore[misc]
 
 
 def _orders(units: Catalogue) -> dict[str, list[Any]]:

@@ -75,6 +75,14 @@ class Files:
         self.images.setdefault(image_id)
         return self._to(image_file(image_id, page)) + (f"#{mark}" if mark else "")
 
+    def cells(self, layer: str, level: int | None = None) -> str:
+        """The map of a layer's activation atlas; none for a layer that is not exported."""
+        return self._to(cells_file(self.layers[layer], level)) if layer in self.layers else ""
+
+    def cell(self, layer: str, level: int, place: int) -> str:
+        """A cell of that map."""
+        return self._to(cell_file(self.layers[layer], level, place))
+
     def search(self, text: str = "") -> str:
         """The search page."""
         return self._to("search.html")
@@ -200,3 +208,13 @@ def layer_file(address: str, choice: Choice) -> str:
 def image_file(image_id: int, page: int) -> str:
     """The file of an image's page."""
     return f"image/{image_id}{f'-{page}' if page > 1 else ''}.html"
+
+
+def cells_file(address: str, level: int | None) -> str:
+    """The file of a level of a layer's activation atlas, or of the one that is shown first."""
+    return f"cells/{address}.html" if level is None else f"cells/{address}/{level}.html"
+
+
+def cell_file(address: str, level: int, place: int) -> str:
+    """The file of a cell of it."""
+    return f"cells/{address}/{level}-{place}.html"

@@ -21,7 +21,10 @@ SIDES = (256, 960)
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A picture of a unit: `kind` is visualization, crop, heat, preset, facet or view, or of `OF_OTHERS`; `marks` say
-    which."""
+    which.
+
+    Of an activation atlas: `cell`, whose number stands in place of a unit's, and `position`, with that of an image.
+    """
 
     layer: str
     unit: int
@@ -95,6 +98,12 @@ class Links(Protocol):
 
     def image(self, image_id: int, page: int = 1, mark: str = "") -> str:
         """An image's page, where `mark` (`layer_mark`) has one unit's box stand out."""
+
+    def cells(self, layer: str, level: int | None = None) -> str:
+        """The map of a layer's activation atlas, at a level of it."""
+
+    def cell(self, layer: str, level: int, place: int) -> str:
+        """A cell of that map, at a place of a level: row * side + column."""
 
     def search(self, text: str = "") -> str:
         """The search page."""
@@ -253,6 +262,16 @@ class Paths:
     def image(self, image_id: int, page: int = 1, mark: str = "") -> str:
         """An image's page."""
         return f"{self._base}/image/{image_id}" + (f"?page={page}" if page > 1 else "") + (f"#{mark}" if mark else "")
+
+    def cells(self, layer: str, level: int | None = None) -> str:
+        """The map of a layer's activation atlas."""
+        if layer not in self._layers:
+            return ""
+        return f"{self._base}/cells/{self._layers[layer]}" + ("" if level is None else f"/{level}")
+
+    def cell(self, layer: str, level: int, place: int) -> str:
+        """A cell of that map."""
+        return f"{self.cells(layer, level)}/{place}"
 
     def search(self, text: str = "") -> str:
         """The search page."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from actmine.pipeline.atlas import layer_pages
+from actmine.pipeline.atlas.cells import mapped
 from actmine.pipeline.atlas.desk import Desk, listed, place_of, tags_of, units_with
 from actmine.pipeline.atlas.elsewhere import compared_with
 from actmine.pipeline.atlas.extent import EVERYTHING, Extent
@@ -228,6 +229,7 @@ def rendered(atlas: Atlas, template: str, **words: Any) -> str:
         warm=warm, links=atlas.links, as_came=Came, extent=atlas.extent, shown_of=atlas.extent.cut,
         crisp=atlas.queries.crisp,
         short=atlas.queries.short, run_name=name, exported=atlas.exported, boxes=atlas.queries.true_boxes, noted=noted,
+        mapped=mapped(atlas.queries),
         desk=atlas.desk, any_noted=bool(known), look_token=atlas.looking.token if atlas.looking else "",
         most_bytes=MOST_BYTES, segment_of=atlas.queries.segments.__getitem__,
         place_of=lambda target: place_of(atlas.links, target), **words

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image as Pillow
 
+from actmine.pipeline.atlas.cells import CELL, POSITION, picture_of
 from actmine.pipeline.atlas.links import OF_OTHERS, Picture
 from actmine.pipeline.atlas.others import Others
 from actmine.pipeline.atlas.queries import Queries
@@ -52,6 +53,8 @@ def stored_picture(queries: Queries, picture: Picture, others: Others | None = N
         return stored_picture(*behind) if behind else None
     if picture.kind == "heat":
         return _heat(queries, picture)
+    if picture.kind in (CELL, POSITION):
+        return picture_of(queries, picture)
     row = _row(queries, picture)
     if row and picture.kind == "crop":
         return _crop(queries, row)

@@ -20,7 +20,9 @@ from actmine.pipeline.progress import duration
 from actmine.pipeline.sheets.drawing import number
 
 HERE = Path(__file__).parent
-STATIC = ("atlas.css", "atlas.js", "atlas.svg", "crosshair.js", "keys.js", "look.css", "look.js")
+OF_CELLS = ("cells.css", "cells.js")
+"""Files of maps of activation atlases alone."""
+STATIC = ("atlas.css", "atlas.js", "atlas.svg", "crosshair.js", "keys.js", "look.css", "look.js", *OF_CELLS)
 OF_SERVER = ("crosshair.js", "look.css", "look.js")
 """Those of them that exported pages have no use for."""
 

@@ -18,8 +18,9 @@ from actmine.pipeline.words import FROM_EXEMPLARS
 
 ONE_FILE = ("layers", "images", "shards", "skipped", "neighbors")
 OF_IMAGES = ("pictures", "crops")
-FOLDERS = ("units", "exemplars", "labels", "visualizations", "maps", "sketches", "directions", "matches", "checkpoints")
-MADE_OF_IMAGES = ("views", "facets")
+FOLDERS = ("units", "exemplars", "labels", "visualizations", "maps", "sketches", "directions", "matches", "checkpoints",
+           "atlas_points", "atlas_cells")  # fmt: skip
+MADE_OF_IMAGES = ("views", "facets", "atlas_crops")
 """Tables by what they are: a file, a file with pixels of the dataset, files by layer, those made of its pixels."""
 HOLDS = {
     "layers": "a layer: kind, units, map size, receptive field",
@@ -35,6 +36,9 @@ HOLDS = {
     "sketches": "a unit: numbers whose products estimate correlations of units, across networks too",
     "views": "a unit and exemplar: its activation projected back to pixels",
     "facets": "a unit and facet: exemplars that belong together, and a picture drawn from them",
+    "atlas_points": "an image of an activation atlas: the position that was drawn of it, and its place on the map",
+    "atlas_cells": "a cell of that map: its drawing, label, units and images, with the evidence",
+    "atlas_crops": "an image that a cell shows: what its drawn position sees",
     "images": "an image that is an exemplar: key, label, size, CRC-32",
     "pictures": "an image that is an exemplar: a picture of it",
     "crops": "an image and box: the original pixels of small boxes",
@@ -110,9 +114,9 @@ def pixels_of_images(found: list[Part]) -> tuple[int, int]:
     """How many pictures of images of the dataset there are, and how many bytes they have."""
     count = size = 0
     for part in found:
-        if part.table == "pictures":
+        if part.table in ("pictures", "atlas_crops"):
             count += part.rows
-        if part.table in OF_IMAGES:
+        if part.table in (*OF_IMAGES, "atlas_crops"):
             size += part.nbytes
         elif part.table == "exemplars" and (held := crops_held(part.source)):
             count, size = count + held[0], size + held[1]

@@ -13,7 +13,8 @@ from actmine.pipeline.choose import choose_layers, choose_units
 from actmine.pipeline.cores import usable_cores
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.progress import Progress, Silent
-from actmine.pipeline.run import Run
+from actmine.pipeline.run import Run, picture
+from actmine.pipeline.sheets.cell_map import cell_map
 from actmine.pipeline.sheets.drawing import Drawing
 from actmine.pipeline.sheets.drawn import Drawn
 from actmine.pipeline.sheets.material import (
@@ -32,9 +33,10 @@ from actmine.pipeline.sheets.region import what_is_shown
 from actmine.pipeline.sheets.unit_sheet import Look, unit_sheet
 from actmine.pipeline.sheets.vector import DENSITY, check_vector, write_vector
 from actmine.pipeline.sheets.view_grids import SIDE, Of, grid_pages
-from actmine.pipeline.spoken import command
+from actmine.pipeline.spoken import LEFT_OPEN, command
 from actmine.pipeline.storage.files import safe_name, written_aside
 from actmine.pipeline.words import Format, Paper, Shown
+from actmine.schemas.activation_atlas import NOTED
 
 _RLE = 3  # zlib's strategy that is both quickest and smallest on photographs beside plain paper
 
@@ -171,6 +173,32 @@ def write_grids(
             for page, drawing in enumerate(pages, start=1):
                 name = "views" if page == 1 else f"views-{page}"
                 written.append(_write(drawing, run, layer, name, kind, paper))
+    return written
+
+
+def write_cell_maps(
+    run: Run, layers: Sequence[str], *, kind: Format = Format.png, paper: Paper = Paper.a4,
+    progress: Progress = Silent(),
+) -> list[Path]:  # fmt: skip
+    """Writes `RUN/sheets/LAYER/cells-SIDE.png` of each level of the activation atlases of layers; returns the files.
+
+    `layers` are names or globs (empty: all); those without an atlas are left out. Raises `UserError` where none has
+    one, for unknown layers, for a kind of file that cannot be made here and where nothing can be written.
+    """
+    _check(kind)
+    known = run.record.get(NOTED, {})
+    mapped = [layer for layer in choose_layers(run, layers) if layer in known]
+    if not mapped:
+        fix = command("activation-atlas", run=run.path, layer=",".join(layers) or LEFT_OPEN)
+        raise UserError(f"{run.path} has no such activation atlas yet. {fix}")
+    written = []
+    with progress.stage("maps of activation atlases", len(mapped), "layers") as advance:
+        for layer in mapped:
+            for side, rows in run.activation_atlas(layer).cells.groupby("side"):
+                cells = [(row, picture(row["picture"])) for row in rows.to_dict("records")]
+                drawing = cell_map(layer, int(side), cells, known[layer]["least"], about(run, layer, None))
+                written.append(_write(drawing, run, layer, f"cells-{side}", kind, paper))
+            advance(1, layer)
     return written
 
 

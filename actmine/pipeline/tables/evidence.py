@@ -38,12 +38,30 @@ def shared_by_chance(seen: np.ndarray, drawn: np.ndarray, shared: np.ndarray) ->
 
 def _tails(sizes: np.ndarray, times: np.ndarray, whole: int, drawn: int) -> np.ndarray:
     """The expected number of labels with x or more of `drawn` images, at most 1, for x of 0 to `drawn`."""
+    tails: np.ndarray = np.minimum(times @ _hypergeometric(sizes, whole, drawn), 1.0)
+    return tails
+
+
+def _hypergeometric(sizes: np.ndarray, whole: int, drawn: int) -> np.ndarray:
+    """The chance that x or more of `drawn` of `whole` images have labels of `sizes` `[L]` images: `[L, drawn + 1]`."""
     own, got = sizes[:, None], np.arange(drawn + 1)[None]
     possible = (got <= own) & (drawn - got <= whole - own)
     ways = _log_ways(own, got) + _log_ways(whole - own, drawn - got) - _log_ways(np.array(whole), np.array(drawn))
     chances = np.where(possible, np.exp(ways), 0.0)
-    tails: np.ndarray = np.minimum(times @ chances[:, ::-1].cumsum(1)[:, ::-1], 1.0)
+    tails: np.ndarray = chances[:, ::-1].cumsum(1)[:, ::-1]
     return tails
+
+
+def over_represented_by_chance(sizes: np.ndarray, whole: int, drawn: np.ndarray, got: np.ndarray) -> np.ndarray:
+    """The chance that of `drawn` `[N]` of `whole` images, drawn without replacement, `got` `[N, L]` or more have labels
+    of `sizes` `[L]` images: exact (hypergeometric), `[N, L]`."""
+    kinds, which = np.unique(sizes, return_inverse=True)
+    found = np.ones(got.shape)
+    for count in np.unique(drawn).tolist():
+        tails = _hypergeometric(kinds, whole, count)
+        here = np.flatnonzero(drawn == count)
+        found[here] = np.minimum(tails[which[None], got[here]], 1.0)
+    return found
 
 
 def _log_ways(n: np.ndarray, k: np.ndarray) -> np.ndarray:
