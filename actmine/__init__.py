@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         focus,
         inspect,
         layers,
+        map,
         mine,
         notes,
         score,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Atlas", "ImageError", "Inspection", "Layer", "Run", "ShardError", "Unit", "UserError",
     "atlas", "atlas_export", "check", "compare", "dictionary", "facets", "figure_style", "focus", "histogram_edges",
-    "histogram_middles", "inspect", "layers", "mine", "notes", "open_run", "picture",
+    "histogram_middles", "inspect", "layers", "map", "mine", "notes", "open_run", "picture",
     "score", "shards", "sheets", "views", "visualize",
 ]  # fmt: skip
 _PLACES = {

@@ -578,6 +578,37 @@ def compare(
     return pd.read_parquet(call("compare", locals())["table"])
 
 
+def map(
+    run: str | Path | Run,
+    *,
+    layers: str | Sequence[str] = "",
+    by: Literal["units", "images"] = "units",
+    seed: int = 0,
+    out: str | Path = "",
+    quiet: bool = False,
+) -> Run:
+    """Lays out all units of RUN in a plane, so that those that respond to the same images lie together.
+
+    t-SNE of the sketches of RUN, or, of images, of the units that each drives. RUN/map.parquet (or map_images.parquet)
+    holds the places, the atlas shows them, and both say how much of what is near is near on the map: no plane can hold
+    all of it. The same run gives the same map.
+
+    Args:
+        run: Folder of a finished run, or s3://bucket/prefix.
+        layers: Comma-separated names or globs; all layers if empty.
+        by: What lies on it: units, or images by the units that they drive.
+        seed: Another seed, another layout of the same neighbours.
+        out: Also a picture of it: a file .png, .svg or .pdf.
+        quiet: Say nothing but errors.
+
+    Returns:
+        The run, opened again.
+
+    >>> actmine.map(run, layers="layer4.*").map()  # doctest: +SKIP
+    """
+    return run_after("map", locals())
+
+
 def inspect(
     image: str | Path,
     *,

@@ -16,6 +16,7 @@ COMMANDS = (
     "focus",
     "check",
     "compare",
+    "map",
     "score",
     "facets",
     "dictionary",
