@@ -14,6 +14,7 @@ from actmine.pipeline.atlas.catalogue import Catalogue
 from actmine.pipeline.atlas.exported_files import Files, image_file, layer_file
 from actmine.pipeline.atlas.images import Topping, topping
 from actmine.pipeline.atlas.layer_pages import choices, sorts_of
+from actmine.pipeline.atlas.maps import Maps, as_script, written_shots
 from actmine.pipeline.atlas.pictures import Wholes, reduced
 from actmine.pipeline.atlas.queries import Queries
 from actmine.pipeline.choose import choose_layers
@@ -25,7 +26,7 @@ from actmine.pipeline.storage.files import remove_files
 
 MARKER = "actmine-atlas.json"
 """The file that says that a folder holds an atlas of ours, which may be written over."""
-_PARTS = ("layer", "image", "picture", "whole", "static", "index.html", "search.html", "noted.html")
+_PARTS = ("layer", "image", "picture", "whole", "static", "map", "index.html", "search.html", "noted.html")
 _ALWAYS = (
     8  # files of every export: the run's page, the search and what it looks through, notes, what pages need, marker
 )
@@ -102,6 +103,7 @@ def planned(queries: Queries, who: Topping, folder: Path, progress: Progress) ->
 
 def _write(files: Files, who: Topping, progress: Progress) -> None:
     queries = files.queries
+    maps = Maps(queries)
     atlas = pages.Atlas(queries, files.wholes, files.matches, files, Notes(queries.run.path), exported=True)
     for name in pages.STATIC:
         files.write(f"static/{name}", (pages.HERE / "static" / name).read_bytes())
@@ -132,6 +134,11 @@ def _write(files: Files, who: Topping, progress: Progress) -> None:
                     lambda image=image_id, page=page: pages.image_page(atlas, who, image, page),  # type: ignore[misc]
                 )
             advance(1)
+    for by in maps.there:
+        files.page(f"map/{by}.html", lambda by=by: pages.map_page(atlas, maps, by))  # type: ignore[misc]
+        data = maps.data(by, files, lambda points: written_shots(points, files, {*files.images}))
+        files.write(f"map/{by}.js", as_script(data or b""))
+        files.write(f"map/{by}.png", maps.picture(by) or b"")
     files.write("static/search.js", f"window.atlasIndex = {json.dumps(_index(files), ensure_ascii=True)};\n")
 
 

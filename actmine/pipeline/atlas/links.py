@@ -85,6 +85,15 @@ class Links(Protocol):
     def noted(self, tag: str = "") -> str:
         """The page of all that is noted, where it comes to a tag."""
 
+    def map(self, by: str = "units", layer: str = "", unit: int = 0) -> str:
+        """The page of a map, where a unit stands out if a `layer` is given."""
+
+    def map_data(self, by: str) -> str:
+        """The file of a map's points."""
+
+    def map_picture(self, by: str) -> str:
+        """A map as a picture."""
+
     def taken(self, layer: str, unit: int, name: str) -> str:
         """A file of a unit, of those in `take_away.FILES`; none of exported pages."""
 
@@ -155,6 +164,11 @@ def asked_of(came: Came) -> str:
     return asked(replace(came.choice, page=1))
 
 
+def on_map(layer: str, unit: int) -> str:
+    """The end of a map's address that has a unit stand out; empty without a layer."""
+    return f"#{urlencode({'layer': layer, 'unit': unit})}" if layer else ""
+
+
 def _query(words: Mapping[str, str | int]) -> str:
     said = urlencode({name: value for name, value in words.items() if value})
     return f"?{said}" if said else ""
@@ -195,6 +209,18 @@ class Paths:
     def noted(self, tag: str = "") -> str:
         """The page of all that is noted, where it comes to a tag."""
         return "/noted" + (f"#tag-{segment(tag)}" if tag else "")
+
+    def map(self, by: str = "units", layer: str = "", unit: int = 0) -> str:
+        """The page of a map, where a unit stands out if a `layer` is given."""
+        return f"/map/{by}{on_map(layer, unit)}"
+
+    def map_data(self, by: str) -> str:
+        """The file of a map's points."""
+        return f"/map/{by}.bin?v={self._version}"
+
+    def map_picture(self, by: str) -> str:
+        """A map as a picture."""
+        return f"/map/{by}.png?v={self._version}"
 
     def taken(self, layer: str, unit: int, name: str) -> str:
         """A file of a unit."""

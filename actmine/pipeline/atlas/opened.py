@@ -8,6 +8,7 @@ from pathlib import Path
 from actmine.pipeline.atlas.desk import Desk
 from actmine.pipeline.atlas.images import Topping, topping
 from actmine.pipeline.atlas.links import Paths, segments
+from actmine.pipeline.atlas.maps import Maps
 from actmine.pipeline.atlas.matches import Matches
 from actmine.pipeline.atlas.pages import Atlas
 from actmine.pipeline.atlas.pictures import Wholes
@@ -29,6 +30,7 @@ class Opened:
         links = Paths(self.layers, self.queries.version)
         desk = desk if self.notes.writable else None
         self.atlas = Atlas(self.queries, self.wholes, self.matches, links, self.notes, desk=desk)
+        self.maps = Maps(self.queries)
         self._topping: Topping | None = None
         self._lock = threading.Lock()
 

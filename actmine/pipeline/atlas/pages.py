@@ -10,6 +10,7 @@ from actmine.pipeline.atlas import layer_pages
 from actmine.pipeline.atlas.desk import Desk, listed, place_of, tags_of, units_with
 from actmine.pipeline.atlas.images import Topping
 from actmine.pipeline.atlas.links import FROM_ANYWHERE, Came, Choice, Links
+from actmine.pipeline.atlas.maps import Maps, labels_on, layers_on, noted_on
 from actmine.pipeline.atlas.matches import Matches
 from actmine.pipeline.atlas.pictures import Wholes
 from actmine.pipeline.atlas.queries import Queries
@@ -23,8 +24,22 @@ from actmine.pipeline.naming import verdict
 from actmine.pipeline.notes import NOTHING, Noted, Notes, Target
 from actmine.pipeline.readings.statistics_options import TOP
 from actmine.pipeline.sheets import charts
+from actmine.pipeline.sheets.map_points import MEASURES, has_map
+from actmine.pipeline.unit_maps import truth
+from actmine.pipeline.words import MapOf
 
-__all__ = ["HERE", "STATIC", "Atlas", "image_page", "layer_page", "prepare", "run_page", "search_page", "unit_page"]
+__all__ = [
+    "HERE",
+    "STATIC",
+    "Atlas",
+    "image_page",
+    "layer_page",
+    "map_page",
+    "prepare",
+    "run_page",
+    "search_page",
+    "unit_page",
+]
 
 UNITS_A_PAGE = 60
 """How many units a page of an image lists."""
@@ -165,6 +180,17 @@ def search_page(atlas: Atlas, text: str) -> str:
     )  # fmt: skip
 
 
+def map_page(atlas: Atlas, maps: Maps, by: str) -> str | None:
+    """The map of units, or of images; None where there is none."""
+    points = maps.points(MapOf(by)) if by in {*MapOf} else None
+    if points is None:
+        return None
+    return _render(
+        atlas, "map.html", points=points, measures=MEASURES, truth=truth(points.about, by), layers=layers_on(points),
+        labels=labels_on(points), marked=noted_on(points, atlas.notes.all()),
+    )  # fmt: skip
+
+
 def noted_page(atlas: Atlas) -> str:
     """All that is noted: what has a star, what has which tag, names, and notes."""
     rows = listed(atlas.queries, atlas.notes.all())
@@ -191,6 +217,7 @@ def _render(atlas: Atlas, template: str, **words: Any) -> str:
     return environment().get_template(template).render(
         links=atlas.links, as_came=Came, crisp=atlas.queries.crisp,
         short=atlas.queries.short, run_name=name, exported=atlas.exported, boxes=atlas.queries.true_boxes, noted=noted,
+        maps=[by for by in MapOf if has_map(atlas.queries.run, by)],
         desk=atlas.desk, any_noted=bool(known), place_of=lambda target: place_of(atlas.links, target), **words
     )  # fmt: skip
 

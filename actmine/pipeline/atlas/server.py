@@ -31,6 +31,7 @@ from actmine.pipeline.atlas.pictures import absence, kind_of, stored_picture
 from actmine.pipeline.atlas.request_words import asked, is_number
 from actmine.pipeline.atlas.take_away import FILES
 from actmine.pipeline.errors import UserError
+from actmine.pipeline.words import MapOf
 
 _FOREVER = "private, max-age=31536000, immutable"
 _TYPES = {"png": "image/png", "jpg": "image/jpeg", "svg": "image/svg+xml"}
@@ -94,6 +95,16 @@ def application(
         data = opened.wholes.of(request.path_params["image"])
         return _pictured(opened, request, absence(size) if data is None else data, keep=data is not None)
 
+    def map_file(request: Request) -> Response:
+        opened, kind = current(), request.path_params["kind"]
+        by = request.path_params["by"]
+        if by not in {*MapOf} or kind not in ("bin", "png"):
+            raise HTTPException(404)
+        made = opened.maps.picture(MapOf(by)) if kind == "png" else opened.maps.data(MapOf(by), opened.atlas.links)
+        if made is None:
+            raise HTTPException(404)
+        return _versioned(opened, request, made, "image/png" if kind == "png" else "application/octet-stream")
+
     def taken(request: Request) -> Response:
         opened, name = current(), request.path_params["name"]
         layer, unit = _layer(opened, request), request.path_params["unit"]
@@ -148,6 +159,12 @@ def application(
         Route("/layer/{layer}/{unit:number}", page(_unit_page)),
         Route("/image/{image:number}", page(_image_page)),
         Route("/search", page(lambda opened, request: pages.search_page(opened.atlas, asked(request, "q")))),
+        Route("/map/{by}.{kind}", map_file),
+        Route("/map", lambda request: RedirectResponse(current().atlas.links.map())),
+        Route(
+            "/map/{by}",
+            page(lambda opened, request: pages.map_page(opened.atlas, opened.maps, request.path_params["by"])),
+        ),
         Route("/take/{layer}/{unit:number}/{name}", taken),
         *for_programs(lambda: (current().atlas, current().names)),
         Route("/picture/{layer}/{unit:number}/{what:path}", picture),
@@ -202,6 +219,11 @@ def _static(request: Request) -> Response:
 
 def _pictured(opened: Opened, request: Request, data: bytes, keep: bool = True) -> Response:
     """A picture, to be kept for good where its address names this state of the run."""
+    return _versioned(opened, request, data, _TYPES[kind_of(data)], keep)
+
+
+def _versioned(opened: Opened, request: Request, data: bytes, media: str, keep: bool = True) -> Response:
+    """What is made of one state of the run, to be kept for good where its address names that."""
     version = opened.queries.version
     tag = f'"{version}"'
     forever = keep and request.query_params.get("v") == version
@@ -210,7 +232,7 @@ def _pictured(opened: Opened, request: Request, data: bytes, keep: bool = True) 
         headers["ETag"] = tag
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
-    return Response(data, headers=headers, media_type=_TYPES[kind_of(data)])
+    return Response(data, headers=headers, media_type=media)
 
 
 def serve(
