@@ -41,6 +41,7 @@ def mine(
     focus: int = 0,
     check_crops: int = 0,
     views: int = 0,
+    unit_map: bool | None = None,
     facets: bool = False,
     labels: bool = True,
     min_support: int = 5,
@@ -110,6 +111,8 @@ def mine(
         focus: Exemplars of each unit whose focus is measured, as `focus` does; many times the scan.
         check_crops: Exemplars of each unit whose crop is checked, as `check` does. Costs many scans.
         views: Exemplars of each unit that are projected back to pixels by a deconvnet.
+        unit_map: Lay out all units on a map, as `map` does. Default: if that takes at most a fifth of the scan
+            and the extra map is installed.
         facets: Sort each unit's exemplars into the kinds of images that it answers to.
         labels: Statistics of each unit by label, and its selectivity.
         min_support: Images that a label has in each half of the dataset before units are said to tell it.

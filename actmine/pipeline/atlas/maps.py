@@ -18,8 +18,9 @@ from actmine.pipeline.atlas.queries import Queries
 from actmine.pipeline.notes import Noted, Target
 from actmine.pipeline.readings.statistics_options import BOTTOM
 from actmine.pipeline.sheets.map_colours import KINDS, OTHER, OTHER_DARK, RAMP_DARK, ramp, scale
-from actmine.pipeline.sheets.map_points import MEASURES, Points, has_map, points_of
+from actmine.pipeline.sheets.map_points import MEASURES, Points, points_of
 from actmine.pipeline.sheets.map_sheet import cloud_png
+from actmine.pipeline.unit_maps import is_fresh
 from actmine.pipeline.words import MapOf
 
 MAGIC = b"AMAP"
@@ -43,7 +44,7 @@ class Maps:
     @property
     def there(self) -> list[MapOf]:
         """Which maps there are of what the run holds now."""
-        return [by for by in MapOf if has_map(self._queries.run, by)]
+        return [by for by in MapOf if is_fresh(self._queries.run.record, by)]
 
     def points(self, by: MapOf) -> Points | None:
         """The points of a map; None where there is none. Raises `UserError` where a table cannot be read."""

@@ -24,8 +24,8 @@ from actmine.pipeline.naming import verdict
 from actmine.pipeline.notes import NOTHING, Noted, Notes, Target
 from actmine.pipeline.readings.statistics_options import TOP
 from actmine.pipeline.sheets import charts
-from actmine.pipeline.sheets.map_points import MEASURES, has_map
-from actmine.pipeline.unit_maps import truth
+from actmine.pipeline.sheets.map_points import MEASURES
+from actmine.pipeline.unit_maps import is_fresh, truth
 from actmine.pipeline.words import MapOf
 
 __all__ = [
@@ -217,7 +217,7 @@ def _render(atlas: Atlas, template: str, **words: Any) -> str:
     return environment().get_template(template).render(
         links=atlas.links, as_came=Came, crisp=atlas.queries.crisp,
         short=atlas.queries.short, run_name=name, exported=atlas.exported, boxes=atlas.queries.true_boxes, noted=noted,
-        maps=[by for by in MapOf if has_map(atlas.queries.run, by)],
+        maps=[by for by in MapOf if is_fresh(record, by)],
         desk=atlas.desk, any_noted=bool(known), place_of=lambda target: place_of(atlas.links, target), **words
     )  # fmt: skip
 

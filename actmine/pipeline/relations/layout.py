@@ -142,8 +142,9 @@ def neighbors_kept(positions: np.ndarray, near: np.ndarray) -> np.ndarray:
 
 
 def seconds(count: int) -> float:
-    """About how long `laid_out` takes for so many vectors whose nearest are known, on one core of 2026 (seconds)."""
-    return 2 + 2e-4 * count * np.log2(max(count, 2))  # 2 s are the libraries
+    """About how long `laid_out` takes on a core for so many vectors whose nearest are known (seconds)."""
+    laying = 2e-4 * count * np.log2(max(count, 2)) if count < _BY_TREE else 20 + 7e-4 * count
+    return float(2 + laying)  # 2 s are the libraries
 
 
 @contextmanager

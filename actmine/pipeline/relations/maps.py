@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from actmine.pipeline.choose import choose_layers
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.progress import Progress, Silent
 from actmine.pipeline.relations.driven import nearest_images, read_driven
-from actmine.pipeline.relations.layout import NEIGHBORS, check_installed, laid_out, neighbors_kept
+from actmine.pipeline.relations.layout import NEIGHBORS, check_installed, laid_out, neighbors_kept, seconds
 from actmine.pipeline.relations.nearest import Nearest
 from actmine.pipeline.relations.neighbors import sketch_length
 from actmine.pipeline.run import Run, open_run
@@ -31,6 +32,7 @@ from actmine.schemas.image_map import IMAGE_MAP
 from actmine.schemas.unit_map import UNIT_MAP
 
 _VERSION = 1
+_CHEAP = 0.2
 _AXES = 64  # random ones that images are projected on before they are laid out
 
 
@@ -62,6 +64,12 @@ def map_run(
             }  # fmt: skip
             record.write_record(run, written | {"maps_of": maps})
     return record.read_record(run)
+
+
+def is_cheap(written: Mapping[str, Any]) -> bool:
+    """Whether openTSNE is installed and a map of all units takes at most a fifth of the scan, by a run's record."""
+    scan = float((written.get("seconds") or {}).get("scan") or 0.0)
+    return find_spec("openTSNE") is not None and seconds(int(written["units"])) <= _CHEAP * scan
 
 
 def _finished(run: Path, by: MapOf, known: str) -> bool:

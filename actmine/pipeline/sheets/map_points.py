@@ -88,18 +88,13 @@ class Points:
         return found[:_MOST_REGIONS]
 
 
-def has_map(run: Run, by: MapOf) -> bool:
-    """Whether the run has a map of what it holds now."""
-    return is_fresh(run.record, by) and (run.path / MAP_FILES[by]).is_file()
-
-
 def points_of(run: Run, by: MapOf, only: Collection[str] | None = None, read: Read | None = None) -> Points:
     """The points of a run's map, of units those of `only` some layers; `read` reads columns of a file.
 
     Raises `UserError` where there is no such map, or where a table is missing or cannot be read.
     """
     read = read or _read
-    if not has_map(run, by):
+    if not is_fresh(run.record, by):
         run.map(by)  # which says why
     about = run.record["maps_of"][str(by)]
     return _units(run, about, only, read) if by == MapOf.units else _images(run, about, read)
