@@ -19,7 +19,7 @@ from actmine.pipeline.progress import duration
 from actmine.pipeline.sheets.drawing import number
 
 HERE = Path(__file__).parent
-STATIC = ("atlas.css", "atlas.js", "atlas.svg", "map-drawing.js", "map.css", "map.js")
+STATIC = ("atlas.css", "atlas.js", "atlas.svg", "map-drawing.js", "map-legend.js", "map.css", "map.js")
 
 
 @lru_cache(1)

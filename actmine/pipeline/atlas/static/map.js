@@ -4,15 +4,9 @@
   const one = (selector, within = document) => within.querySelector(selector);
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
   const field = one("[data-map]"), canvas = one("canvas", field), card = one(".map-card", field);
-  const legend = one("[data-legend]"), told = one("[data-said]"), colour = one("[data-colour]");
+  const told = one("[data-said]"), colour = one("[data-colour]");
   const find = one("[data-find]"), counted = one("[data-found]");
   const folded = (text) => text.toLowerCase().replaceAll("_", " ").trim();
-  const made = (name, words = "", attributes = {}) => {
-    const element = document.createElement(name);
-    element.textContent = words;
-    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-    return element;
-  };
 
   // the file of points
   async function read() {
@@ -49,7 +43,7 @@
     const order = Uint32Array.from({ length: count }, (_, i) => i); // favours no layer
     const shuffled = Float64Array.from(order, (i) => (Math.imul(i + 1, 0x9e3779b1) >>> 0));
     order.sort((one_of, other_of) => shuffled[one_of] - shuffled[other_of]);
-    let whole = 1, only = -1, current = -1, near = null, dirty = false, said = 0, colours = null, on = null;
+    let whole = 1, only = null, current = -1, dirty = false, said = 0, on = null;
     const dark = matchMedia("(prefers-color-scheme: dark)");
     const drawing = window.atlasMapDrawing(canvas, () => again());
 
@@ -65,84 +59,18 @@
       return with_number(map.layers[layer[i]].unit, i);
     }
     const name = (i) => units ? `${map.layers[layer[i]].name} · unit ${number[i]}` : map.keys[i] || `image ${number[i]}`;
-    const short_number = (value) => value !== value ? "" : Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3)));
 
     // colours
-    const packed = (text) => 0xff000000 | parseInt(text.slice(5, 7), 16) << 16 | parseInt(text.slice(3, 5), 16) << 8 | parseInt(text.slice(1, 3), 16);
-    const plain = (text) => `#${(text.match(/\d+/g) || [0, 0, 0]).slice(0, 3).map((part) => Number(part).toString(16).padStart(2, "0")).join("")}`;
-    const style = () => getComputedStyle(document.body);
-    const variable = (word) => getComputedStyle(document.documentElement).getPropertyValue(word).trim();
-    let paper = "#ffffff", table = [], kind = new Int32Array(count);
-    const ramp = () => map.colours.ramp[dark.matches ? 1 : 0], other = () => map.colours.other[dark.matches ? 1 : 0];
-    const measure = () => map.measures.find((each) => each.name === colour.value);
-    function coloured() {
-      paper = plain(style().backgroundColor);
-      const steps = ramp();
-      if (colour.value === "layer") {
-        const last = Math.max(map.layers.length - 1, 1);
-        table = map.layers.map((_, at) => steps[Math.round(at / last * (steps.length - 1))]);
-        for (let i = 0; i < count; i++) kind[i] = layer[i];
-      } else if (colour.value === "label") {
-        const place = new Map(map.commonest.map(([which], at) => [which, at]));
-        table = [...map.colours.kinds.slice(0, map.commonest.length), other()];
-        for (let i = 0; i < count; i++) kind[i] = place.has(label[i]) ? place.get(label[i]) : map.commonest.length;
-      } else {
-        const values = map.of[colour.value], [low, , high] = measure().scale;
-        table = [...steps, other()];
-        for (let i = 0; i < count; i++)
-          kind[i] = values[i] !== values[i] ? steps.length : Math.round(Math.min(1, Math.max(0, (values[i] - low) / (high - low || 1))) * (steps.length - 1));
-      }
-      const known = Uint32Array.from(table.map(packed));
-      colours = new Uint32Array(count);
-      for (let i = 0; i < count; i++) colours[i] = known[kind[i]];
-      again();
-    }
-    function swatch(text) {
-      const space = "http://www.w3.org/2000/svg";
-      const drawn = document.createElementNS(space, "svg"), dot = document.createElementNS(space, "circle");
-      for (const [key, value] of [["viewBox", "0 0 12 12"], ["width", 12], ["height", 12], ["aria-hidden", "true"]]) drawn.setAttribute(key, value);
-      for (const [key, value] of [["cx", 6], ["cy", 6], ["r", 5], ["fill", text]]) dot.setAttribute(key, value);
-      drawn.append(dot);
-      return drawn;
-    }
-    function explained() {
-      const counts = new Array(table.length).fill(0);
-      for (let i = 0; i < count; i++) counts[kind[i]]++;
-      const heading = made("h2", colour.selectedOptions[0].textContent);
-      const its = measure();
-      if (its) {
-        const bar = made("canvas"), steps = ramp();
-        bar.width = steps.length; bar.height = 1;
-        steps.forEach((each, at) => { const pen = bar.getContext("2d"); pen.fillStyle = each; pen.fillRect(at, 0, 1, 1); });
-        bar.setAttribute("aria-hidden", "true");
-        const scale = made("p", "", { class: "map-scale" });
-        scale.append(...its.scale.map((each) => made("span", short_number(each))));
-        const words = made("p", "2nd, 50th and 98th percentile", { class: "quiet" });
-        legend.replaceChildren(heading, bar, scale, words);
-        const lacking = counts[steps.length];
-        if (lacking) { const line = made("p", `${lacking.toLocaleString("en")} not measured`, { class: "quiet" }); line.prepend(swatch(other()), " "); legend.append(line); }
-        return;
-      }
-      const names = colour.value === "layer" ? map.layers.map((each) => each.name) : [...map.commonest.map(([which]) => map.labels[which]), "other labels or none"];
-      const list = made("ul");
-      names.forEach((each, at) => {
-        if (!counts[at]) return;
-        const button = made("button", "", { type: "button", "aria-pressed": String(only === at), title: each });
-        button.append(swatch(table[at]), made("span", each), made("small", counts[at].toLocaleString("en")));
-        button.addEventListener("click", () => { only = only === at ? -1 : at; narrowed(); kept(); });
-        const item = made("li");
-        item.append(button);
-        list.append(item);
-      });
-      legend.replaceChildren(heading, list);
-    }
+    const legend = window.atlasMapLegend(map, colour, one("[data-legend]"), dark, (named) => { only = only === named ? null : named; narrowed(); kept(); });
+    function coloured() { legend.colour(); again(); }
 
     // what is found, or chosen in the legend, stands out
     function narrowed() {
-      all("button", legend).forEach((button) => button.setAttribute("aria-pressed", String(only >= 0 && button.title === named_only())));
+      legend.press(only);
+      const chosen_kind = only === null ? -1 : legend.names().indexOf(only);
       const wanted = folded(find.value);
       const exact = /^(.*?)(?:\s+|\s*·\s*unit\s+)?(\d+)$/.exec(wanted);
-      on = wanted || only >= 0 ? new Uint8Array(count) : null;
+      on = wanted || only !== null ? new Uint8Array(count) : null;
       let found = 0;
       if (on) {
         const labels = map.labels.map((each) => !wanted || folded(each).includes(wanted));
@@ -151,14 +79,13 @@
         for (let i = 0; i < count; i++) {
           const fits = !wanted || (label[i] >= 0 && labels[label[i]]) || (units ? layers[layer[i]] || (exact && number[i] === Number(exact[2]) && near_layers[layer[i]]) : folded(map.keys[i]).includes(wanted))
             || (noted.has(i) && folded(noted.get(i).words).includes(wanted));
-          on[i] = fits && (only < 0 || kind[i] === only) ? 1 : 0;
+          on[i] = fits && (only === null || legend.kind[i] === chosen_kind) ? 1 : 0;
           found += on[i];
         }
       }
       counted.textContent = on ? `${found.toLocaleString("en")} found` : "";
       again();
     }
-    const named_only = () => colour.value === "layer" ? map.layers[only].name : only < map.commonest.length ? map.labels[map.commonest[only][0]] : "other labels or none";
 
     // drawing, once a frame at most
     const radius = () => Math.min(7, Math.max(0.8, Math.min(4.5, 70 / Math.sqrt(Math.max(count, 1)) + 0.7) * (view.scale / whole) ** 0.3));
@@ -167,9 +94,8 @@
       dirty = false;
       const start_of = performance.now();
       drawing.draw({
-        x, y, colours, on, view, css, ratio: canvas.width / css.width, radius: radius(), current, shot, noted: [...noted].map(([i, its]) => [i, its.star]),
-        paper: packed(paper), paper_css: paper, faded: packed(other()), ink: plain(style().color), accent: variable("--accent") || "#b8320c",
-        spacing, order, css_colour: (i) => table[kind[i]], regions: map.regions,
+        x, y, colours: legend.colours, on, view, css, ratio: canvas.width / css.width, radius: radius(), current, shot, noted: [...noted].map(([i, its]) => [i, its.star]),
+        spacing, order, regions: map.regions, ...legend.scene(),
       });
       field.dataset.drawn = (performance.now() - start_of).toFixed(2);
     }
@@ -203,7 +129,7 @@
         if (view.scale !== whole || view.x !== middle[0] || view.y !== middle[1])
           words.set("at", [view.x, view.y, view.scale / whole].map((each) => Number(each.toPrecision(6))).join(","));
         if (colour.selectedIndex > 0) words.set("by", colour.value);
-        if (only >= 0) words.set("only", named_only());
+        if (only !== null) words.set("only", only);
         if (find.value.trim()) words.set("find", find.value.trim());
         history.replaceState(null, "", words.toString() ? `#${words}` : location.pathname + location.search);
       }, 150);
@@ -213,12 +139,11 @@
       const by = words.get("by");
       if (by && [...colour.options].some((each) => each.value === by)) colour.value = by;
       find.value = words.get("find") || "";
-      only = -1;
       coloured();
-      if (words.get("only") && !measure()) for (only = table.length - 1; only >= 0 && named_only() !== words.get("only"); only--);
+      only = legend.names().includes(words.get("only")) ? words.get("only") : null;
       const [ax, ay, zoom] = (words.get("at") || "").split(",").map(Number);
       if (Number.isFinite(ax + ay) && zoom > 0) to(ax, ay, whole * zoom);
-      explained(); narrowed();
+      legend.explain(); narrowed();
       const at = words.has("unit") ? index_of(words.get("layer"), Number(words.get("unit"))) : words.has("image") ? index_of(null, Number(words.get("image"))) : -1;
       if (at >= 0) { to(x[at], y[at], whole * within(Math.sqrt(count / 30), 2, 60)); chosen(at, true); }
     }
@@ -248,7 +173,7 @@
         const [title, under, figures] = [one("b", card), one("i", card), one("small", card)], its = shot(i), picture = one("img", card);
         title.textContent = name(i);
         under.textContent = [label[i] >= 0 ? map.labels[label[i]] : "", noted.has(i) ? noted.get(i).words : ""].filter(Boolean).join(" · ");
-        figures.textContent = map.measures.filter((each) => map.of[each.name][i] === map.of[each.name][i]).map((each) => `${each.words} ${short_number(map.of[each.name][i])}`).join(" · ");
+        figures.textContent = map.measures.filter((each) => map.of[each.name][i] === map.of[each.name][i]).map((each) => `${each.words} ${legend.short(map.of[each.name][i])}`).join(" · ");
         card.classList.toggle("bare", !its || its.length > 1);
         picture.hidden = !its || its.length > 1;
         if (!picture.hidden) picture.src = its[0]; else picture.removeAttribute("src");
@@ -338,7 +263,7 @@
     });
 
     // tools
-    colour.addEventListener("change", () => { only = -1; coloured(); explained(); narrowed(); kept(); });
+    colour.addEventListener("change", () => { only = null; coloured(); legend.explain(); narrowed(); kept(); });
     find.addEventListener("input", () => { narrowed(); kept(); });
     find.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" || !on) return;
@@ -349,7 +274,7 @@
       to((low[0] + high[0]) / 2, (low[1] + high[1]) / 2, scale);
     });
     for (const button of all("[data-zoom]")) button.addEventListener("click", () => ({ in: () => zoomed(1.6), out: () => zoomed(1 / 1.6), all: everything })[button.dataset.zoom]());
-    dark.addEventListener("change", () => { coloured(); explained(); narrowed(); });
+    dark.addEventListener("change", () => { coloured(); legend.explain(); narrowed(); });
     addEventListener("hashchange", () => { if (location.hash.length > 1) from_address(); });
 
     const places = new Map();
