@@ -29,7 +29,8 @@ def map(options: Map, display: Display) -> dict[str, Any]:
     if said := truth(about, options.by):
         display.say(said)
     if about.get("without_variance"):
-        display.say(f"{about['without_variance']:,} units never vary, and have none.")
+        silent = about["without_variance"]
+        display.say(f"{silent:,} {'unit never varies, and has' if silent == 1 else 'units never vary, and have'} none.")
     if out:
         write_map(open_run(options.run, options.trust), options.by, out)
         display.say(f"{out} shows it.")

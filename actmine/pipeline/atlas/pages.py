@@ -24,7 +24,6 @@ from actmine.pipeline.naming import verdict
 from actmine.pipeline.notes import NOTHING, Noted, Notes, Target
 from actmine.pipeline.readings.statistics_options import TOP
 from actmine.pipeline.sheets import charts
-from actmine.pipeline.sheets.map_points import MEASURES
 from actmine.pipeline.unit_maps import is_fresh, truth
 from actmine.pipeline.words import MapOf
 
@@ -186,7 +185,7 @@ def map_page(atlas: Atlas, maps: Maps, by: str) -> str | None:
     if points is None:
         return None
     return _render(
-        atlas, "map.html", points=points, measures=MEASURES, truth=truth(points.about, by), layers=layers_on(points),
+        atlas, "map.html", points=points, ways=points.ways, truth=truth(points.about, by), layers=layers_on(points),
         labels=labels_on(points), marked=noted_on(points, atlas.notes.all()),
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from actmine.pipeline import naming
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.run import Run, missing
+from actmine.pipeline.sheets.map_colours import KINDS
 from actmine.pipeline.storage.files import table_file
 from actmine.pipeline.storage.reading import Reading
 from actmine.pipeline.unit_maps import MAP_FILES, is_fresh
@@ -28,6 +29,7 @@ MEASURES = {
 """Numbers that points can have, and what they are called."""
 _OF_UNITS = {"density": "density", "rate": "firing_rate", "score": "interpretability_exemplars"}
 _LEAST_OF_A_REGION = 4
+_TELLING = 0.05  # of all points: where the commonest labels have fewer, their colours show nothing
 _MOST_REGIONS = 24
 _COMPACT = 0.08  # of the map's extent: units of a label that lie further apart have no common place
 
@@ -73,6 +75,17 @@ class Points:
         counts = np.bincount(self.label[self.label >= 0], minlength=len(self.labels))
         order = np.argsort(-counts, kind="stable")[:most]
         return [(int(label), int(counts[label])) for label in order if counts[label]]
+
+    @property
+    def ways(self) -> list[tuple[str, str]]:
+        """By what points can be coloured, what tells most of them apart first: names, and how they are called."""
+        found = [("layer", "layer")] if self.by == MapOf.units else []
+        found += [("label", "label")] if self.labels else []
+        found += [(name, MEASURES[name]) for name in self.measures]
+        held = [count for _, count in self.commonest(len(KINDS))]
+        if found and found[0][0] == "label" and (held[0] < _LEAST_OF_A_REGION or sum(held) < _TELLING * len(self)):
+            found.append(found.pop(0))
+        return found
 
     def regions(self) -> list[Region]:
         """Labels whose points lie together, the commonest first, no two of them at one place."""

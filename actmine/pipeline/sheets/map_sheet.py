@@ -20,10 +20,11 @@ from actmine.pipeline.sheets.drawing import (
     blank,
     header,
     notes,
+    number,
     stacked,
 )
 from actmine.pipeline.sheets.fonts import length
-from actmine.pipeline.sheets.map_colours import KINDS, OTHER, ramp
+from actmine.pipeline.sheets.map_colours import KINDS, OTHER, ramp, scale
 from actmine.pipeline.sheets.map_points import Points, points_of
 from actmine.pipeline.sheets.raster import pixels
 from actmine.pipeline.sheets.vector import check_vector, write_vector
@@ -91,10 +92,16 @@ def map_sheet(points: Points, about: Sequence[str]) -> Drawing:
 
 
 def colours_of(points: Points) -> np.ndarray:
-    """A colour for each point, uint8 `[N, 3]`: its layer's for units, its label's for images."""
+    """A colour for each point, uint8 `[N, 3]`: by its layer, its label, or a number: the first of `ways`."""
+    way = points.ways[0][0] if points.ways else ""
     if points.by == MapOf.units and len(points.layers):
         known = np.array([_rgb(each) for each in _layer_colours(len(points.layers))], np.uint8)
         return known[points.layer]
+    if way in points.measures:
+        known = np.array([_rgb(each) for each in ramp()], np.uint8)
+        low, _, high = scale(points.measures[way])
+        shares = np.nan_to_num((points.measures[way] - low) / ((high - low) or 1)).clip(0, 1)
+        return known[(shares * (len(known) - 1)).round().astype(np.int64)]
     found = np.tile(np.array(_rgb(OTHER), np.uint8), (len(points), 1))
     for place, (label, _) in enumerate(points.commonest(len(KINDS))):
         found[points.label == label] = _rgb(KINDS[place])
@@ -169,6 +176,7 @@ def _names(block: Drawing, points: Points) -> None:
 
 def _legend(points: Points) -> Drawing:
     """What the colours mean."""
+    entries: list[tuple[str, str, int | None]]
     if points.by == MapOf.units:
         counts = np.bincount(points.layer, minlength=len(points.layers))
         its = zip(points.layers, _layer_colours(len(points.layers)), counts.tolist(), strict=True)
@@ -176,10 +184,14 @@ def _legend(points: Points) -> Drawing:
         if len(entries) > _MOST_NAMED:
             kept = np.unique(np.linspace(0, len(entries) - 1, _MOST_NAMED).round().astype(int))
             entries = [entries[each] for each in kept]
+    elif points.ways and points.ways[0][0] in points.measures:
+        name, words = points.ways[0]
+        ends = zip(scale(points.measures[name]), (ramp()[0], ramp()[len(ramp()) // 2], ramp()[-1]), strict=True)
+        entries = [(f"{number(value)} {words}", colour, None) for value, colour in ends]
     else:
         found = points.commonest(len(KINDS))
         entries = [(points.labels[label], KINDS[place], count) for place, (label, count) in enumerate(found)]
-        rest = len(points) - sum(count for _, _, count in entries)
+        rest = len(points) - sum(count for _, count in found)
         entries += [("other labels or none", OTHER, rest)] if rest else []
     rows = -(-len(entries) // _LEGEND_COLUMNS)
     block, wide = blank(max(rows, 1) * 26), CONTENT // _LEGEND_COLUMNS
@@ -188,7 +200,8 @@ def _legend(points: Points) -> Drawing:
         left, top = place // max(rows, 1) * wide, place % max(rows, 1) * 26
         block.rectangle(left, top + 6, left + 14, top + 20, colour)
         across = block.write(left + 22, top + 18, name, 15, wide - 110)
-        block.write(left + 30 + across, top + 18, f"{count:,}", 13, 70, GREY)
+        if count is not None:
+            block.write(left + 30 + across, top + 18, f"{count:,}", 13, 70, GREY)
     return block
 
 

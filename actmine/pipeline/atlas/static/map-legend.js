@@ -75,7 +75,7 @@ window.atlasMapLegend = (map, select, place, dark, chosen) => {
     names().forEach((each, at) => {
       if (!counts[at]) return;
       const button = made("button", "", { type: "button", "aria-pressed": "false", title: each }), item = made("li");
-      button.append(swatch(table[at]), made("span", each), made("small", counts[at].toLocaleString("en")));
+      button.append(swatch(table[at]), made("span", each.replace(/[._/]/g, "$&\u200b")), made("small", counts[at].toLocaleString("en")));
       button.addEventListener("click", () => chosen(each));
       item.append(button);
       list.append(item);
