@@ -23,8 +23,8 @@ from actmine.schemas.image_map import IMAGE_MAP
 from actmine.schemas.unit_map import UNIT_MAP
 
 MEASURES = {
-    "density": "density", "rate": "firing rate", "score": "interpretability", "kept": "neighbours kept",
-    "tops": "units driven",
+    "density": "density", "rate": "firing rate", "score": "interpretability", "tops": "units driven",
+    "kept": "share of neighbours kept",
 }  # fmt: skip
 """Numbers that points can have, and what they are called."""
 _OF_UNITS = {"density": "density", "rate": "firing_rate", "score": "interpretability_exemplars"}

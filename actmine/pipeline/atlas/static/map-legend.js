@@ -53,6 +53,11 @@ window.atlasMapLegend = (map, select, place, dark, chosen) => {
     drawn.append(dot);
     return drawn;
   }
+  function breakable(name) {
+    const span = made("span");
+    name.split(/(?<=[._/])/).forEach((part) => span.append(part, document.createElement("wbr")));
+    return span;
+  }
   function scale(its, lacking) {
     const bar = made("canvas", "", { "aria-hidden": "true" }), steps = ramp(), ends = made("p", "", { class: "map-scale" });
     bar.width = steps.length; bar.height = 1;
@@ -75,7 +80,7 @@ window.atlasMapLegend = (map, select, place, dark, chosen) => {
     names().forEach((each, at) => {
       if (!counts[at]) return;
       const button = made("button", "", { type: "button", "aria-pressed": "false", title: each }), item = made("li");
-      button.append(swatch(table[at]), made("span", each.replace(/[._/]/g, "$&\u200b")), made("small", counts[at].toLocaleString("en")));
+      button.append(swatch(table[at]), breakable(each), made("small", counts[at].toLocaleString("en")));
       button.addEventListener("click", () => chosen(each));
       item.append(button);
       list.append(item);
