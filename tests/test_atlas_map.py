@@ -24,6 +24,7 @@ from actmine.schemas.image_map import IMAGE_MAP
 from actmine.schemas.unit_map import UNIT_MAP
 from tests.atlas_browsing import Page, browsing
 from tests.atlas_tables import ATTACK, DEAD, KEYS, NAMES, PLAIN, SCRIPT, WIDTH, WILD, label_of, number_of, write_run
+from tests.test_atlas_export import Heard
 
 SAID = "53% are among the 10 nearest here (2% by chance)"
 
@@ -198,7 +199,8 @@ def test_what_is_noted_stands_on_the_map(tmp_path):
 
 def test_an_export_has_the_same_maps_and_their_pictures(tmp_path):
     run = with_maps(write_run(tmp_path))
-    export(open_run(run), str(tmp_path / "site"), [])
+    written = export(open_run(run), str(tmp_path / "site"), [], heard := Heard())
+    assert f"about {written.files:,} files" in heard.sentences[0]
     here = tmp_path / "site" / "map"
     wanted = unpacked(browsing(run).get("/map/units.bin").content)[1]
     script = re.fullmatch(r'window\.atlasMap = "([^"]+)";\n', (here / "units.js").read_text())

@@ -17,6 +17,7 @@ from actmine.pipeline.atlas.layer_pages import choices, sorts_of
 from actmine.pipeline.atlas.maps import Maps, as_script, written_shots
 from actmine.pipeline.atlas.pictures import Wholes, reduced
 from actmine.pipeline.atlas.queries import Queries
+from actmine.pipeline.atlas.rendering import OF_MAPS
 from actmine.pipeline.choose import choose_layers
 from actmine.pipeline.errors import UserError, first_line
 from actmine.pipeline.notes import Notes
@@ -30,9 +31,10 @@ _PARTS = ("layer", "image", "picture", "whole", "static", "map", "index.html", "
 _ALWAYS = (
     8  # files of every export: the run's page, the search and what it looks through, notes, what pages need, marker
 )
-_A_PAGE, _AN_EXEMPLAR, _A_TILE, _A_DRAWING, _A_PIXEL = 9000, 1700, 700, 40_000, 0.25
+_OF_A_MAP = 3  # its page, its points and its picture
+_A_PAGE, _AN_EXEMPLAR, _A_TILE, _A_DRAWING, _A_PIXEL, _A_POINT = 9000, 1700, 700, 40_000, 0.25, 130
 """About how many bytes a page takes, each exemplar on those of its unit and its image, a unit on that of its layer, a
-drawing, and a pixel of a whole image."""
+drawing, a pixel of a whole image, and a point of a map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +85,23 @@ def planned(queries: Queries, who: Topping, folder: Path, progress: Progress) ->
     units, drawn = sum(map(len, of_units)), sum(int(each.drawn.sum()) for each in of_units)
     images = who.images.tolist()
     of_images = sum(pages.pages_of(who, each) for each in images)
-    count = _ALWAYS + len(names) + pages_of_layers + units + drawn + len(images) + of_images
+    maps = len(Maps(queries).there)
+    count = (
+        _ALWAYS
+        + _OF_A_MAP * maps
+        + len(OF_MAPS) * bool(maps)
+        + len(names)
+        + pages_of_layers
+        + units
+        + drawn
+        + len(images)
+        + of_images
+    )
     sizes = filter(None, map(queries.images.size, images))
     whole = sum(round(width * height * reduced((width, height)) ** 2) for width, height in sizes)
     nbytes = round(
         _A_PAGE * (count - drawn - len(images)) + _AN_EXEMPLAR * len(who.rank) + _A_TILE * units * pages_of_layers
-        / max(len(names), 1) + _A_DRAWING * drawn + _A_PIXEL * whole
+        / max(len(names), 1) + _A_DRAWING * drawn + _A_PIXEL * whole + _A_POINT * maps * max(units, len(images))
     )  # fmt: skip
     progress.say(f"Planned: about {count:,} files of together {in_bytes(nbytes)}")
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -105,7 +118,7 @@ def _write(files: Files, who: Topping, progress: Progress) -> None:
     queries = files.queries
     maps = Maps(queries)
     atlas = pages.Atlas(queries, files.wholes, files.matches, files, Notes(queries.run.path), exported=True)
-    for name in pages.STATIC:
+    for name in pages.STATIC if maps.there else [name for name in pages.STATIC if name not in OF_MAPS]:
         files.write(f"static/{name}", (pages.HERE / "static" / name).read_bytes())
     files.page("index.html", lambda: pages.run_page(atlas))
     files.page("search.html", lambda: pages.search_page(atlas, ""))

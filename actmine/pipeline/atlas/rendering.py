@@ -19,7 +19,9 @@ from actmine.pipeline.progress import duration
 from actmine.pipeline.sheets.drawing import number
 
 HERE = Path(__file__).parent
-STATIC = ("atlas.css", "atlas.js", "atlas.svg", "map-drawing.js", "map-legend.js", "map.css", "map.js")
+OF_MAPS = ("map-drawing.js", "map-legend.js", "map.css", "map.js")
+"""The files that pages of maps need beside what all do."""
+STATIC = ("atlas.css", "atlas.js", "atlas.svg", *OF_MAPS)
 
 
 @lru_cache(1)
