@@ -199,8 +199,7 @@ def test_what_is_noted_stands_on_the_map(tmp_path):
 
 def test_an_export_has_the_same_maps_and_their_pictures(tmp_path):
     run = with_maps(write_run(tmp_path))
-    written = export(open_run(run), str(tmp_path / "site"), [], heard := Heard())
-    assert f"about {written.files:,} files" in heard.sentences[0]
+    export(open_run(run), str(tmp_path / "site"), [])
     here = tmp_path / "site" / "map"
     wanted = unpacked(browsing(run).get("/map/units.bin").content)[1]
     script = re.fullmatch(r'window\.atlasMap = "([^"]+)";\n', (here / "units.js").read_text())
@@ -219,6 +218,16 @@ def test_an_export_has_the_same_maps_and_their_pictures(tmp_path):
     assert script
     for shot in unpacked(base64.b64decode(script[1]))[0]["shots"]:
         assert shot is None or all((here / each).is_file() for each in shot)
+
+
+def test_an_export_plans_the_files_of_its_maps(tmp_path):
+    files, planned = [], []
+    for name, make in (("plain", lambda run: run), ("mapped", with_maps)):
+        run = make(write_run(tmp_path / name))
+        written = export(open_run(run), str(tmp_path / name / "site"), [], heard := Heard())
+        files.append(written.files)
+        planned.append(int(heard.sentences[0].split("about ")[1].split(" files")[0]))
+    assert planned[1] - planned[0] == files[1] - files[0] == 10
 
 
 def test_an_export_of_some_layers_has_the_units_of_these(tmp_path):
