@@ -16,7 +16,7 @@ import os
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,17 +43,23 @@ from benchmarks.atlas import served
 UNITS, LAYERS, GROUPS = 100_000, 20, 600
 BAR_MS = 1000 / 60
 WIDTH, HEIGHT = 1280, 900
-_STEPS = 120
+_FRAMES = 240
 _TOLERANCE_MS = 0.5  # a screen of 60 Hz gives a frame each 16.7 ms, a little more or less
 
-_RECORD = """() => {
-  window.frames_seen = []; window.drawn_seen = []; window.recording = true;
-  const field = document.querySelector("[data-map]");
-  let before = performance.now();
+_MOVE = """([kind, frames, by, x, y]) => {
+  const field = document.querySelector("[data-map]"), between = [], drawn = [];
+  let before = 0, frame = 0;
+  window.moved = null;
   const step = (now) => {
-    window.frames_seen.push(now - before); before = now;
-    window.drawn_seen.push(Number(field.dataset.drawn));
-    if (window.recording) requestAnimationFrame(step);
+    if (frame > 2) { between.push(now - before); drawn.push(Number(field.dataset.drawn)); }
+    before = now;
+    if (frame++ === frames) { window.moved = [between, drawn]; return; }
+    const turn = frame / frames * 4 * Math.PI;
+    const place = { clientX: x + by * Math.sin(turn), clientY: y + by * (1 - Math.cos(turn)) / 2 };
+    field.dispatchEvent(kind === "pan"
+      ? new PointerEvent("pointermove", { pointerId: 1, pointerType: "mouse", ...place })
+      : new WheelEvent("wheel", { deltaY: by, clientX: x, clientY: y, cancelable: true }));
+    requestAnimationFrame(step);
   };
   requestAnimationFrame(step);
 }"""
@@ -97,38 +103,25 @@ def shown(run: Path, units: int) -> None:
         middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         page.mouse.move(*middle)
         page.wait_for_timeout(500)
-        told("pan, all in sight", moved(page, lambda: _pan(page, middle)))
-        told("zoom in", moved(page, lambda: _zoom(page, -25)))
+        told("pan, all in sight", moved(page, "pan", 150, middle))
+        told("zoom in", moved(page, "zoom", -12, middle))
         page.wait_for_timeout(1500)
-        told("pan, with pictures", moved(page, lambda: _pan(page, middle)))
-        told("zoom out", moved(page, lambda: _zoom(page, 25)))
+        told("pan, with pictures", moved(page, "pan", 150, middle))
+        told("zoom out", moved(page, "zoom", 12, middle))
         browser.close()
 
 
-def _pan(page: Any, middle: tuple[float, float]) -> None:
-    page.mouse.down()
-    for step in range(_STEPS):
-        angle = step / _STEPS * 4 * np.pi
-        page.mouse.move(middle[0] + 150 * np.sin(angle), middle[1] + 100 * (1 - np.cos(angle)))
-        page.wait_for_timeout(8)
-    page.mouse.move(*middle)
-    page.mouse.up()
-
-
-def _zoom(page: Any, by: float) -> None:
-    for _ in range(_STEPS):
-        page.mouse.wheel(0, by)
-        page.wait_for_timeout(8)
-
-
-def moved(page: Any, move: Callable[[], None]) -> tuple[list[float], list[float]]:
-    """Milliseconds from frame to frame while one moves, and of the drawing in each."""
-    page.evaluate(_RECORD)
-    move()
-    found: tuple[list[float], list[float]] = page.evaluate(
-        "() => { window.recording = false; return [window.frames_seen.slice(2), window.drawn_seen.slice(2)]; }"
-    )
-    return found
+def moved(page: Any, kind: str, by: float, middle: tuple[float, float]) -> tuple[list[float], list[float]]:
+    """Milliseconds from frame to frame while one moves in each of them, and of the drawing in each."""
+    if kind == "pan":
+        page.mouse.down()
+    page.evaluate(_MOVE, [kind, _FRAMES, by, *middle])
+    while (found := page.evaluate("window.moved")) is None:
+        page.wait_for_timeout(100)
+    if kind == "pan":
+        page.mouse.up()
+    between, drawn = found
+    return between, drawn
 
 
 def told(what: str, found: tuple[list[float], list[float]]) -> None:

@@ -38,13 +38,15 @@ window.atlasMapDrawing = (canvas, changed) => {
   function disc(radius) {
     const name = Math.round(radius * 4);
     if (!discs.has(name)) {
-      const exact = name / 4, reach = Math.ceil(exact), across = [], down = [], share = [];
+      const exact = name / 4, reach = Math.ceil(exact), found = [];
       for (let y = -reach; y <= reach; y++)
         for (let x = -reach; x <= reach; x++) {
           const covered = Math.round(256 * Math.min(1, Math.max(0, exact + 0.5 - Math.hypot(x, y))));
-          if (covered > 8) { across.push(x); down.push(y); share.push(covered); }
+          if (covered > 8) found.push([x, y, covered > 248 ? 256 : covered]);
         }
-      discs.set(name, { reach, across: Int16Array.from(across), down: Int16Array.from(down), share: Int16Array.from(share) });
+      found.sort((one_of, other_of) => other_of[2] - one_of[2]); // those that are covered whole come first
+      const [across, down, share] = [0, 1, 2].map((side) => Int32Array.from(found, (each) => each[side]));
+      discs.set(name, { reach, across, down, share, solid: share.filter((each) => each === 256).length });
     }
     return discs.get(name);
   }
@@ -59,7 +61,8 @@ window.atlasMapDrawing = (canvas, changed) => {
     const { x, y, colours, on, view, ratio, paper, faded } = scene;
     const width = canvas.width, height = canvas.height, k = view.scale * ratio;
     const left = width / 2 - view.x * k, top = height / 2 + view.y * k;
-    const stamp = disc(scene.radius * ratio), reach = stamp.reach, parts = stamp.share.length;
+    const { reach, solid, across, down, share } = disc(scene.radius * ratio), parts = share.length;
+    const offsets = down.map((rows, part) => rows * width + across[part]);
     pixels.fill(paper);
     for (const pass of passes)
       for (let i = 0; i < x.length; i++) {
@@ -67,12 +70,20 @@ window.atlasMapDrawing = (canvas, changed) => {
         const px = Math.round(left + x[i] * k), py = Math.round(top - y[i] * k);
         if (px < -reach || py < -reach || px >= width + reach || py >= height + reach) continue;
         const colour = on && !on[i] ? faded : colours[i];
-        const inside = px >= reach && py >= reach && px < width - reach && py < height - reach;
+        const middle = py * width + px;
+        if (px >= reach && py >= reach && px < width - reach && py < height - reach) {
+          for (let part = 0; part < solid; part++) pixels[middle + offsets[part]] = colour;
+          for (let part = solid; part < parts; part++) {
+            const at = middle + offsets[part];
+            pixels[at] = mixed(pixels[at], colour, share[part]);
+          }
+          continue;
+        }
         for (let part = 0; part < parts; part++) {
-          const ax = px + stamp.across[part], ay = py + stamp.down[part];
-          if (!inside && (ax < 0 || ay < 0 || ax >= width || ay >= height)) continue;
-          const at = ay * width + ax, share = stamp.share[part];
-          pixels[at] = share > 248 ? colour : mixed(pixels[at], colour, share);
+          const ax = px + across[part], ay = py + down[part];
+          if (ax < 0 || ay < 0 || ax >= width || ay >= height) continue;
+          const at = ay * width + ax;
+          pixels[at] = mixed(pixels[at], colour, share[part]);
         }
       }
     context.putImageData(image, 0, 0);
