@@ -198,7 +198,8 @@ def write_run(run: Path, units: int) -> Path:
     write_table(run / "images.parquet", IMAGES, [])
     write_table(run / "shards.parquet", SHARDS, [])
     write_table(run / "map.parquet", UNIT_MAP, _places(random, widths))
-    about = {"mined": "x", "kept": 0.5, "chance": 1e-4, "neighbors": NEIGHBORS, "library": "none", "seed": 0}
+    about = {"mined": "x", "kept": 0.5, "chance": 1e-4, "neighbors": NEIGHBORS, "library": "none", "seed": 0,
+             "rows": units, "layers": [*widths]}  # fmt: skip
     (run / "run.json").write_text(json.dumps({
         "model": "net", "dataset": "random", "fingerprint": "x", "counts": {"seen": 50_000, "skipped": 0},
         "maps_of": {"units": about},

@@ -168,6 +168,18 @@ def test_a_map_of_what_the_run_held_before_is_not_shown(tmp_path):
     assert "/map" not in client.get("/").text and client.get("/map/units").status_code == 404
 
 
+@pytest.mark.parametrize("word", ["kept", "neighbors", "without_variance", "library"])
+def test_a_record_that_says_of_a_map_what_none_says_is_of_none(tmp_path, word):
+    run = with_maps(write_run(tmp_path))
+    record = json.loads((run / "run.json").read_text())
+    record["maps_of"]["units"][word] = [SCRIPT]
+    record["maps_of"]["images"] = SCRIPT
+    (run / "run.json").write_text(json.dumps(record))
+    client = browsing(run)
+    assert client.get("/").status_code == 200 and client.get("/map/units").status_code == 404
+    assert client.get("/map/images.bin").status_code == 404
+
+
 def test_a_map_that_cannot_be_read_is_a_page_that_says_so(tmp_path):
     run = with_maps(write_run(tmp_path))
     table = run / "map.parquet"
