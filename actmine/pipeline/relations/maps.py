@@ -113,11 +113,9 @@ def _known(run: Run, found: UnitSketches) -> np.ndarray | None:
     rows = read_rows(path, ["layer", "unit", "rank", "neighbor_layer", "neighbor_unit"])
     if len(rows) != len(found.unit) * most:
         return None
-    first = np.searchsorted(found.layer, np.arange(len(found.layers)))
     place_of = np.full((len(found.layers), int(found.unit.max()) + 1), -1, np.int64)
     place_of[found.layer, found.unit] = np.arange(len(found.unit))
     numbers = {name: number for number, name in enumerate(found.layers)}
-    assert len(first) == len(numbers)
 
     def places(layer: str, unit: str) -> np.ndarray:
         coded = rows[layer].combine_chunks().dictionary_encode()
