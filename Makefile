@@ -17,12 +17,13 @@ NEEDS := $(if $(findstring s3://,$(PLACES)),s3) $(if $(findstring http://,$(PLAC
   $(if $(filter ray,$(ENGINE)),ray) $(if $(filter timm/%,$(MODEL)),timm) $(if $(filter hf/%,$(MODEL))$(findstring hf://,$(PLACES)),hf) \
   $(if $(filter open_clip/%,$(MODEL)),open-clip) $(if $(findstring gs://,$(PLACES)),gcs) $(if $(findstring az://,$(PLACES)),azure) $(if $(filter pdf svg,$(FORMAT)),paper) \
   $(if $(filter mean-image,$(PRESET))$(filter 1,$(FACETS))$(filter --facets,$(ARGS)),facets) \
+  $(if $(filter 1,$(UNIT_MAP))$(filter --unit-map,$(ARGS)),map) $(if $(filter %.pdf %.svg,$(OUT)),paper) \
   $(if $(filter faiss,$(SEARCH))$(filter faiss --search=faiss,$(ARGS)),index)
 NEEDED := $(READY) $(patsubst %,$(VENV)/.with-%,$(NEEDS))
 INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --config-settings editable_mode=compat --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help setup mine visualize views focus check score facets dictionary activation-atlas compare layers inspect sheets atlas notes atlas-export publish shards demo-model test test-slow docs library lint format bench bench-gpu test-gpu clean
+.PHONY: help setup mine visualize views focus check score facets map dictionary activation-atlas compare layers inspect sheets atlas notes atlas-export publish shards demo-model test test-slow docs library lint format bench bench-gpu test-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -65,6 +66,9 @@ score: $(NEEDED) ## score how well units of RUN can be understood, by SIMILARITY
 	@$(COMMAND)
 
 facets: $(NEEDED) $(VENV)/.with-facets ## sort exemplars of RUN into the facets of their units: LAYERS=… UNITS=…
+	@$(COMMAND)
+
+map: $(NEEDED) $(VENV)/.with-map ## lay out all units of RUN so that those alike lie together: LAYERS=… BY=images OUT=map.pdf
 	@$(COMMAND)
 
 inspect: $(NEEDED) ## what the layers of MODEL (or RUN's network) make of IMAGE, or of IMAGE and OTHER
@@ -130,6 +134,7 @@ bench: $(VENV)/.with-dev $(VENV)/.with-bench ## measure: mining against the bare
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.atlas
+	$(BIN)/python -m benchmarks.map
 	$(BIN)/python -m benchmarks.parts
 	$(BIN)/python -m benchmarks.units
 	$(BIN)/python -m benchmarks.neighbors

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         focus,
         inspect,
         layers,
+        map,
         mine,
         notes,
         publish,
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Atlas", "ImageError", "Inspection", "Layer", "Run", "ShardError", "Unit", "UserError",
     "activation_atlas", "atlas", "atlas_export", "check", "compare", "dictionary", "facets", "figure_style", "focus",
-    "histogram_edges", "histogram_middles", "inspect", "layers", "mine", "notes", "open_run", "picture", "publish",
+    "histogram_edges", "histogram_middles", "inspect", "layers", "map", "mine", "notes", "open_run", "picture",
+    "publish",
     "score", "shards", "sheets", "views", "visualize",
 ]  # fmt: skip
 _PLACES = {

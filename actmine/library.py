@@ -42,6 +42,7 @@ def mine(
     focus: int = 0,
     check_crops: int = 0,
     views: int = 0,
+    unit_map: bool | None = None,
     facets: bool = False,
     labels: bool = True,
     min_support: int = 5,
@@ -112,6 +113,8 @@ def mine(
         focus: Exemplars of each unit whose focus is measured, as `focus` does; many times the scan.
         check_crops: Exemplars of each unit whose crop is checked, as `check` does. Costs many scans.
         views: Exemplars of each unit that are projected back to pixels by a deconvnet.
+        unit_map: Lay out all units on a map, as `map` does. Default: if that takes at most a fifth of the scan
+            and the extra map is installed.
         facets: Sort each unit's exemplars into the kinds of images that it answers to.
         labels: Statistics of each unit by label, and its selectivity.
         min_support: Images that a label has in each half of the dataset before units are said to tell it.
@@ -650,6 +653,37 @@ def compare(
     >>> actmine.compare(run, other).head()  # doctest: +SKIP
     """
     return pd.read_parquet(call("compare", locals())["table"])
+
+
+def map(
+    run: str | Path | Run,
+    *,
+    layers: str | Sequence[str] = "",
+    by: Literal["units", "images"] = "units",
+    seed: int = 0,
+    out: str | Path = "",
+    quiet: bool = False,
+) -> Run:
+    """Lays out all units of RUN in a plane, so that those that respond to the same images lie together.
+
+    t-SNE of the sketches of RUN, or, of images, of the units that each drives. RUN/map.parquet (or map_images.parquet)
+    holds the places, the atlas shows them, and both say how much of what is near is near on the map: no plane can hold
+    all of it. The same run gives the same map.
+
+    Args:
+        run: Folder of a finished run, or s3://bucket/prefix.
+        layers: Comma-separated names or globs; all layers if empty.
+        by: What lies on it: units, or images by the units that they drive.
+        seed: Another seed, another layout of the same neighbours.
+        out: Also a picture of it: a file .png, .svg or .pdf.
+        quiet: Say nothing but errors.
+
+    Returns:
+        The run, opened again.
+
+    >>> actmine.map(run, layers="layer4.*").map()  # doctest: +SKIP
+    """
+    return run_after("map", locals())
 
 
 def inspect(

@@ -25,6 +25,8 @@ from actmine.pipeline.preprocessing.sight import USUAL, as_large_as, padding_war
 from actmine.pipeline.progress import Progress, duration
 from actmine.pipeline.readings.statistics_options import StatisticsOptions, parse_bands, parse_maxima
 from actmine.pipeline.record import note, read_record
+from actmine.pipeline.relations.layout import check_installed as check_map
+from actmine.pipeline.relations.maps import is_cheap, map_run
 from actmine.pipeline.relations.neighbors import find_neighbors, sketch_length
 from actmine.pipeline.run import Run, open_run
 from actmine.pipeline.sheets.sheet_plan import sheet_plan
@@ -66,6 +68,8 @@ def mine(options: Mine, display: Display, live: Live = NOTHING_LIVE) -> dict[str
     dictionaries = live.latents(options.dictionary, options.tokens, options.pool)
     if options.facets:
         check_installed()
+    if options.unit_map:
+        check_map()
     place = prepared(options.engine, options.device)
     name = options.model
     if live.module is None:
@@ -138,6 +142,8 @@ def mine(options: Mine, display: Display, live: Live = NOTHING_LIVE) -> dict[str
         written = mine_dataset(source, network, traced, chosen, folder, crew.device, settings, progress, crew)
         if sketch_length(written):
             find_neighbors(folder, place, progress)
+            if options.unit_map or (options.unit_map is None and is_cheap(read_record(folder))):
+                map_run(folder, progress=progress)
         if options.focus or options.check_crops or options.views or options.facets or options.visualize is not False:
             display.say(f"All tables are there: {command('atlas', run=folder)} works from now on.")
         shards = source.by_number

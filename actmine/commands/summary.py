@@ -14,6 +14,8 @@ from actmine.pipeline.run import Run
 from actmine.pipeline.spoken import command, python
 from actmine.pipeline.storage.files import safe_name
 from actmine.pipeline.storage.parquet import parquet_file
+from actmine.pipeline.unit_maps import MAP_FILES, is_fresh
+from actmine.pipeline.words import MapOf
 
 
 def show_summary(run: Run, display: Display) -> None:
@@ -35,6 +37,7 @@ def show_summary(run: Run, display: Display) -> None:
         ("exemplars/", counts["exemplars"], "the strongest images of each unit, and their boxes"),
         *([("labels/", _labelled(run), "statistics of units by label")] if (folder / "labels").is_dir() else []),
         *([("neighbors.parquet", alike["rows"], f"the units most alike each unit{_beyond(alike)}")] if alike else []),
+        *_mapped(run),
         *([("views/", views, f"what of them drives the units, by {', '.join(projected)}")] if projected else []),
         ("images.parquet", counts["images_with_exemplars"], "the images those exemplars name"),
         *_pictured(run),
@@ -66,6 +69,16 @@ def _pictured(run: Run) -> list[tuple[str, int, str]]:
         if (run.path / f"{name}.parquet").is_file():
             with parquet_file(run.path / f"{name}.parquet") as file:
                 found.append((f"{name}.parquet", int(file.metadata.num_rows), what))
+    return found
+
+
+def _mapped(run: Run) -> list[tuple[str, int, str]]:
+    """The tables of maps that are of what the run holds now."""
+    found = []
+    for by in MapOf:
+        if is_fresh(run.record, by):
+            about = run.record["maps_of"][str(by)]
+            found.append((MAP_FILES[by], about["rows"], f"where {by} lie on their map"))
     return found
 
 

@@ -74,6 +74,9 @@ FUNCTIONS = {
         ("run", "other"), "pd.DataFrame", "The matches, a row per unit and rank, as in RUN/matches/.",
         'pd.read_parquet(call("compare", locals())["table"])', "actmine.compare(run, other).head()",
     ),
+    "map": _Function(
+        ("run",), "Run", _SAME_RUN, _AFTER, 'actmine.map(run, layers="layer4.*").map()',
+    ),
     "inspect": _Function(
         ("image",), "Inspection", "The pictures, the page that shows them, and which units stand out in each layer.",
         'Inspection(**call("inspect", locals()))', 'actmine.inspect("dog.jpg", model=net, layers="layer4.*")', True,

@@ -127,6 +127,14 @@ class Mine:
     views: Annotated[
         int, typer.Option(min=0, help="Exemplars of each unit that are projected back to pixels by a deconvnet.")
     ] = 0
+    unit_map: Annotated[
+        bool | None,
+        typer.Option(
+            "--unit-map/--no-unit-map",
+            help="Lay out all units on a map, as `map` does. Default: if that takes at most a fifth of the scan and "
+            "the extra map is installed.",
+        ),
+    ] = None
     facets: Annotated[
         bool, typer.Option(help="Sort each unit's exemplars into the kinds of images that it answers to.")
     ] = False

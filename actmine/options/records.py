@@ -17,6 +17,7 @@ COMMANDS = (
     "focus",
     "check",
     "compare",
+    "map",
     "score",
     "facets",
     "dictionary",

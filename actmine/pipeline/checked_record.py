@@ -15,7 +15,7 @@ _KINDS: dict[str, type] = {
     "model": str, "dataset": str, "fingerprint": str, "weights": str, "weights_hash": str, "preprocessing": dict,
     "layers": list, "bands": list, "counts": dict, "asked": dict, "seconds": dict, "versions": dict,
     "visualizations": dict, "views": dict, "matches": dict, "neighbors": dict, "facets": dict, "published": dict,
-    "activation_atlases": dict,
+    "activation_atlases": dict, "maps_of": dict,
 }  # fmt: skip
 """What words of it are, where they are there."""
 _OF_ATLASES = ("positions", "without_direction", "cells", "least", "reached", "with_ratio")
@@ -76,7 +76,7 @@ def total_seconds(written: Mapping[str, Any]) -> float:
     stages = [
         written.get(name) or {} for name in ("neighbors", "focus", "crop_check", "sheets", "facets", "interpretability")
     ]
-    stages += [*(written.get("activation_atlases") or {}).values()]
-    stages += [*(written.get("visualizations") or {}).values(), *(written.get("views") or {}).values()]
+    for name in ("visualizations", "views", "maps_of", "activation_atlases"):
+        stages += (written.get(name) or {}).values()
     mined = float((written.get("seconds") or {}).get("mine", 0.0))
     return mined + sum(float(each.get("seconds") or 0.0) for each in stages if isinstance(each, dict))

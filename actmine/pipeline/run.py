@@ -30,6 +30,8 @@ from actmine.pipeline.spoken import LEFT_OPEN, command
 from actmine.pipeline.storage.files import is_local, local_copy, readable_name, run_folder, table_file
 from actmine.pipeline.storage.parquet import parquet_file, read_rows
 from actmine.pipeline.trust import FIX, is_own
+from actmine.pipeline.unit_maps import MAP_FILES, is_fresh
+from actmine.pipeline.words import MapOf
 from actmine.schemas.activation_atlas import NOTED
 from actmine.schemas.maps import MAPS
 from actmine.schemas.views import VIEWS
@@ -281,6 +283,19 @@ class Run:
         Raises `UserError` for a unit that the run does not have, and where units were not compared.
         """
         return self._alike(self.path / "neighbors.parquet", layer, unit, "neighbours: mine it without --sketch 0")
+
+    def map(self, by: str = "units") -> pd.DataFrame:
+        """The map of units, or of images, a row each with its place.
+
+        Raises `UserError` where there is none of what the run holds now.
+        """
+        if by not in {*MapOf}:
+            raise UserError(f"There is no map of {by!r}: say {' or '.join(MapOf)}.")
+        path = self.path / MAP_FILES[MapOf(by)]
+        if not is_fresh(self.record, MapOf(by)) or not path.is_file():
+            how = command("map", run=self.path, by="" if by == MapOf.units else by)
+            raise UserError(f"{self.path} has no map of its {by}, or one of what it held before: {how}")
+        return read_rows(path).to_pandas()
 
     def directions(self, layer: str, unit: int | None = None) -> pd.DataFrame:
         """The latents of a layer whose directions lie nearest one of it (or all of them), nearest first.

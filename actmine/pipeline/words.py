@@ -66,6 +66,13 @@ class Format(StrEnum):
     svg = "svg"
 
 
+class MapOf(StrEnum):
+    """What lies on a map: units by the images that drive them, or images by the units that they drive."""
+
+    units = "units"
+    images = "images"
+
+
 class Paper(StrEnum):
     """What the pages of a PDF are as large as."""
 

@@ -16,11 +16,13 @@ from actmine.pipeline.atlas.etags import knows, unless_known
 from actmine.pipeline.atlas.links import SIDES, Picture, stamp
 from actmine.pipeline.atlas.opened import Current, Opened
 from actmine.pipeline.atlas.pictures import absence, fitted, kind_of, stored_picture
-from actmine.pipeline.atlas.request_words import asked
+from actmine.pipeline.atlas.request_words import asked, base
 from actmine.pipeline.atlas.take_away import FILES
+from actmine.pipeline.words import MapOf
 
 _FOREVER = "private, max-age=31536000, immutable"
 _STATIC_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_MAP_TYPES = {"bin": "application/octet-stream", "png": "image/png"}
 _TYPES = {"png": "image/png", "webp": "image/webp", "jpg": "image/jpeg", "svg": "image/svg+xml"}
 
 
@@ -45,6 +47,16 @@ def file_routes(current: Current, in_turn: Heavy) -> list[Route]:
         data = opened.wholes.of(request.path_params["image"])
         return pictured(opened, request, absence(size) if data is None else data, keep=data is not None)
 
+    def map_file(request: Request) -> Response:
+        opened, kind = current().below(base(request.scope)), request.path_params["kind"]
+        by = request.path_params["by"]
+        if by not in {*MapOf} or kind not in _MAP_TYPES:
+            raise HTTPException(404)
+        made = opened.maps.picture(MapOf(by)) if kind == "png" else opened.maps.data(MapOf(by), opened.atlas.links)
+        if made is None:
+            raise HTTPException(404)
+        return versioned(opened, request, made, _MAP_TYPES[kind])
+
     def taken(request: Request) -> Response:
         opened, name = current(), request.path_params["name"]
         layer, unit = layer_of(opened, request), request.path_params["unit"]
@@ -60,6 +72,7 @@ def file_routes(current: Current, in_turn: Heavy) -> list[Route]:
 
     return [
         Route("/take/{layer}/{unit:number}/{name}", in_turn(taken)),
+        Route("/map/{by}.{kind}", map_file),
         Route("/picture/{layer}/{unit:number}/{what:path}", picture),
         Route("/whole/{image:number}", whole),
         Route("/static/{name}", static),
@@ -80,7 +93,12 @@ def static(request: Request) -> Response:
 
 
 def pictured(opened: Opened, request: Request, data: bytes, keep: bool = True) -> Response:
-    """A picture, to be kept for good where its address names this state of the run."""
+    """A picture, see `versioned`."""
+    return versioned(opened, request, data, _TYPES[kind_of(data)], keep)
+
+
+def versioned(opened: Opened, request: Request, data: bytes, media: str, keep: bool = True) -> Response:
+    """What is made of one state of the run, to be kept for good where its address names that."""
     version = opened.queries.version
     tag = f'"{version}"'
     forever = keep and request.query_params.get("v") == version
@@ -89,4 +107,4 @@ def pictured(opened: Opened, request: Request, data: bytes, keep: bool = True) -
         headers["ETag"] = tag
         if knows(request, tag):
             return Response(status_code=304, headers=headers)
-    return Response(data, headers=headers, media_type=_TYPES[kind_of(data)])
+    return Response(data, headers=headers, media_type=media)

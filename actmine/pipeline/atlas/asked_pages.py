@@ -67,6 +67,10 @@ def _image(opened: Opened, request: Request) -> str | None:
     return pages.image_page(opened.atlas, opened.topping(), request.path_params["image"], page_of(request), at)
 
 
+def _map(opened: Opened, request: Request) -> str | None:
+    return pages.map_page(opened.atlas, opened.maps, request.path_params["by"])
+
+
 def _comparison(opened: Opened, request: Request) -> str | None:
     layer = opened.names.get(asked(request, "layer"), asked(request, "layer"))
     name = request.path_params["name"]
@@ -90,6 +94,7 @@ PAGES: dict[str, Make] = {
     "/layer/{layer}/{unit:number}": _unit,
     "/image/{image:number}": _image,
     "/noted": _noted,
+    "/map/{by}": _map,
     "/compare/{name}": _comparison,
     "/compare/{name}/{layer}/{unit:number}": _pair,
     "/training": _training,

@@ -19,9 +19,10 @@ from actmine.pipeline.atlas.exported_files import Files, cell_file, cells_file, 
 from actmine.pipeline.atlas.extent import EVERYTHING, Extent
 from actmine.pipeline.atlas.images import Topping, topping
 from actmine.pipeline.atlas.layer_pages import choices, sorts_of
+from actmine.pipeline.atlas.maps import Maps, as_script, written_shots
 from actmine.pipeline.atlas.pictures import Wholes, light, reduced
 from actmine.pipeline.atlas.queries import Queries
-from actmine.pipeline.atlas.rendering import OF_CELLS, OF_SERVER
+from actmine.pipeline.atlas.rendering import OF_CELLS, OF_MAPS, OF_SERVER
 from actmine.pipeline.choose import choose_layers
 from actmine.pipeline.errors import UserError, first_line
 from actmine.pipeline.notes import Notes
@@ -31,7 +32,9 @@ from actmine.pipeline.storage.files import remove_files
 
 MARKER = "actmine-atlas.json"
 """The file that says that a folder holds an atlas of ours, which may be written over."""
-_PARTS = ("layer", "cells", "image", "picture", "whole", "static", "index.html", "search.html", "noted.html")
+_PARTS = (
+    "layer", "cells", "image", "picture", "whole", "static", "map", "index.html", "search.html", "noted.html",
+)  # fmt: skip
 _ALWAYS = (
     9  # files of every export: the run's page, the search and what it looks through, notes, what pages need, marker
 )
@@ -40,6 +43,8 @@ _A_PAGE, _AN_IMAGE_PAGE, _AN_EXEMPLAR, _A_TILE, _A_DRAWING, _A_PIXEL = 17_000, 2
 and a pixel of a whole image."""
 _A_CELL = 50_000
 """Of an activation atlas: its page, its drawing, crops of its images."""
+_OF_A_MAP, _A_POINT = 3, 130
+"""A map has a page, its points and its picture; about how many bytes a point takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +125,17 @@ def estimate(queries: Queries, who: Topping, extent: Extent = EVERYTHING) -> tup
         + _A_DRAWING * drawn + _A_PIXEL * whole
     )  # fmt: skip
     cells = sum(len(level.tiles) for name in names for level in levels(queries, name))
-    return html + drawn + len(images) + 3 * cells, nbytes + _A_CELL * cells
+    maps = len(Maps(queries).there)
+    count = html + drawn + len(images) + 3 * cells + _OF_A_MAP * maps + len(OF_MAPS) * bool(maps)
+    return count, nbytes + _A_CELL * cells + _A_POINT * maps * max(units, len(images))
 
 
 def _write(files: Files, who: Topping, progress: Progress) -> None:
     queries = files.queries
     atlas = pages.Atlas(queries, files.wholes, files.others, files, Notes(queries.run.path), exported=True,
                         extent=files.extent)  # fmt: skip
-    unused = OF_SERVER if mapped(queries) else (*OF_SERVER, *OF_CELLS)
+    maps = Maps(queries)
+    unused = {*OF_SERVER, *(() if mapped(queries) else OF_CELLS), *(() if maps.there else OF_MAPS)}
     for name in (each for each in pages.STATIC if each not in unused):
         files.write(f"static/{name}", (pages.HERE / "static" / name).read_bytes())
     files.page("index.html", lambda: pages.run_page(atlas))
@@ -158,6 +166,11 @@ def _write(files: Files, who: Topping, progress: Progress) -> None:
                     lambda image=image_id, page=page: pages.image_page(atlas, who, image, page),  # type: ignore[misc]
                 )
             advance(1)
+    for by in maps.there:
+        files.page(f"map/{by}.html", lambda by=by: pages.map_page(atlas, maps, by))  # type: ignore[misc]
+        data = maps.data(by, files, lambda points: written_shots(points, files, {*files.images}))
+        files.write(f"map/{by}.js", as_script(data or b""))
+        files.write(f"map/{by}.png", maps.picture(by) or b"")
     files.write("static/search.js", f"window.atlasIndex = {json.dumps(_index(files), ensure_ascii=True)};\n")
 
 

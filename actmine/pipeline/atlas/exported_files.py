@@ -16,6 +16,7 @@ from actmine.pipeline.atlas.links import (
     Cut,
     Picture,
     asked_of,
+    on_map,
     segment,
     segments,
 )
@@ -110,6 +111,18 @@ class Files:
     def look(self, token: str = "", part: str = "") -> str:
         """None: no network is at hand."""
         return ""
+
+    def map(self, by: str = "units", layer: str = "", unit: int = 0) -> str:
+        """The page of a map, where a unit stands out if a `layer` is given."""
+        return self._to(f"map/{by}.html") + on_map(layer, unit)
+
+    def map_data(self, by: str) -> str:
+        """The file of a map's points, a script."""
+        return self._to(f"map/{by}.js")
+
+    def map_picture(self, by: str) -> str:
+        """A map as a picture."""
+        return self._to(f"map/{by}.png")
 
     def taken(self, layer: str, unit: int, name: str) -> str:
         """None: files of units are made by the server."""

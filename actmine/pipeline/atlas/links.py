@@ -130,6 +130,15 @@ class Links(Protocol):
         """What the server has for programs: `rows("layer", LAYER, UNIT, "labels")`, `rows("search", q=TEXT)`; none of
         exported pages."""
 
+    def map(self, by: str = "units", layer: str = "", unit: int = 0) -> str:
+        """The page of a map, where a unit stands out if a `layer` is given."""
+
+    def map_data(self, by: str) -> str:
+        """The file of a map's points."""
+
+    def map_picture(self, by: str) -> str:
+        """A map as a picture."""
+
     def taken(self, layer: str, unit: int, name: str) -> str:
         """A file of a unit, of those in `take_away.FILES`; none of exported pages."""
 
@@ -209,6 +218,11 @@ def asked_of(came: Came) -> str:
     if came.text:
         return _query({"q": came.text, "under": came.under})
     return asked(replace(came.choice, page=1))
+
+
+def on_map(layer: str, unit: int) -> str:
+    """The end of a map's address that has a unit stand out; empty without a layer."""
+    return f"#{urlencode({'layer': layer, 'unit': unit})}" if layer else ""
 
 
 def _query(words: Mapping[str, str | int]) -> str:
@@ -305,6 +319,18 @@ class Paths:
         """What the server has for programs."""
         named = (self._layers[str(part)] if at and parts[at - 1] == "layer" else part for at, part in enumerate(parts))
         return "/".join((f"{self._base}/api", *map(str, named))) + _query(words)
+
+    def map(self, by: str = "units", layer: str = "", unit: int = 0) -> str:
+        """The page of a map, where a unit stands out if a `layer` is given."""
+        return f"{self._base}/map/{by}{on_map(layer, unit)}"
+
+    def map_data(self, by: str) -> str:
+        """The file of a map's points."""
+        return f"{self._base}/map/{by}.bin?v={self._version}"
+
+    def map_picture(self, by: str) -> str:
+        """A map as a picture."""
+        return f"{self._base}/map/{by}.png?v={self._version}"
 
     def taken(self, layer: str, unit: int, name: str) -> str:
         """A file of a unit."""

@@ -16,6 +16,7 @@ from actmine.pipeline.atlas.extent import of_run
 from actmine.pipeline.atlas.images import Topping, topping
 from actmine.pipeline.atlas.links import Paths, segments
 from actmine.pipeline.atlas.looking import Looking
+from actmine.pipeline.atlas.maps import Maps
 from actmine.pipeline.atlas.others import Others
 from actmine.pipeline.atlas.pages import Atlas
 from actmine.pipeline.atlas.pictures import Wholes
@@ -58,6 +59,7 @@ class Opened:
             desk=ways.desk if self.notes.writable else None, extent=of_run(self.queries.run.record),
             looking=ways.looking,
         )  # fmt: skip
+        self.maps = Maps(self.queries)
         self._topping: list[Topping] = []
         self._lock = threading.Lock()
 

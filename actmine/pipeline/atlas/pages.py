@@ -14,6 +14,7 @@ from actmine.pipeline.atlas.extent import EVERYTHING, Extent
 from actmine.pipeline.atlas.images import Topping
 from actmine.pipeline.atlas.links import FROM_ANYWHERE, Came, Choice, Links, Picture
 from actmine.pipeline.atlas.looking import MOST_BYTES, Looking
+from actmine.pipeline.atlas.maps import Maps, labels_on, layers_on, noted_on
 from actmine.pipeline.atlas.others import Others
 from actmine.pipeline.atlas.pictures import Wholes, inlined, stored_picture
 from actmine.pipeline.atlas.places import place_said, units_at, with_heat
@@ -29,8 +30,21 @@ from actmine.pipeline.naming import verdict
 from actmine.pipeline.notes import NOTHING, Noted, Notes, Target
 from actmine.pipeline.readings.statistics_options import TOP
 from actmine.pipeline.sheets import charts
+from actmine.pipeline.unit_maps import is_fresh, truth
+from actmine.pipeline.words import MapOf
 
-__all__ = ["HERE", "STATIC", "Atlas", "image_page", "layer_page", "prepare", "run_page", "search_page", "unit_page"]
+__all__ = [
+    "HERE",
+    "STATIC",
+    "Atlas",
+    "image_page",
+    "layer_page",
+    "map_page",
+    "prepare",
+    "run_page",
+    "search_page",
+    "unit_page",
+]
 
 UNITS_A_PAGE = 60
 """How many units a page of an image lists."""
@@ -196,6 +210,17 @@ def search_page(atlas: Atlas, text: str) -> str:
     )  # fmt: skip
 
 
+def map_page(atlas: Atlas, maps: Maps, by: str) -> str | None:
+    """The map of units, or of images; None where there is none."""
+    points = maps.points(MapOf(by)) if by in {*MapOf} else None
+    if points is None:
+        return None
+    return rendered(
+        atlas, "map.html", points=points, ways=points.ways, truth=truth(points.about, by), layers=layers_on(points),
+        labels=labels_on(points), marked=noted_on(points, atlas.notes.all()),
+    )  # fmt: skip
+
+
 def noted_page(atlas: Atlas) -> str:
     """All that is noted: what has a star, what has which tag, names, and notes."""
     rows = listed(atlas.queries, atlas.notes.all())
@@ -229,6 +254,7 @@ def rendered(atlas: Atlas, template: str, **words: Any) -> str:
         warm=warm, links=atlas.links, as_came=Came, extent=atlas.extent, shown_of=atlas.extent.cut,
         crisp=atlas.queries.crisp,
         short=atlas.queries.short, run_name=name, exported=atlas.exported, boxes=atlas.queries.true_boxes, noted=noted,
+        maps=[by for by in MapOf if is_fresh(record, by)],
         mapped=mapped(atlas.queries),
         desk=atlas.desk, any_noted=bool(known), look_token=atlas.looking.token if atlas.looking else "",
         most_bytes=MOST_BYTES, segment_of=atlas.queries.segments.__getitem__,

@@ -22,7 +22,11 @@ from actmine.pipeline.sheets.drawing import number
 HERE = Path(__file__).parent
 OF_CELLS = ("cells.css", "cells.js")
 """Files of maps of activation atlases alone."""
-STATIC = ("atlas.css", "atlas.js", "atlas.svg", "crosshair.js", "keys.js", "look.css", "look.js", *OF_CELLS)
+OF_MAPS = ("map-drawing.js", "map-legend.js", "map.css", "map.js")
+"""The files that pages of maps need beside what all do."""
+STATIC = (
+    "atlas.css", "atlas.js", "atlas.svg", "crosshair.js", "keys.js", "look.css", "look.js", *OF_CELLS, *OF_MAPS,
+)  # fmt: skip
 OF_SERVER = ("crosshair.js", "look.css", "look.js")
 """Those of them that exported pages have no use for."""
 

@@ -92,13 +92,17 @@ def of_run(current: Current, queues: Queues, guards: Sequence[Middleware]) -> St
             return troubled(request, "Not noted", str(error), 400)
         return RedirectResponse(f"{place_of(opened.atlas.links, target)}#noted", 303)
 
+    def first_map(request: Request) -> Response:
+        return RedirectResponse(current().below(base(request.scope)).atlas.links.map())
+
     routes = [
+        *file_routes(current, queues.files),
+        Route("/map", first_map),
         *(Route(path, page(make)) for path, make in PAGES.items()),
         *(Route(path, queues.searches(page(make))) for path, make in SEARCHES.items()),
         Route("/notes", noting, methods=["POST"]),
         *look_routes(current),
         *for_programs(current, queues.searches),
-        *file_routes(current, queues.files),
     ]
     lost_or_not = {HTTPException: lost, UserError: unreadable}
     return Starlette(routes=routes, middleware=guards, exception_handlers=lost_or_not)
