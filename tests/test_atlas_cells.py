@@ -15,12 +15,15 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 import actmine
 from actmine.jobs.__main__ import application as commands
 from actmine.pipeline.atlas.export import export
+from actmine.pipeline.atlas.server import application
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.naming import label_of_cell
 from actmine.pipeline.run import Mapped, open_run, picture
@@ -95,6 +98,14 @@ def test_each_drawn_position_is_marked_where_it_is(client, atlas):
     assert rings
     for image, x, y in rings:
         assert (float(x), float(y)) == pytest.approx(tuple(points.loc[int(image), ["place_x", "place_y"]]), abs=0.06)
+
+
+def test_below_another_address_every_link_stays_below_it(mapped_run):
+    outer = Starlette(routes=[Mount("/below", application(mapped_run))])
+    client = TestClient(outer, base_url="http://127.0.0.1:8420", follow_redirects=False)
+    for path in (MAP, f"{MAP}/0", next(each for each in Page(client, f"/below{MAP}/0").places() if "/0/" in each)):
+        page = Page(client, path if path.startswith("/below") else f"/below{path}")
+        assert all(each.startswith(("/below/", "#", "data:")) for each in page.addresses()), path
 
 
 def test_a_label_of_markup_is_written_as_it_is_and_does_nothing(client, atlas):
