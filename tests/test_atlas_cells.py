@@ -23,9 +23,11 @@ from typer.testing import CliRunner
 import actmine
 from actmine.jobs.__main__ import application as commands
 from actmine.pipeline.atlas.export import export
+from actmine.pipeline.atlas.extent import Extent
 from actmine.pipeline.atlas.server import application
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.naming import label_of_cell
+from actmine.pipeline.publishing.contents import parts
 from actmine.pipeline.run import Mapped, open_run, picture
 from actmine.pipeline.sheets.cell_map import cell_map
 from actmine.pipeline.sheets.drawing import Picture, Text
@@ -166,6 +168,17 @@ def test_an_export_holds_the_maps_and_every_address_leads_to_a_file(mapped_run, 
                 continue
             assert not parts.scheme and not parts.path.startswith("/")
             assert (page.parent / unquote(parts.path)).resolve().is_file(), (page, address)
+
+
+def test_what_is_published_without_pictures_has_the_cells_and_no_image_of_the_dataset(mapped_run, tmp_path):
+    opened = open_run(mapped_run, trust=True)
+    tables = {pictures: {part.table for part in parts(opened, pictures, False)} for pictures in (True, False)}
+    assert tables[True] - tables[False] >= {"atlas_crops"} and {"atlas_cells", "atlas_points"} <= tables[False]
+    export(opened, str(tmp_path / "site"), [], extent=Extent(pictures=False))
+    for page in (tmp_path / "site" / "cells").rglob("*.html"):
+        text = page.read_text()
+        assert "the position sees of" not in text and "the whole image" not in text
+    assert not (tmp_path / "site" / "whole").exists()
 
 
 def test_sheets_show_each_level_with_its_pictures_in_their_places(mapped_run, atlas, tmp_path):
