@@ -130,7 +130,6 @@ bench: $(VENV)/.with-dev $(VENV)/.with-bench ## measure: mining against the bare
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.atlas
-	$(BIN)/python -m benchmarks.slow_line
 	$(BIN)/python -m benchmarks.parts
 	$(BIN)/python -m benchmarks.units
 	$(BIN)/python -m benchmarks.neighbors

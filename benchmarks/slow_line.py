@@ -38,8 +38,8 @@ def main() -> None:
     """Prints when the first picture is there and painted, and how many bytes came until then."""
     run = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/demo-demo")
     layers = open_run(run).layers
-    last = layers["layer"].tolist()[-1]
-    units = int(layers["units"].iloc[-1])
+    mapped = layers[layers["height"].notna()] if layers["height"].notna().any() else layers
+    last, units = mapped["layer"].tolist()[-1], int(mapped["units"].iloc[-1])
     print(f"{date.today()}  {usable_cores()} cores; {run}, {last}")
     with served(run) as port, chromium() as browser:
         address = f"http://{LOOPBACK}:{port}/layer/{segments(layers['layer'])[last]}"

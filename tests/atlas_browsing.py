@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
@@ -45,6 +46,14 @@ def listened(app: ASGIApp) -> Iterator[int]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def until(there: Callable[[], bool], seconds: float = 20) -> None:
+    """Waits for something, and fails where it does not come about."""
+    end = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 class Page(HTMLParser):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import jsonschema
 import pandas as pd
 import pytest
 from openapi_spec_validator import validate
@@ -253,3 +256,30 @@ def test_a_table_that_cannot_be_read_is_an_error_in_json(tmp_path):
     answers = [atlas.get(f"/api{unit_path(name, 1)}/exemplars") for name in NAMES]
     assert {answer.status_code for answer in answers} == {200, 500}
     assert all("cannot be read" in answer.json()["error"] for answer in answers if answer.status_code == 500)
+
+
+def test_on_a_run_of_the_demo_every_address_answers_as_described_and_leads_on(demo_run):
+    atlas, counts = browsing(demo_run), Counter[str]()
+    paths = atlas.get("/api/openapi.json").json()["paths"]
+
+    def check(path: str, address: str) -> None:
+        answer = atlas.get(address).json()
+        said = paths[path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+        jsonschema.validate(answer, said)
+        counts[path] += answer.get("count", 1)
+        for name, value in ((name, row[name]) for row in answer.get("rows", [answer])[:2] for name in row):
+            if name in ("crop", "image", "heat", "visualization") and value:
+                assert atlas.get(value).headers["content-type"].startswith("image/"), (address, name)
+            if name in ("page", "api") and value:
+                assert atlas.get(value).status_code == 200, (address, name)
+
+    layer = next(row for row in every(atlas, "/api/layers") if row["layer"] == "block5.relu")
+    best = every(atlas, f"{layer['api']}/7/exemplars")[0]
+    words = {"{layer}": layer["api"].rpartition("/")[2], "{unit}": "7", "{image}": str(best["image_id"])}
+    for path in paths:
+        address = re.sub(r"{\w+}", lambda part: words[part[0]], path)
+        check(path, address + "?q=ball" * (path == "/api/search"))
+    unit = "/api/layer/{layer}/{unit}"
+    assert all(counts[path] for path in (f"{unit}/maps", f"{unit}/labels", f"{unit}/neighbors", "/api/search"))
+    kept = pd.read_parquet(table_file(demo_run, "maps", "block5.relu")).query("unit == 7").drop(columns="map")
+    assert all(agree(*both) for both in zip(every(atlas, f"{layer['api']}/7/maps"), rows_of(kept), strict=True))

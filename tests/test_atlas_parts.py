@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from actmine.pipeline.atlas.layer_pages import near
 from actmine.pipeline.atlas.links import Paths, segment, segments
 from actmine.pipeline.atlas.pictures import WHOLE_SIDE, encoded
 from actmine.pipeline.atlas.rendering import environment
+from actmine.pipeline.choose import parse_units
 from actmine.pipeline.readings.histograms import PROBABILITIES, edges
 from actmine.pipeline.sheets import charts
 from actmine.schemas.units import UNITS
@@ -118,6 +120,22 @@ def test_a_label_that_is_a_number_is_found_beside_the_unit_of_that_number():
     )
     assert np.flatnonzero(units.matching("3")).tolist() == [0, 3, 4]
     assert units.records([0])[0].label == "label 3"
+
+
+@given(some.lists(some.tuples(some.integers(0, 40), some.integers(0, 15)), min_size=1, max_size=5))
+def test_units_are_listed_as_the_command_lists_them(spans):
+    units, text = catalogue([{} for _ in range(30)]), ",".join(f"{first}-{first + more}" for first, more in spans)
+    assert np.flatnonzero(units.matching(text)).tolist() == [each for each in parse_units(text) if each < 30]
+
+
+def test_a_list_of_millions_of_units_takes_no_memory():
+    units, text = catalogue([{}] * 30), ",".join(f"{each}000000-{each + 1}000000" for each in range(25))
+    tracemalloc.start()
+    try:
+        assert units.matching(text).all()
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 names = some.sampled_from([None, "cat", "Tabby CAT", "dog", "Straße", ""])

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
-import socket
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,13 +16,15 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from actmine.pipeline.atlas import bounds, patience
+from actmine.pipeline.atlas import bounds
 from actmine.pipeline.atlas.bounds import Bounded, Heavy, Rate, client_of
 from actmine.pipeline.atlas.desk import Desk
 from actmine.pipeline.atlas.guarded import around
-from actmine.pipeline.atlas.hosts import LOOPBACK, OWN
+from actmine.pipeline.atlas.hosts import OWN
+from actmine.pipeline.atlas.run_app import Queues
 from actmine.pipeline.atlas.server import application
-from tests.atlas_browsing import browsing, listened, unit_path
+from actmine.pipeline.atlas.take_away import FILES
+from tests.atlas_browsing import browsing, unit_path, until
 from tests.atlas_tables import PLAIN, write_run
 
 FILLED = {
@@ -206,116 +205,29 @@ def test_an_error_in_heavy_work_gives_its_turn_back():
 
 
 @pytest.mark.parametrize("path", ["/search?q=tabby", "/api/search?q=tabby", "/take/block.relu/2/sheet.png"])
-def test_searches_and_sheets_are_heavy(path, run, monkeypatch):
-    monkeypatch.setattr(bounds, "AT_ONCE", 1)
-    monkeypatch.setattr("actmine.pipeline.atlas.server.Heavy", lambda: Heavy(at_once=1, waiting=-1))
+def test_searches_and_sheets_are_heavy_and_nothing_else_waits_for_them(path, run, monkeypatch):
+    full = Queues(Heavy(at_once=1, waiting=-1), Heavy(at_once=1, waiting=-1))
+    monkeypatch.setattr("actmine.pipeline.atlas.server.Queues", lambda: full)
     answer = browsing(run).get(path)
     assert answer.status_code == 503 and answer.headers["retry-after"] == "2" and "at once" in answer.text
-    assert browsing(run).get("/").status_code == 200
+    for other in ("/", "/api/run", f"/api{unit_path(PLAIN, 2)}", "/picture/block.relu/2/crop/1"):
+        assert browsing(run).get(other).status_code == 200
 
 
-def until(there: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+def test_a_search_does_not_wait_for_sheets(run, monkeypatch):
+    gate, begun = threading.Event(), threading.Semaphore(0)
 
+    def sheet(*words: object) -> bytes:
+        begun.release()
+        assert gate.wait(20)
+        return b"sheet"
 
-def taken(connection: socket.socket, data: bytes) -> bool:
-    """Whether the server still takes something."""
-    try:
-        connection.sendall(data)
-    except (BrokenPipeError, ConnectionResetError):
-        return False
-    return True
-
-
-def ended(connection: socket.socket) -> bool:
-    """Whether the server has ended a connection, within a few seconds."""
-    connection.settimeout(5)
-    try:
-        while connection.recv(1 << 16):
-            pass
-    except ConnectionResetError:
-        return True
-    except TimeoutError:
-        return False
-    return True
-
-
-HEAD = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-
-
-def test_who_never_ends_to_ask_is_left_and_who_asks_is_answered_however_long_that_takes(monkeypatch):
-    monkeypatch.setattr(patience, "ASKING", 0.4)
-
-    async def answers(scope, receive, send):  # type: ignore[no-untyped-def]
-        await asyncio.sleep(1 if scope["path"] == "/long" else 0)
-        await PlainTextResponse("ok")(scope, receive, send)
-
-    with listened(answers) as port:
-        silent, dribbling, again, waiting = (socket.create_connection((LOOPBACK, port)) for _ in range(4))
-        waiting.sendall(HEAD.replace(b"/", b"/long", 1) + b"\r\n")
-        again.sendall(HEAD + b"\r\n")
-        assert b"200 OK" in again.recv(1000)
-        again.sendall(HEAD)  # and no end, on a connection that was used
-        until(lambda: not taken(dribbling, b"G"))
-        assert ended(silent) and ended(again)
-        assert b"200 OK" in waiting.recv(1000)
-        for each in (silent, dribbling, again, waiting):
-            each.close()
-
-
-def test_who_does_not_take_an_answer_is_left(monkeypatch):
-    monkeypatch.setattr(patience, "TAKING", 0.4)
-    left = threading.Event()
-
-    async def answers(scope, receive, send):  # type: ignore[no-untyped-def]
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        for _ in range(1000):
-            await send({"type": "http.response.body", "body": b"x" * (1 << 20), "more_body": True})
-        left.set()
-
-    with listened(answers) as port, socket.create_connection((LOOPBACK, port)) as slow:
-        slow.sendall(HEAD + b"\r\n")
-        assert left.wait(10)  # all the rest is thrown away
-
-
-@pytest.mark.parametrize(("end", "status"), [(b"\r\n\r\n", b"431"), (b"", b"400")], ids=["whole", "no end"])
-def test_a_head_that_is_too_long_is_refused(end, status, run):
-    with listened(application(run)) as port, socket.create_connection((LOOPBACK, port)) as long:
-        long.sendall(HEAD + b"X: " + b"x" * (bounds.MOST_HEAD + 10_000) + end)
-        assert long.recv(1000).split(b" ")[1] == status
-
-
-def test_too_many_connections_are_refused_and_then_answered(run, monkeypatch):
-    monkeypatch.setattr(patience, "MOST_CONNECTIONS", 3)
-    with listened(application(run)) as port:
-        idle = [socket.create_connection((LOOPBACK, port)) for _ in range(3)]
-        with socket.create_connection((LOOPBACK, port)) as more:
-            more.sendall(HEAD + b"\r\n")
-            assert more.recv(1000).startswith(b"HTTP/1.1 503")
-        for each in idle:
-            each.close()
-
-        def answered() -> bool:
-            with socket.create_connection((LOOPBACK, port)) as new:
-                new.sendall(HEAD + b"\r\n")
-                return new.recv(1000).startswith(b"HTTP/1.1 200")
-
-        until(answered)
-
-
-def test_no_answer_waits_for_the_network_to_acknowledge_its_first_part(run, monkeypatch):
-    found = []
-    made = patience.Patient.connection_made
-
-    def seen(connection: patience.Patient, transport: asyncio.Transport) -> None:
-        found.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-        made(connection, transport)
-
-    monkeypatch.setattr(patience.Patient, "connection_made", seen)
-    with listened(application(run)) as port, socket.create_connection((LOOPBACK, port)) as one:
-        one.sendall(HEAD + b"\r\n")
-        assert one.recv(1000).startswith(b"HTTP/1.1 200")
-    assert found and all(found)
+    monkeypatch.setitem(FILES, "sheet.png", ("image/png", sheet))
+    atlas = browsing(run)
+    with ThreadPoolExecutor(3) as pool:
+        sheets = [pool.submit(atlas.get, "/take/block.relu/2/sheet.png") for _ in range(3)]
+        assert begun.acquire(timeout=20) and begun.acquire(timeout=20)
+        assert atlas.get("/api/search?q=tabby").status_code == atlas.get("/search?q=tabby").status_code == 200
+        assert not begun.acquire(timeout=0.1)  # the third waits
+        gate.set()
+        assert [each.result().content for each in sheets] == [b"sheet"] * 3

@@ -104,6 +104,7 @@ def test_what_is_carried_is_bounded_and_stays_text(client):
         assert answer.status_code == 200 and "<script>alert" not in answer.text
     long = Page(client, f"{unit_path(PLAIN, 2)}?label={'0-11,' * 1500}0")
     assert max(map(len, long.addresses())) < 1200
+    assert client.get(f"{unit_path(PLAIN, 2)}?label={'0-11,' * 2000}0").status_code == 414
 
 
 def test_a_unit_at_the_end_of_its_layer_leads_back_alone(client):

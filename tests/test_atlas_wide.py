@@ -62,6 +62,8 @@ def test_its_pages_show_every_unit_once_in_the_asked_order(client, asked, order)
     pages = list(following(client, f"/layer/{LAYERS[PLAIN]}?{asked}"))
     assert [units_of(page) for page in pages] == [order[:5], order[5:10], order[10:]]
     for number, page in enumerate(pages):
+        (rows,) = page.all("link", "type", "application/json")
+        assert [row["unit"] for row in client.get(rows["href"]).json()["rows"]] == units_of(page)
         assert f"{number * EACH + 1} to {min(number * EACH + EACH, WIDTH)} of {WIDTH} units" in page.text
     back = Page(client, next(found["href"] for found in pages[2].all("a", "data-page", "-1")))
     assert units_of(back) == order[5:10]

@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 
 import actmine
 from actmine.jobs.__main__ import application
+from actmine.pipeline import words
+from actmine.pipeline.ascent.presets import find_preset
 from actmine.pipeline.atlas.export import estimate, export
 from actmine.pipeline.atlas.extent import Extent
 from actmine.pipeline.atlas.images import topping
@@ -30,8 +32,10 @@ from actmine.pipeline.publishing.publish import Publication, publish
 from actmine.pipeline.run import open_run
 from actmine.pipeline.storage.files import table_file
 from actmine.pipeline.storage.parquet import image_column, read_rows, write_rows
+from actmine.pipeline.words import FROM_EXEMPLARS
 from actmine.schemas.pictures import PICTURES
 from actmine.schemas.skipped import SKIPPED
+from tests.atlas_browsing import browsing
 from tests.atlas_tables import KEYS, NAMES, PLAIN, SCRIPT, SIZE, TOPK, WIDTH, write_run
 
 SECRET = "geheim"
@@ -218,6 +222,10 @@ def test_what_a_preset_drew_from_exemplars_counts_as_their_pictures(tmp_path):
     assert not [path for path in (tmp_path / "to" / "visualizations").iterdir() if "mean-image" in path.name]
 
 
+def test_every_preset_that_draws_from_exemplars_is_known():
+    assert {*FROM_EXEMPLARS} == {name for name in words.PRESETS if find_preset(name).references}
+
+
 def test_notes_go_out_only_on_request(root, tmp_path):
     run = shutil.copytree(root / "run", tmp_path / "run")
     Notes(run).say(Target(PLAIN, 2), "note taker", note="looks like a wheel")
@@ -363,3 +371,16 @@ def test_an_estimate_is_within_a_third_of_what_is_written(demo_run, tmp_path):
 @pytest.mark.slow
 def test_the_pages_of_the_demo_take_at_most_20_mb(demo_run, tmp_path):
     assert export(open_run(demo_run), str(tmp_path / "site"), [], None, Publication().extent).nbytes <= 20_000_000
+
+
+def test_a_run_that_was_published_without_pictures_is_served_and_published_again_without(root, tmp_path):
+    page = browsing(root / "without").get(f"/layer/{PLAIN}/2").text
+    assert "no pictures of the dataset" in page and page.count("<tr><td>") == TOPK and "no longer" not in page
+    heard = Heard()
+    plan, done = publish(open_run(root / "without"), str(tmp_path / "to"), Publication(), heard)
+    assert done and plan.pictures == 0 and "No picture of the dataset is in it" in heard.said
+    again, before = files(tmp_path / "to"), files(root / "without")
+    assert {name for name in again if name.endswith(".parquet")} == {
+        name for name in before if name.endswith(".parquet")
+    }
+    assert again["run.json"] == before["run.json"]

@@ -19,8 +19,8 @@ class ActivationAtlas(Work):
     """Makes the activation atlas of a layer of a finished run: what the network sees, combinations of units and all.
 
     Of each image one position is drawn; the layer's vectors there are laid out on a map, so that alike ones lie side by
-    side; and for each cell of a grid over it ascent draws the mean direction. RUN/atlas_points/ holds the positions,
-    atlas_cells/ the cells with drawings, labels and units, atlas_crops/ crops of images; the atlas shows them as a
+    side; and for each cell of a grid over it ascent draws the mean direction. RUN/atlas_points/ has the positions,
+    atlas_cells/ cells with their drawings, labels and units, atlas_crops/ crops of images; the atlas shows them as a
     map.
     After Carter et al., Exploring Neural Networks with Activation Atlases (Distill 2019).
 

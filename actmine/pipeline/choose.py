@@ -17,7 +17,12 @@ from actmine.pipeline.storage.parquet import read_rows
 
 def parse_units(text: str) -> list[int]:
     """The units of a list such as `3,7,10-20` (both ends included), ascending. Raises `UserError` on anything else."""
-    chosen: set[int] = set()
+    return sorted({unit for first, last in parse_spans(text) for unit in range(first, last + 1)})
+
+
+def parse_spans(text: str) -> list[tuple[int, int]]:
+    """The first and the last unit of each span of such a list, as it says them. Raises `UserError` on anything else."""
+    found = []
     for part in text.split(","):
         span = re.fullmatch(r"\s*(\d{1,9})\s*(?:-\s*(\d{1,9})\s*)?", part)
         if not span:
@@ -25,8 +30,8 @@ def parse_units(text: str) -> list[int]:
         first, last = int(span[1]), int(span[2] or span[1])
         if last < first or last - first > 1_000_000:
             raise UserError(f"{part.strip()!r} is no span of units. Write the smaller number first, as in 10-20.")
-        chosen.update(range(first, last + 1))
-    return sorted(chosen)
+        found.append((first, last))
+    return found
 
 
 def spans(units: Sequence[int]) -> str:

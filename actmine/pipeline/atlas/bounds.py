@@ -30,7 +30,7 @@ BURST, PER_SECOND = 5000, 100
 MOST_CLIENTS = 10_000
 """So many are remembered; those heard of longest ago are forgotten, and begin anew."""
 AT_ONCE, WAITING = 2, 14
-"""Searches and files of units that are made at once, and requests that may wait for that."""
+"""Searches that are made at once, or files of units, and requests that may wait for their turn."""
 
 
 class Rate:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from actmine.pipeline import naming
 from actmine.pipeline.atlas.links import Picture
 from actmine.pipeline.atlas.records import Unit
-from actmine.pipeline.choose import parse_units
+from actmine.pipeline.choose import parse_spans
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.readings.statistics_options import BOTTOM, TOP
 
@@ -124,10 +124,12 @@ class Catalogue:
         if not text:
             return np.ones(len(self), bool)
         try:
-            numbers = parse_units(text)
+            spans = parse_spans(text)
         except UserError:
-            numbers = []
-        found: np.ndarray = np.isin(self.unit, numbers)
+            spans = []
+        found: np.ndarray = np.zeros(len(self), bool)
+        for first, last in spans:
+            found |= (first <= self.unit) & (self.unit <= last)
         for name, its in self.named.items():
             if naming.is_in(text, name):
                 found[[row for _, _, row in its]] = True

@@ -119,3 +119,18 @@ class Looking:
                 oldest = done.pop(0)
                 total -= oldest.looked.nbytes if oldest.looked else 0
                 del self._jobs[oldest.token]
+
+
+def looking_with(eye: Callable[[Run], Eye] | None, host: str, allowed: bool) -> Looking | None:
+    """Who looks at pictures at an address that others can reach only if that is `allowed`; None without an `eye`.
+
+    Raises `UserError` where it is not.
+    """
+    if eye is None:
+        return None
+    if not allowed:
+        raise UserError(
+            f"HOST={host} can be reached by others, who could send pictures to the network as well. If they may, "
+            "say --upload-by-others; otherwise leave --host or --allow-upload out."
+        )
+    return Looking(eye)

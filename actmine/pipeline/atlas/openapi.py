@@ -76,6 +76,7 @@ def _operation(answer: Answer) -> dict[str, Any]:
     statuses = [each for each in _REFUSALS if (each != "404" or named) and (each != "503" or answer.heavy)]
     headers = {name: header | {"required": True} for name, header in _HEADERS.items()}
     return {
+        "operationId": "_".join(re.findall(r"\w+", answer.path.removeprefix("/api"))) or "addresses",
         "summary": answer.says,
         "parameters": [
             {"name": name, "in": where, "required": needed, "description": says, "schema": schema}

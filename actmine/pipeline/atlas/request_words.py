@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Scope
 
 _LONGEST = 500
+
+
+class _Number(Convertor[int]):
+    """A number in an address, of so many digits that tables can hold it."""
+
+    regex = "[0-9]{1,18}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("number", _Number())
 
 
 def asked(request: Request, name: str) -> str:
