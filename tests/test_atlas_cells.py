@@ -15,14 +15,19 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 import actmine
 from actmine.jobs.__main__ import application as commands
 from actmine.pipeline.atlas.export import export
+from actmine.pipeline.atlas.extent import Extent
+from actmine.pipeline.atlas.server import application
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.naming import label_of_cell
+from actmine.pipeline.publishing.contents import parts
 from actmine.pipeline.run import Mapped, open_run, picture
 from actmine.pipeline.sheets.cell_map import cell_map
 from actmine.pipeline.sheets.drawing import Picture, Text
@@ -97,6 +102,14 @@ def test_each_drawn_position_is_marked_where_it_is(client, atlas):
         assert (float(x), float(y)) == pytest.approx(tuple(points.loc[int(image), ["place_x", "place_y"]]), abs=0.06)
 
 
+def test_below_another_address_every_link_stays_below_it(mapped_run):
+    outer = Starlette(routes=[Mount("/below", application(mapped_run))])
+    client = TestClient(outer, base_url="http://127.0.0.1:8420", follow_redirects=False)
+    for path in (MAP, f"{MAP}/0", next(each for each in Page(client, f"/below{MAP}/0").places() if "/0/" in each)):
+        page = Page(client, path if path.startswith("/below") else f"/below{path}")
+        assert all(each.startswith(("/below/", "#", "data:")) for each in page.addresses()), path
+
+
 def test_a_label_of_markup_is_written_as_it_is_and_does_nothing(client, atlas):
     assert any(label_of_cell(cell) == HOSTILE for cell in atlas.cells.to_dict("records"))
     for path in (MAP, f"{MAP}/0", *(f"{MAP}/1/{place}" for place in range(36))):
@@ -155,6 +168,17 @@ def test_an_export_holds_the_maps_and_every_address_leads_to_a_file(mapped_run, 
                 continue
             assert not parts.scheme and not parts.path.startswith("/")
             assert (page.parent / unquote(parts.path)).resolve().is_file(), (page, address)
+
+
+def test_what_is_published_without_pictures_has_the_cells_and_no_image_of_the_dataset(mapped_run, tmp_path):
+    opened = open_run(mapped_run, trust=True)
+    tables = {pictures: {part.table for part in parts(opened, pictures, False)} for pictures in (True, False)}
+    assert tables[True] - tables[False] >= {"atlas_crops"} and {"atlas_cells", "atlas_points"} <= tables[False]
+    export(opened, str(tmp_path / "site"), [], extent=Extent(pictures=False))
+    for page in (tmp_path / "site" / "cells").rglob("*.html"):
+        text = page.read_text()
+        assert "the position sees of" not in text and "the whole image" not in text
+    assert not (tmp_path / "site" / "whole").exists()
 
 
 def test_sheets_show_each_level_with_its_pictures_in_their_places(mapped_run, atlas, tmp_path):
