@@ -28,6 +28,7 @@ from tests.atlas_browsing import browsing, unit_path, until
 from tests.atlas_tables import PLAIN, write_run
 
 FILLED = {
+    "{by}": "units", "{kind}": "bin", "{level:number}": "1", "{place:number}": "0",
     "{layer}": "block.relu", "{unit:number}": "2", "{unit}": "2", "{image:number}": "0", "{image}": "0",
     "{name}": "cite.bib", "{what:path}": "crop/1",
 }  # fmt: skip
