@@ -52,6 +52,13 @@ def test_all_runs_below_the_folder_are_listed_and_nothing_else(client):
     assert len(runs) == 3
 
 
+def test_programs_get_the_same_list(client):
+    rows = client.get("/api").json()["runs"]
+    assert [row["name"] for row in rows] == ["broken", "grüße & co/deep <b>", "other-run", "run"]
+    assert "is damaged" in rows[0]["error"] and client.get(f"{rows[3]['api']}/run").json()["model"] == rows[3]["model"]
+    assert client.get("/run/none/api/run").json().keys() == {"error"}
+
+
 def test_each_runs_pages_and_all_they_lead_to_lie_below_its_address(client):
     start = next(each["href"] for each in Page(client, "/").all("a", "href", "/run/gr") if each["href"].endswith("/"))
     for first in ("/run/run/", start):

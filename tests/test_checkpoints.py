@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from starlette.testclient import TestClient
@@ -198,6 +199,18 @@ def test_the_page_of_training_counts_births_as_the_table_does_and_lists_who(foll
     assert [int(each) for each in re.findall(r'<h3><a href="/layer/[^"]*/(\d+)"', lost)] == wanted
     for nowhere in ("/training?at=3", "/training?at=2&lost=1", "/training?page=9", "/training?at=99999999999"):
         assert client.get(nowhere).status_code == 404, nowhere
+
+
+def test_programs_get_the_rows_of_the_table(followed):
+    client = TestClient(application_of(followed.path), base_url="http://127.0.0.1:8420")
+    rows = followed.checkpoints(layer(followed))
+    every = client.get(f"/api/checkpoints?limit=1000&offset={len(rows) - 3}").json()
+    own = client.get(f"/api/layer/{segment(layer(followed))}/{WIDTH - 1}/checkpoints").json()
+    assert every["count"] == len(rows) and own["rows"] == every["rows"][-2:] and len(every["rows"]) == 3
+    wanted = rows[rows["unit"] == WIDTH - 1]["last_similarity"].tolist()
+    assert [row["last_similarity"] for row in own["rows"]] == pytest.approx(wanted)
+    matched = [pd.read_parquet(path) for path in sorted((followed.path / "matches").glob("*.parquet"))]
+    assert client.get("/api/matches").json()["count"] == sum(map(len, matched))
 
 
 def test_a_run_whose_units_were_not_followed_has_no_such_page(runs):

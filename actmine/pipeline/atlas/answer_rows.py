@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from actmine.pipeline.atlas.links import Picture
 from actmine.pipeline.atlas.pages import Atlas
 from actmine.pipeline.atlas.search import search
 from actmine.pipeline.storage.files import table_file
+from actmine.pipeline.unit_maps import MAP_FILES, is_fresh
+from actmine.pipeline.words import MapOf
 from actmine.schemas.exemplars import EXEMPLARS
 from actmine.schemas.fields import IMAGE
 from actmine.schemas.images import IMAGES
@@ -38,6 +41,48 @@ def rows_of_run(name: str, schema: pa.Schema) -> Callable[[Atlas, Asked], Part]:
         return Part(0, []) if rows is None else Part(len(rows), rows.slice(asked.offset, asked.limit).to_pylist())
 
     return make
+
+
+def rows_of_map(by: MapOf, schema: pa.Schema) -> Callable[[Atlas, Asked], Part]:
+    """Reads a map; one that is not of what the run holds now has no rows."""
+    read = rows_of_run(MAP_FILES[by].removesuffix(".parquet"), schema)
+    return lambda atlas, asked: read(atlas, asked) if is_fresh(atlas.queries.run.record, by) else Part(0, [])
+
+
+def rows_of_files(
+    schema: pa.Schema, files: Callable[[Atlas, Asked], Iterable[tuple[Path, Row]]]
+) -> Callable[[Atlas, Asked], Part]:
+    """Reads a table that lies in several files, one behind the other, each with words that its rows have beside."""
+
+    def make(atlas: Atlas, asked: Asked) -> Part:
+        count, wanted = 0, asked.offset
+        found: list[Row] = []
+        for path, beside in files(atlas, asked):
+            rows = atlas.queries.reading.rows(path, _columns(schema), keep=False)
+            if rows is None:
+                continue
+            here = rows.slice(max(wanted - count, 0), asked.limit - len(found)) if wanted < count + len(rows) else None
+            found += [row | beside for row in here.to_pylist()] if here is not None and len(found) < asked.limit else []
+            count += len(rows)
+        return Part(count, found)
+
+    return make
+
+
+def of_comparisons(atlas: Atlas, asked: Asked) -> Iterator[tuple[Path, Row]]:
+    """The files of `matches/`, with the other run's name."""
+    for name in atlas.others.matches.names():
+        yield atlas.queries.run.path / "matches" / f"{name}.parquet", {"run": name}
+
+
+def of_all_layers(table: str) -> Callable[[Atlas, Asked], Iterator[tuple[Path, Row]]]:
+    """The files of a table of all layers, in their order."""
+    return lambda atlas, asked: ((table_file(atlas.queries.run.path, table, name), {}) for name in atlas.queries.layers)
+
+
+def of_its_layer(table: str) -> Callable[[Atlas, Asked], Iterator[tuple[Path, Row]]]:
+    """The file of a table of the layer that is asked for."""
+    return lambda atlas, asked: iter([(table_file(atlas.queries.run.path, table, asked.layer), {})])
 
 
 def layers(atlas: Atlas, asked: Asked) -> list[Row]:

@@ -10,10 +10,15 @@ import pyarrow as pa
 from actmine.pipeline.atlas import answer_rows as rows
 from actmine.pipeline.atlas.interface import Answer, Asked
 from actmine.pipeline.atlas.pages import Atlas
+from actmine.pipeline.words import MapOf
+from actmine.schemas.atlas_cells import CELLS
+from actmine.schemas.atlas_points import POINTS
+from actmine.schemas.checkpoints import CHECKPOINTS
 from actmine.schemas.directions import DIRECTIONS
 from actmine.schemas.exemplars import EXEMPLARS
 from actmine.schemas.facets import FACETS
 from actmine.schemas.fields import field, table
+from actmine.schemas.image_map import IMAGE_MAP
 from actmine.schemas.images import IMAGES
 from actmine.schemas.labels import LABELS
 from actmine.schemas.layers import LAYERS
@@ -21,6 +26,7 @@ from actmine.schemas.maps import MAPS
 from actmine.schemas.matches import MATCHES
 from actmine.schemas.neighbors import NEIGHBORS
 from actmine.schemas.skipped import SKIPPED
+from actmine.schemas.unit_map import UNIT_MAP
 from actmine.schemas.units import UNITS
 from actmine.schemas.views import VIEWS
 from actmine.schemas.visualizations import VISUALIZATIONS
@@ -63,6 +69,7 @@ def _index(atlas: Atlas, asked: Asked) -> rows.Row:
     }
 
 
+_OTHER = field("run", pa.string(), "name of the other run")
 _UNIT = "/api/layer/{layer}/{unit}"
 _CUT = {
     "cut": {"type": "boolean", "description": "whether there is more than is listed: write more of the name"},
@@ -94,7 +101,7 @@ ANSWERS = (
     ),
     Answer(
         f"{_UNIT}/matches", "The units most alike in runs that it was compared with.", rows.matches, MATCHES,
-        (field("run", pa.string(), "name of the other run"), _address("picture", "the other unit's picture")),
+        (_OTHER, _address("picture", "the other unit's picture")),
     ),
     Answer(
         f"{_UNIT}/visualizations", "What was drawn of it, by every preset.",
@@ -102,6 +109,32 @@ ANSWERS = (
     ),
     Answer(f"{_UNIT}/facets", "Groups of its exemplars that look alike.", rows.rows_of_unit("facets", FACETS), FACETS),
     Answer(f"{_UNIT}/views", "Its exemplars projected back.", rows.rows_of_unit("views", VIEWS, rows.methods), VIEWS),
+    Answer(
+        f"{_UNIT}/checkpoints", "What it was at checkpoints of training, the oldest first.",
+        rows.rows_of_unit("checkpoints", CHECKPOINTS), CHECKPOINTS,
+    ),
+    Answer(
+        "/api/layer/{layer}/cells", "The cells of its activation atlas, without pictures.",
+        rows.rows_of_files(CELLS, rows.of_its_layer("atlas_cells")), CELLS,
+    ),
+    Answer(
+        "/api/layer/{layer}/points", "The positions that its activation atlas is made of.",
+        rows.rows_of_files(POINTS, rows.of_its_layer("atlas_points")), POINTS,
+    ),
+    Answer(
+        "/api/map/units", "Units on the map of all units.", rows.rows_of_map(MapOf.units, UNIT_MAP), UNIT_MAP,
+    ),
+    Answer(
+        "/api/map/images", "Images on the map of images.", rows.rows_of_map(MapOf.images, IMAGE_MAP), IMAGE_MAP,
+    ),
+    Answer(
+        "/api/matches", "Units most alike in all runs that this one was compared with.",
+        rows.rows_of_files(MATCHES, rows.of_comparisons), MATCHES, (_OTHER,),
+    ),
+    Answer(
+        "/api/checkpoints", "All units at checkpoints of training.",
+        rows.rows_of_files(CHECKPOINTS, rows.of_all_layers("checkpoints")), CHECKPOINTS,
+    ),
     Answer("/api/image/{image}", "An image.", rows.image, IMAGES, (_ERROR, _WHOLE, _PAGE, _API), one=True),
     Answer(
         "/api/image/{image}/units", "The exemplars that are this image: the units that it tops, the best ranks first.",

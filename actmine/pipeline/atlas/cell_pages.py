@@ -21,7 +21,8 @@ def cells_page(atlas: Atlas, layer: str, level: int | None = None) -> str | None
     if not 0 <= at < len(of):
         return None
     return rendered(
-        atlas, "cells.html", layer=atlas.queries.layers[layer], levels=of, shown=of[at],
+        atlas, "cells.html", json=atlas.links.rows("layer", layer, "cells"),
+        layer=atlas.queries.layers[layer], levels=of, shown=of[at],
         about=mapped(atlas.queries)[layer], named=sum(bool(tile.label) for tile in of[at].tiles),
         labelled=atlas.queries.images.labelled,
     )  # fmt: skip
@@ -39,7 +40,8 @@ def _cell_page(atlas: Atlas, layer: str, level: int, place: int) -> str | None:
     order = next(each.tiles for each in levels(atlas.queries, layer) if each.number == level)
     at = order.index(found.tile)
     return rendered(
-        atlas, "cell.html", layer=atlas.queries.layers[layer], cell=found, tile=found.tile, row=found.about,
+        atlas, "cell.html", json=atlas.links.rows("layer", layer, "cells"),
+        layer=atlas.queries.layers[layer], cell=found, tile=found.tile, row=found.about,
         about=mapped(atlas.queries)[layer], before=order[at - 1] if at else None,
         after=order[at + 1] if at + 1 < len(order) else None, labelled=atlas.queries.images.labelled,
         there={each.image_id for each in found.images if each.kept or atlas.wholes.there(each.image_id)},

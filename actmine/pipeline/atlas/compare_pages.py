@@ -50,7 +50,8 @@ def comparison_page(atlas: Atlas, address: str, order: str = "", layer: str = ""
     ]
     about = atlas.queries.run.record.get("matches", {}).get(found.name, {})
     return rendered(
-        atlas, "compare.html", found=found, pairs=pairs, order=order, orders=ORDERS, layer=layer, page=page,
+        atlas, "compare.html", json=atlas.links.rows("matches"),
+        found=found, pairs=pairs, order=order, orders=ORDERS, layer=layer, page=page,
         pages=pages, count=len(places), about=about, middle=_median(best.similarity), reached=_median(best.chance),
         their_short=shortened(best.other_layers), own_name=atlas.queries.run.path.name, **_of_other(found),
     )  # fmt: skip
@@ -92,7 +93,8 @@ def pair_page(atlas: Atlas, address: str, layer: str, unit: int) -> str | None:
     shared = in_common(own, theirs)
     seen = ours.images or atlas.queries.run.record.get("counts", {}).get("seen") or 0
     return rendered(
-        atlas, "pair.html", found=found, layer=atlas.queries.layers[layer], unit=ours, match=match, its=its,
+        atlas, "pair.html", json=atlas.links.rows("layer", layer, unit, "matches"),
+        found=found, layer=atlas.queries.layers[layer], unit=ours, match=match, its=its,
         matches=matches[1:], own=own[:_SHOWN_EXEMPLARS], theirs=theirs[:_SHOWN_EXEMPLARS], shared=shared,
         by_chance=len(own) * len(theirs) / seen if seen else None, most=min(len(own), len(theirs)),
         ranks={each.image_id: each.rank for each in own}, their_ranks={each.image_id: each.rank for each in theirs},
@@ -144,7 +146,8 @@ def training_page(atlas: Atlas, at: int | None = None, lost: bool = False, page:
     rows = [(layer, len(births), np.bincount(births, minlength=len(names) + 1).tolist())
             for layer, births in training.births.items()]  # fmt: skip
     return rendered(
-        atlas, "training.html", about=training.about, names=names, at=at, lost=lost, strips=strips, page=page,
+        atlas, "training.html", json=atlas.links.rows("checkpoints"),
+        about=training.about, names=names, at=at, lost=lost, strips=strips, page=page,
         pages=pages, count=len(chosen), rows=rows,
     )  # fmt: skip
 

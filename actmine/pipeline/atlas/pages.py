@@ -216,7 +216,8 @@ def map_page(atlas: Atlas, maps: Maps, by: str) -> str | None:
     if points is None:
         return None
     return rendered(
-        atlas, "map.html", points=points, ways=points.ways, truth=truth(points.about, by), layers=layers_on(points),
+        atlas, "map.html", json=atlas.links.rows("map", by),
+        points=points, ways=points.ways, truth=truth(points.about, by), layers=layers_on(points),
         labels=labels_on(points), marked=noted_on(points, atlas.notes.all()),
     )  # fmt: skip
 

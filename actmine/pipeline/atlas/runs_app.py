@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
@@ -53,6 +53,15 @@ def of_runs(
     def lost(request: Request, error: Exception) -> Response:
         return HTMLResponse(no_run_page(shelf, "Not found", f"There is nothing at {request.url.path}"), 404)
 
-    routes = [Route("/", listed), Route("/static/{name}", static)]
+    def rows(request: Request) -> Response:
+        found = [
+            {"name": each.name, "page": f"{each.address}/", "api": f"{each.address}/api", "error": each.trouble or None,
+             **{word: each.record.get(word) if each.record is not None else None
+                for word in ("model", "dataset", "dataset_fingerprint", "fingerprint", "units")}}
+            for each in shelf.all()
+        ]  # fmt: skip
+        return unless_known(request, JSONResponse({"runs": found}))
+
+    routes = [Route("/", listed), Route("/api", rows), Route("/static/{name}", static)]
     own = Starlette(routes=routes, middleware=guards, exception_handlers={404: lost})
     return Starlette(routes=[Mount("/run/{run}", within), Mount("/", own)])

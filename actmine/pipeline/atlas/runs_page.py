@@ -76,7 +76,7 @@ def no_run_page(shelf: Shelf, title: str, sentence: str) -> str:
 def _rendered(shelf: Shelf, template: str, **words: Any) -> str:
     return environment().get_template(template).render(
         links=_ShelfLinks(), run_name=f"Runs in {shelf.place or shelf.path}", exported=False, desk=None,
-        any_noted=False, several=True, **words,
+        any_noted=False, several=True, json="/api", **words,
     )  # fmt: skip
 
 
