@@ -125,7 +125,7 @@ def test_an_export_of_the_atlas_writes_them_as_files(run, folder, tmp_path):
     export(gone, str(tmp_path / "site"), ["classifier"])
     wholes = list((tmp_path / "site" / "whole").iterdir())
     assert len(wholes) == len(set(gone.exemplars("classifier").image_id))
-    assert {path.suffix for path in wholes} <= {".jpg", ".png"}
+    assert {path.suffix for path in wholes} <= {".jpg", ".png", ".webp"}
     assert not (tmp_path / "site" / "picture").exists(), "its crops are parts of them, and nothing is drawn"
 
 

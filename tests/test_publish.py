@@ -365,7 +365,7 @@ def test_an_estimate_is_within_a_third_of_what_is_written(demo_run, tmp_path):
     who = topping(run.path, queries.reading, ["block3.add"], queries.end)
     count, nbytes = estimate(queries, who, Extent(9, False))
     done = export(run, str(tmp_path / "site"), ["block3.add"], None, Extent(9, False))
-    assert done.files == count and 2 / 3 < nbytes / done.nbytes < 4 / 3
+    assert 2 / 3 < count / done.files < 4 / 3 and 2 / 3 < nbytes / done.nbytes < 4 / 3  # equal pictures are one file
 
 
 @pytest.mark.slow

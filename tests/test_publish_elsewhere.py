@@ -60,31 +60,31 @@ def objects(store: Store, prefix: str) -> dict[str, bytes]:
 
 
 def test_objects_have_the_bytes_of_the_folder_and_only_what_differs_is_put(root, store, monkeypatch):
-    done = published(root, "s3://bucket/a/run")
-    assert objects(store, "a/run/") == files(root / "small") and done.kept == done.removed == 0
-    html = store.client.head_object(Bucket="bucket", Key="a/run/atlas/index.html")
+    done = published(root, "s3://bucket/published/run")
+    assert objects(store, "published/run/") == files(root / "small") and done.kept == done.removed == 0
+    html = store.client.head_object(Bucket="bucket", Key="published/run/atlas/index.html")
     assert html["ContentType"] == "text/html"
-    again = published(root, "s3://bucket/a/run")
+    again = published(root, "s3://bucket/published/run")
     assert (again.written, again.kept) == (0, done.written)
-    fewer = published(root, "s3://bucket/a/run", FEWER)
-    assert objects(store, "a/run/") == files(root / "fewer") and fewer.removed > 3 and fewer.kept > 3
+    fewer = published(root, "s3://bucket/published/run", FEWER)
+    assert objects(store, "published/run/") == files(root / "fewer") and fewer.removed > 3 and fewer.kept > 3
     from actmine.pipeline.storage import bucket
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", store.client.meta.endpoint_url)
     bucket._Files.clear_instance_cache()
-    assert open_run("s3://bucket/a/run").exemplars(PLAIN).equals(open_run(root / "fewer").exemplars(PLAIN))
+    assert open_run("s3://bucket/published/run").exemplars(PLAIN).equals(open_run(root / "fewer").exemplars(PLAIN))
 
 
 def test_an_upload_that_fails_goes_on_where_it_stopped(root, store):
     wanted = files(root / "small")
     store.server.fault = lambda path, before: "403" if "atlas/layer" in path else ""
-    with pytest.raises(UserError, match=r"S3 failed at s3://bucket/b/run/atlas/layer.*goes on where it stopped"):
-        publish(open_run(root / "run"), "s3://bucket/b/run", SMALL)
-    half = objects(store, "b/run/")
+    with pytest.raises(UserError, match=r"S3 failed at s3://bucket/stopped/run/atlas/layer.*goes on where it stopped"):
+        publish(open_run(root / "run"), "s3://bucket/stopped/run", SMALL)
+    half = objects(store, "stopped/run/")
     listed = half.pop(FILE)
     assert half.items() <= wanted.items() and len(half) > 5 and not json.loads(listed)["complete"]
     store.server.fault = lambda path, before: ""
-    assert published(root, "s3://bucket/b/run").kept == len(half) and objects(store, "b/run/") == wanted
+    assert published(root, "s3://bucket/stopped/run").kept == len(half) and objects(store, "stopped/run/") == wanted
 
 
 def test_a_prefix_that_holds_something_else_is_refused_and_left_alone(root, store):

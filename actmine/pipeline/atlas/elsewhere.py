@@ -25,6 +25,11 @@ class Other:
         self.place = str(queries.run.path)
         self._segments: dict[str, str] | None = None
 
+    @property
+    def units(self) -> int:
+        """How many units it has."""
+        return sum(layer.units for layer in self.queries.layers.values())
+
     def unit(self, layer: str, unit: int) -> Unit | None:
         """One of its units as a tile shows it."""
         try:

@@ -20,6 +20,7 @@ from actmine.pipeline.atlas.extent import EVERYTHING, Extent
 from actmine.pipeline.atlas.images import Topping, topping
 from actmine.pipeline.atlas.layer_pages import choices, sorts_of
 from actmine.pipeline.atlas.maps import Maps, as_script, written_shots
+from actmine.pipeline.atlas.others import Others
 from actmine.pipeline.atlas.pictures import Wholes, light, reduced
 from actmine.pipeline.atlas.queries import Queries
 from actmine.pipeline.atlas.rendering import OF_CELLS, OF_MAPS, OF_SERVER
@@ -28,7 +29,7 @@ from actmine.pipeline.errors import UserError, first_line
 from actmine.pipeline.notes import Notes
 from actmine.pipeline.progress import Progress, Silent, in_bytes
 from actmine.pipeline.run import Run
-from actmine.pipeline.storage.files import remove_files
+from actmine.pipeline.storage.files import remove_files, table_file
 
 MARKER = "actmine-atlas.json"
 """The file that says that a folder holds an atlas of ours, which may be written over."""
@@ -41,8 +42,8 @@ _ALWAYS = (
 _A_PAGE, _AN_IMAGE_PAGE, _AN_EXEMPLAR, _A_TILE, _A_DRAWING, _A_PIXEL = 17_000, 2500, 850, 700, 3000, 0.11
 """About how many bytes a page takes, that of an image, an exemplar on either, a unit on that of its layer, a drawing,
 and a pixel of a whole image."""
-_A_CELL = 50_000
-"""Of an activation atlas: its page, its drawing, crops of its images."""
+_A_CELL, _A_SHOT = 24_000, 4500
+"""A cell of an activation atlas: its page, its drawing; a crop of it, or a picture out of another run."""
 _OF_A_MAP, _A_POINT = 3, 130
 """A map has a page, its points and its picture; about how many bytes a point takes."""
 
@@ -124,10 +125,20 @@ def estimate(queries: Queries, who: Topping, extent: Extent = EVERYTHING) -> tup
         + _AN_EXEMPLAR * (int(chosen.sum()) + on_images) + _A_TILE * units * pages_of_layers / max(len(names), 1)
         + _A_DRAWING * drawn + _A_PIXEL * whole
     )  # fmt: skip
-    cells = sum(len(level.tiles) for name in names for level in levels(queries, name))
+    cells, shown = extent_of_cells(queries, extent.pictures)
     maps = len(Maps(queries).there)
-    count = html + drawn + len(images) + 3 * cells + _OF_A_MAP * maps + len(OF_MAPS) * bool(maps)
-    return count, nbytes + _A_CELL * cells + _A_POINT * maps * max(units, len(images))
+    others = Others(queries).pictured(units) if extent.pictures else 0
+    count = html + drawn + len(images) + 2 * cells + shown + others + _OF_A_MAP * maps + len(OF_MAPS) * bool(maps)
+    nbytes += _A_CELL * cells + _A_SHOT * (shown + others) + _A_POINT * maps * max(units, len(images))
+    return count, nbytes
+
+
+def extent_of_cells(queries: Queries, pictures: bool) -> tuple[int, int]:
+    """How many cells activation atlases have, and how many crops of images pages show of them."""
+    cells = sum(len(level.tiles) for name in mapped(queries) for level in levels(queries, name))
+    tables = [queries.reading.rows(table_file(queries.run.path, "atlas_crops", name), ("image_id",), keep=False)
+              for name in mapped(queries)]  # fmt: skip
+    return cells, sum(len(rows) for rows in tables if rows is not None) if pictures else 0
 
 
 def _write(files: Files, who: Topping, progress: Progress) -> None:
@@ -168,7 +179,7 @@ def _write(files: Files, who: Topping, progress: Progress) -> None:
             advance(1)
     for by in maps.there:
         files.page(f"map/{by}.html", lambda by=by: pages.map_page(atlas, maps, by))  # type: ignore[misc]
-        data = maps.data(by, files, lambda points: written_shots(points, files, {*files.images}))
+        data = maps.data(by, files, lambda points: written_shots(points, files, {*files.images}, files.extent.pictures))
         files.write(f"map/{by}.js", as_script(data or b""))
         files.write(f"map/{by}.png", maps.picture(by) or b"")
     files.write("static/search.js", f"window.atlasIndex = {json.dumps(_index(files), ensure_ascii=True)};\n")

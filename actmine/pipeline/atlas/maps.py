@@ -125,10 +125,10 @@ def _any(address: str) -> str:
     return address.replace(str(_NUMBER), "*")
 
 
-def written_shots(points: Points, links: Links, images: set[int]) -> list[Shot]:
+def written_shots(points: Points, links: Links, images: set[int], pictures: bool = True) -> list[Shot]:
     """The pictures of an export's points, which are written, or parts of images, as the tiles of its pages show them.
 
-    Of images those whose pages are there.
+    Of images those whose pages are there; without `pictures` of the dataset what was drawn alone.
     """
     found: list[Shot] = []
     for place in range(len(points)):
@@ -139,7 +139,7 @@ def written_shots(points: Points, links: Links, images: set[int]) -> list[Shot]:
         picture = Picture(points.layers[points.layer[place]], number, "visualization")
         if not points.drawn[place]:
             picture = Picture(picture.layer, number, "crop", ("0",))
-        if not (points.drawn[place] or points.fires[place]):
+        if not (points.drawn[place] or (points.fires[place] and pictures)):
             found.append(None)
         elif cut := links.cut(picture):
             found.append([cut.address, *cut.size, *cut.box])

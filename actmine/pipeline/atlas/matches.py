@@ -66,6 +66,11 @@ class Matches:
         about = compared_with(self._queries.run.record).get(name, {})
         return self._elsewhere.at(about.get("other"), about.get("other_fingerprint"), name)
 
+    def most(self, name: str) -> int:
+        """How many matches of a unit a table of that name has at most."""
+        most = compared_with(self._queries.run.record).get(name, {}).get("most")
+        return most if isinstance(most, int) else 1
+
     def _rows(self, name: str, layer: str, unit: int) -> list[dict[str, Any]]:
         rows = self._queries.reading.rows(self._queries.run.path / "matches" / f"{name}.parquet", _COLUMNS, unit)
         found = [

@@ -19,6 +19,16 @@ class Others:
         self.training = Training(queries, elsewhere)
         self.comparisons = Comparisons(queries, self.matches)
 
+    def pictured(self, units: int) -> int:
+        """About how many pictures of other runs pages of so many units show at most."""
+        training, matches = self.training, self.matches
+        at_checkpoints = units * sum(training.other(at) is not None for at in range(len(training.names)))
+        of_matches = 0
+        for name in matches.names():
+            if other := matches.other(name):
+                of_matches += min(units * matches.most(name), other.units)
+        return at_checkpoints + of_matches
+
     def behind(self, picture: Picture) -> tuple[Queries, Picture] | None:
         """The other run and its picture that a picture of `links.OF_OTHERS` stands for; None where there is none.
 
