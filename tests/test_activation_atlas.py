@@ -32,7 +32,8 @@ from actmine.pipeline.network.models import load_network
 from actmine.pipeline.network.subject import Subject
 from actmine.pipeline.preprocessing.normalize import Normalize
 from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
-from actmine.pipeline.run import Mapped, picture
+from actmine.pipeline.run import picture
+from actmine.pipeline.run_tables import Mapped
 from actmine.pipeline.tables.evidence import over_represented_by_chance
 from actmine.pipeline.work import AscentWork
 from tests.atlas_of_activations import EACH, KINDS, LAYER, QUICK, kind_of, make

@@ -28,7 +28,8 @@ from actmine.pipeline.atlas.server import application
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.naming import label_of_cell
 from actmine.pipeline.publishing.contents import parts
-from actmine.pipeline.run import Mapped, open_run, picture
+from actmine.pipeline.run import open_run, picture
+from actmine.pipeline.run_tables import Mapped
 from actmine.pipeline.sheets.cell_map import cell_map
 from actmine.pipeline.sheets.drawing import Picture, Text
 from tests.atlas_browsing import Page, browsing

@@ -20,7 +20,8 @@ from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.devices import compute_exactly, pick_device
 from actmine.pipeline.relations.checkpoints import follow
 from actmine.pipeline.relations.compare import Best, best_pairs, compare_runs
-from actmine.pipeline.run import Run, absolute, open_run
+from actmine.pipeline.run import Run, open_run
+from actmine.pipeline.run_tables import absolute
 from actmine.schemas.chance import LEVEL
 
 SHOWN = 10

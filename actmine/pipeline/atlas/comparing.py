@@ -15,7 +15,7 @@ from actmine.pipeline.atlas.links import segment
 from actmine.pipeline.atlas.matches import Matches
 from actmine.pipeline.atlas.queries import Queries
 from actmine.pipeline.atlas.records import Exemplar
-from actmine.pipeline.run import compared
+from actmine.pipeline.run_tables import compared
 from actmine.schemas.chance import LEVEL
 
 _COLUMNS = ("layer", "unit", "rank", "other_layer", "other_unit", "similarity", "chance", "q_value")

@@ -75,7 +75,7 @@ def export(
     who = topping(queries.run.path, queries.reading, list(queries.layers), queries.end)
     progress = progress or Silent()
     try:
-        planned(queries, who, folder, progress, extent)
+        planned(files, who, progress)
         folder.mkdir(parents=True, exist_ok=True)
         files.write(MARKER, json.dumps({"run": queries.version, "layers": list(queries.layers)}) + "\n")
         remove_files(folder / part for part in _PARTS)
@@ -87,14 +87,13 @@ def export(
     return Exported(folder / "index.html", len(queries.layers), units, len(files.images), files.count, files.nbytes)
 
 
-def planned(
-    queries: Queries, who: Topping, folder: Path, progress: Progress, extent: Extent = EVERYTHING
-) -> tuple[int, int]:
+def planned(files: Files, who: Topping, progress: Progress) -> tuple[int, int]:
     """Says how many files an export will have and about how many bytes, both of which are the answer.
 
     Raises `UserError` where the disk has less room, what an export before takes there counted as free.
     """
-    count, nbytes = estimate(queries, who, extent)
+    folder = files.out
+    count, nbytes = estimate(files.queries, who, files.extent, files.others)
     progress.say(f"Planned: about {count:,} files of together {in_bytes(nbytes)}")
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     before = sum(path.lstat().st_size for part in _PARTS for path in (folder / part, *(folder / part).rglob("*"))
@@ -106,8 +105,10 @@ def planned(
     return count, nbytes
 
 
-def estimate(queries: Queries, who: Topping, extent: Extent = EVERYTHING) -> tuple[int, int]:
-    """How many files an export will have, and about how many bytes."""
+def estimate(
+    queries: Queries, who: Topping, extent: Extent = EVERYTHING, others: Others | None = None
+) -> tuple[int, int]:  # fmt: skip
+    """About how many files an export will have, and bytes; with pictures of `others`, where pages show them."""
     names = list(queries.layers)
     pages_of_layers = sum(1 for name in names for _ in choices(queries.units(name)))
     of_units = [queries.units(name) for name in names]
@@ -127,9 +128,9 @@ def estimate(queries: Queries, who: Topping, extent: Extent = EVERYTHING) -> tup
     )  # fmt: skip
     cells, shown = extent_of_cells(queries, extent.pictures)
     maps = len(Maps(queries).there)
-    others = Others(queries).pictured(units) if extent.pictures else 0
-    count = html + drawn + len(images) + 2 * cells + shown + others + _OF_A_MAP * maps + len(OF_MAPS) * bool(maps)
-    nbytes += _A_CELL * cells + _A_SHOT * (shown + others) + _A_POINT * maps * max(units, len(images))
+    beside = others.pictured(units) if others and extent.pictures else 0
+    count = html + drawn + len(images) + 2 * cells + shown + beside + _OF_A_MAP * maps + len(OF_MAPS) * bool(maps)
+    nbytes += _A_CELL * cells + _A_SHOT * (shown + beside) + _A_POINT * maps * max(units, len(images))
     return count, nbytes
 
 

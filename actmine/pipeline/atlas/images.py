@@ -15,7 +15,7 @@ from actmine.pipeline.atlas.records import Image, Unkept
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.naming import in_words
 from actmine.pipeline.readings.statistics_options import TOP
-from actmine.pipeline.run import missing
+from actmine.pipeline.run_tables import missing
 from actmine.pipeline.storage.files import table_file
 from actmine.pipeline.storage.reading import Reading
 

@@ -24,7 +24,8 @@ from actmine.pipeline.atlas.short_names import shortened
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.exemplars.pictures import SMALL_SIDE
 from actmine.pipeline.readings.statistics_options import BOTTOM, RANDOM, TOP
-from actmine.pipeline.run import Run, missing
+from actmine.pipeline.run import Run
+from actmine.pipeline.run_tables import missing
 from actmine.pipeline.sheets.drawing import number
 from actmine.pipeline.storage.files import is_local, table_file
 from actmine.pipeline.storage.reading import Reading

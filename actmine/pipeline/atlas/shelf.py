@@ -13,7 +13,7 @@ from pathlib import Path
 from actmine.pipeline.atlas.links import segments
 from actmine.pipeline.checked_record import Record, checked, parsed
 from actmine.pipeline.errors import UserError, first_line
-from actmine.pipeline.run import absolute
+from actmine.pipeline.run_tables import absolute
 from actmine.pipeline.storage.files import is_local, run_folder
 
 DEEPEST = 4

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.notes import FILE as NOTES
-from actmine.pipeline.run import Run, missing
+from actmine.pipeline.run import Run
+from actmine.pipeline.run_tables import missing
 from actmine.pipeline.storage.files import is_local
 from actmine.pipeline.storage.parquet import parquet_file
 from actmine.pipeline.words import FROM_EXEMPLARS

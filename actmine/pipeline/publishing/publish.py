@@ -19,7 +19,8 @@ from actmine.pipeline.publishing import card as cards
 from actmine.pipeline.publishing import prepared, to_hub
 from actmine.pipeline.publishing.contents import NEVER, Part, parts, pixels_of_images, tables_of
 from actmine.pipeline.publishing.manifest import Manifest
-from actmine.pipeline.run import Run, absolute
+from actmine.pipeline.run import Run
+from actmine.pipeline.run_tables import absolute
 from actmine.pipeline.storage.files import is_local, remove_files, run_folder, user_cache
 from actmine.pipeline.storage.fingerprint import fingerprint
 from actmine.pipeline.storage.locks import exclusive

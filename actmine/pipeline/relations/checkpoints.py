@@ -23,7 +23,8 @@ from actmine.pipeline.relations.compare import comparable
 from actmine.pipeline.relations.nearest import Nearest, check_search
 from actmine.pipeline.relations.neighbors import stated
 from actmine.pipeline.relations.unrelated import Unrelated
-from actmine.pipeline.run import Run, absolute
+from actmine.pipeline.run import Run
+from actmine.pipeline.run_tables import absolute
 from actmine.pipeline.storage.files import alone, table_file
 from actmine.pipeline.storage.parquet import write_table
 from actmine.pipeline.tables.evidence import false_discovery_rates

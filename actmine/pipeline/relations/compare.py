@@ -18,7 +18,8 @@ from actmine.pipeline.progress import Progress, Silent
 from actmine.pipeline.relations.nearest import Nearest, check_search
 from actmine.pipeline.relations.neighbors import Pairs, alike, sketch_length, stated
 from actmine.pipeline.relations.unrelated import Unrelated
-from actmine.pipeline.run import Run, absolute, compared
+from actmine.pipeline.run import Run
+from actmine.pipeline.run_tables import absolute, compared
 from actmine.pipeline.storage.files import alone, readable_name
 from actmine.pipeline.storage.fingerprint import fingerprint
 from actmine.pipeline.storage.parquet import read_rows, write_table

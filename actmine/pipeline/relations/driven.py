@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.readings.statistics_options import BOTTOM, TOP
-from actmine.pipeline.run import Run, missing
+from actmine.pipeline.run import Run
+from actmine.pipeline.run_tables import missing
 from actmine.pipeline.storage.files import table_file
 from actmine.pipeline.storage.parquet import read_rows
 

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from actmine.pipeline import naming
 from actmine.pipeline.errors import UserError
-from actmine.pipeline.run import Run, missing
+from actmine.pipeline.run import Run
+from actmine.pipeline.run_tables import missing
 from actmine.pipeline.sheets.map_colours import KINDS
 from actmine.pipeline.storage.files import table_file
 from actmine.pipeline.storage.reading import Reading

@@ -305,7 +305,7 @@
       const at = order.indexOf(Number(steps.dataset.unit));
       if (at < 0) return;
       all("link[rel=prev], link[rel=next]").forEach((link) => link.remove());
-      steps.replaceChildren();
+      steps.replaceChildren(...all("[data-stays]", steps));
       for (const [relation, unit] of [["prev", order[at - 1]], ["next", order[at + 1]]]) {
         if (unit === undefined) continue;
         const href = `${unit}.html?${asked}`;
