@@ -23,7 +23,7 @@ from actmine.pipeline.atlas.maps import Maps, as_script, written_shots
 from actmine.pipeline.atlas.others import Others
 from actmine.pipeline.atlas.pictures import Wholes, light, reduced
 from actmine.pipeline.atlas.queries import Queries
-from actmine.pipeline.atlas.rendering import OF_CELLS, OF_MAPS, OF_SERVER
+from actmine.pipeline.atlas.rendering import OF_CELLS, OF_MAPS, OF_SERVER, environment
 from actmine.pipeline.choose import choose_layers
 from actmine.pipeline.errors import UserError, first_line
 from actmine.pipeline.notes import Notes
@@ -37,7 +37,7 @@ _PARTS = (
     "layer", "cells", "image", "picture", "whole", "static", "map", "index.html", "search.html", "noted.html",
 )  # fmt: skip
 _ALWAYS = (
-    9  # files of every export: the run's page, the search and what it looks through, notes, what pages need, marker
+    10  # files of every export: the run's page, the search and what it looks through, notes, what pages need, marker
 )
 _A_PAGE, _AN_IMAGE_PAGE, _AN_EXEMPLAR, _A_TILE, _A_DRAWING, _A_PIXEL = 17_000, 2500, 850, 700, 3000, 0.11
 """About how many bytes a page takes, that of an image, an exemplar on either, a unit on that of its layer, a drawing,
@@ -150,6 +150,8 @@ def _write(files: Files, who: Topping, progress: Progress) -> None:
     unused = {*OF_SERVER, *(() if mapped(queries) else OF_CELLS), *(() if maps.there else OF_MAPS)}
     for name in (each for each in pages.STATIC if each not in unused):
         files.write(f"static/{name}", (pages.HERE / "static" / name).read_bytes())
+    table = environment().get_template("keys.html").render()
+    files.write("static/key-table.js", f"document.querySelector('[data-keys]').innerHTML = {json.dumps(table)};\n")
     files.page("index.html", lambda: pages.run_page(atlas))
     files.page("search.html", lambda: pages.search_page(atlas, ""))
     files.page("noted.html", lambda: pages.noted_page(atlas))

@@ -183,7 +183,7 @@ class Files:
             self.write(name, _INDENTED.sub("\n<", made))
 
     def _named_by_bytes(self, data: bytes) -> str:
-        name = f"picture/{hashlib.sha256(data).hexdigest()[:24]}.{kind_of(data)}"
+        name = f"picture/{hashlib.sha256(data).hexdigest()[:16]}.{kind_of(data)}"
         if name not in self._named:
             self._named.add(self.write(name, data))
         return name
