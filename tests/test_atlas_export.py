@@ -120,7 +120,7 @@ def test_an_export_has_a_file_a_page_and_a_file_an_image_and_no_other(regions):
     assert files == shown | {(site / MARKER).resolve()}
     pages, drawings, orders = 3 + len(NAMES) * (1 + WIDTH) + len(KEYS), WIDTH - 1, len(NAMES)
     assert len(files) == pages + len(KEYS) + drawings + orders + len(
-        ("css", "js", "keys.js", "svg", "search.js", MARKER)
+        ("css", "js", "keys.js", "key-table.js", "svg", "search.js", MARKER)
     )
     cuts = [Addresses(page).cuts for page in (site / "layer" / segments(NAMES)[PLAIN]).glob("*.html")]
     assert min(cuts) >= TOPK
