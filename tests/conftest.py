@@ -6,7 +6,9 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 if not Path("/dev/nvidiactl").exists():
     os.environ["TRITON_INTERPRET"] = "1"  # without a GPU kernels run by Triton's interpreter alone
@@ -79,3 +81,38 @@ def demo_run(demo_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) ->
     find_neighbors(run)
     visualize_run(run, network, traced, traced.choose("stem.*"), find_preset("default"), device)
     return run
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from tests.in_browser import CHROMIUM
+
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    safe = ["--no-sandbox"] if os.getuid() == 0 else []  # a sandbox of root's is refused
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=safe, timeout=60_000)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Any]:
+    """Opens pages that must neither complain nor ask any other host; `opened(**options)` gives one."""
+    from tests.in_browser import DESK, PATIENCE_MS, is_own
+
+    contexts, complaints = [], []
+
+    def new(**options: Any) -> Any:
+        context = browser.new_context(**({"viewport": DESK} | options))
+        context.set_default_timeout(PATIENCE_MS)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda asked: complaints.append(asked.url) if not is_own(asked.url) else None)
+        return page
+
+    yield new
+    for context in contexts:
+        context.close()
+    assert complaints == []

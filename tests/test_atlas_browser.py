@@ -5,26 +5,18 @@ Needs Chromium (Debian: `apt-get install chromium`); screenshots are kept in art
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-import uvicorn
 
 from actmine.pipeline.atlas.desk import Desk
 from actmine.pipeline.atlas.export import export
-from actmine.pipeline.atlas.hosts import LOOPBACK, listening
 from actmine.pipeline.atlas.layer_pages import ON_ONE_PAGE, UNITS_A_PAGE
 from actmine.pipeline.atlas.links import segments
-from actmine.pipeline.atlas.server import application
 from actmine.pipeline.notes import FILE, Notes, Target
 from actmine.pipeline.run import open_run
 from actmine.pipeline.storage.files import table_file
@@ -33,19 +25,11 @@ from actmine.schemas.layers import LAYERS
 from actmine.schemas.units import UNITS
 from tests.atlas_browsing import luminance
 from tests.atlas_tables import NAMES, PLAIN, SCRIPT, SIZE, TOPK, WIDTH, activation_of, label_of, number_of, write_run
+from tests.in_browser import ARTIFACTS, DESK, IN_BROWSER, PHONE, kept, served, until
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM, reason="needs the browser Chromium: apt-get install chromium"),
-]
-ARTIFACTS = Path(__file__).parents[1] / "artifacts" / "atlas"
+pytestmark = IN_BROWSER
+
 ADDRESSES = segments(NAMES)
-DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-PATIENCE_MS = 30_000
 
 
 @pytest.fixture(scope="module")
@@ -57,55 +41,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def base(root: Path) -> Iterator[str]:
     with served(root / "run") as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    safe = ["--no-sandbox"] if os.getuid() == 0 else []  # a sandbox of root's is refused
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=safe, timeout=60_000)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def opened(browser: Any) -> Iterator[Any]:
-    """Opens pages that must neither complain nor ask any other host; `opened(**options)` gives one."""
-    contexts, complaints = [], []
-
-    def new(**options: Any) -> Any:
-        context = browser.new_context(**({"viewport": DESK} | options))
-        context.set_default_timeout(PATIENCE_MS)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda asked: complaints.append(asked.url) if not _own(asked.url) else None)
-        return page
-
-    yield new
-    for context in contexts:
-        context.close()
-    assert complaints == []
-
-
-def _own(url: str) -> bool:
-    return url.startswith((f"http://{LOOPBACK}:", "file://", "data:"))
-
-
-def kept(page: Any, name: str) -> None:
-    """Keeps a screenshot to look at."""
-    ARTIFACTS.mkdir(parents=True, exist_ok=True)
-    page.wait_for_load_state("networkidle")
-    page.screenshot(path=str(ARTIFACTS / f"{name}.png"))
-
-
-def until(page: Any, expression: str) -> None:
-    """Waits until an expression is true; pages forbid the browser what playwright's own waiting needs."""
-    deadline = time.monotonic() + PATIENCE_MS / 1000
-    while not page.evaluate(expression):
-        assert time.monotonic() < deadline, expression
-        page.wait_for_timeout(20)
 
 
 def shown_units(page: Any) -> list[int]:
@@ -322,9 +257,14 @@ def test_every_picture_has_a_text_every_page_one_heading_and_its_landmarks(base,
     page = opened()
     for path in PAGES.values():
         page.goto(base + path)
-        assert page.locator("img:not([alt]), img[alt='']").count() == 0
+        assert page.locator("img:not([alt]), img[alt='']:not([aria-hidden] *)").count() == 0
         assert page.locator("h1").count() == page.locator("main").count() == page.locator("header").count() == 1
-        assert page.locator("input:not([id]):not(label input), svg:not([aria-hidden]):not([aria-label])").count() == 0
+        assert (
+            page.locator(
+                "input:not([id]):not(label input), svg:not([aria-hidden]):not([aria-label]):not([aria-hidden] *)"
+            ).count()
+            == 0
+        )
 
 
 def test_pictures_that_arrive_late_move_nothing(base, opened):
@@ -336,21 +276,6 @@ def test_pictures_that_arrive_late_move_nothing(base, opened):
         .observe({type: 'layout-shift', buffered: true})
         || setTimeout(() => done(0), 500))"""
     assert page.evaluate(moved) < 0.02
-
-
-@contextmanager
-def served(run: Path, desk: Desk | None = None) -> Iterator[str]:
-    """The address of the atlas of a run, under way."""
-    with listening(0) as there:
-        config = uvicorn.Config(application(run, desk=desk), log_level="critical", access_log=False, lifespan="off")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [there]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://{LOOPBACK}:{there.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(10)
 
 
 def test_notes_are_taken_by_key_and_two_people_at_once_lose_none(tmp_path, opened):

@@ -17,18 +17,10 @@ from actmine.pipeline.run import open_run
 from tests.atlas_of_activations import HOSTILE, LAYER
 
 pytest.importorskip("playwright.sync_api", reason="needs playwright")
-from tests.test_atlas_browser import (
-    DESK,
-    PHONE,
-    browser,
-    kept,
-    opened,
-    pytestmark,
-    served,
-    until,
-)  # fmt: skip
+from tests.in_browser import DESK, IN_BROWSER, PHONE, kept, served, until
 
-__all__ = ["browser", "opened", "pytestmark"]
+pytestmark = IN_BROWSER
+
 MAP = f"/cells/{LAYER}"
 
 

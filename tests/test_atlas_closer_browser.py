@@ -6,47 +6,30 @@ Needs Chromium (Debian: `apt-get install chromium`); screenshots are kept in art
 from __future__ import annotations
 
 import base64
-import os
 import re
-import shutil
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 
 from actmine.pipeline.atlas.desk import Desk
-from actmine.pipeline.atlas.hosts import LOOPBACK, listening
 from actmine.pipeline.atlas.images import topping
 from actmine.pipeline.atlas.keys import KEYS
 from actmine.pipeline.atlas.looking import Looking
 from actmine.pipeline.atlas.places import units_at
 from actmine.pipeline.atlas.queries import Queries
-from actmine.pipeline.atlas.server import application
 from actmine.pipeline.inspect.eye import Eye
 from actmine.pipeline.run import open_run
+from tests.in_browser import IN_BROWSER, PHONE, kept, served, until
 from tests.making import encoded, picture
 from tests.small_run import LAYERS, small_run
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+pytestmark = IN_BROWSER
+
 axe = pytest.importorskip("axe_playwright_python", reason="needs axe-playwright-python, which brings axe")
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM, reason="needs the browser Chromium: apt-get install chromium"),
-]
-ARTIFACTS = Path(__file__).parents[1] / "artifacts" / "atlas"
-DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 UNIT = f"/layer/{LAYERS[0]}/3"
-PATIENCE_S = 30
 DROPPED = """([bytes, name]) => {
     const data = new DataTransfer();
     data.items.add(new File([Uint8Array.from(atob(bytes), letter => letter.charCodeAt(0))], name, {type: 'image/png'}));
@@ -63,67 +46,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def base(run: Path) -> Iterator[str]:
-    with served(run) as address:
+    with served(run, Desk("ada"), Looking(Eye)) as address:
         yield address
-
-
-@contextmanager
-def served(run: Path) -> Iterator[str]:
-    """The address of the atlas of a run, which takes notes and pictures."""
-    with listening(0) as there:
-        app = application(run, desk=Desk("ada"), looking=Looking(Eye))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [there]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://{LOOPBACK}:{there.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(10)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    safe = ["--no-sandbox"] if os.getuid() == 0 else []
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=safe, timeout=60_000)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def opened(browser: Any) -> Iterator[Any]:
-    """Opens pages that must not complain; `opened(**options)` gives one."""
-    contexts, complaints = [], []
-
-    def new(**options: Any) -> Any:
-        context = browser.new_context(**({"viewport": DESK} | options))
-        context.set_default_timeout(PATIENCE_S * 1000)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        return page
-
-    yield new
-    for context in contexts:
-        context.close()
-    assert complaints == []
-
-
-def until(page: Any, expression: str) -> None:
-    """Waits until an expression is true."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not page.evaluate(expression):
-        assert time.monotonic() < deadline, expression
-        page.wait_for_timeout(20)
-
-
-def kept(page: Any, name: str) -> None:
-    """Keeps a screenshot to look at."""
-    ARTIFACTS.mkdir(parents=True, exist_ok=True)
-    page.wait_for_load_state("networkidle")
-    page.screenshot(path=str(ARTIFACTS / f"closer-{name}.png"))
 
 
 def an_image(run: Path) -> int:
@@ -141,7 +65,7 @@ def test_rows_stay_as_they_were_left_from_unit_to_unit_and_an_address_may_name_o
     page.locator("#row-p50 summary").click()
     page.locator("#row-top summary").click()
     assert page.evaluate(open_rows) == ["row-p50"] and page.locator("#row-top .strip").is_visible()
-    kept(page, "rows")
+    kept(page, "closer-rows")
     page.keyboard.press("ArrowRight")
     page.wait_for_url("**/4")
     assert page.evaluate(open_rows) == ["row-p50"]
@@ -156,8 +80,8 @@ def test_rows_stay_as_they_were_left_from_unit_to_unit_and_an_address_may_name_o
 def test_heat_lies_over_the_picture_that_is_pointed_at_focused_or_touched_and_says_its_scale(base, run, opened):
     page = opened()
     page.goto(base + UNIT)
-    frame = page.locator(".frame[data-heat]").first
-    seen = "getComputedStyle(document.querySelector('.frame[data-heat] .over')).opacity"
+    frame = page.locator(".frame:has(.over)").first
+    seen = "getComputedStyle(document.querySelector('.frame .over')).opacity"
     assert page.evaluate(seen) == "0"
     frame.hover()
     until(page, f"{seen} === '1'")
@@ -171,7 +95,7 @@ def test_heat_lies_over_the_picture_that_is_pointed_at_focused_or_touched_and_sa
     page.keyboard.press("h")
     assert dialog.locator(".heat").count() == 0 and dialog.locator(".scale").count() == 0
     page.keyboard.press("h")
-    kept(page, "viewer")
+    kept(page, "closer-viewer")
     page.keyboard.press("Escape")
     page.locator("h1").click()
     page.keyboard.press("h")
@@ -186,7 +110,7 @@ def test_heat_lies_over_the_picture_that_is_pointed_at_focused_or_touched_and_sa
     until(page, "document.querySelector('.named.shown .heat') !== null")
     mark = page.locator(".named.shown")
     assert page.locator("[data-warm] .scale").inner_text().split()[-1] == mark.get_attribute("data-most")
-    kept(page, "image-heat")
+    kept(page, "closer-image-heat")
 
 
 @pytest.mark.parametrize("way", ["mouse", "keys", "form", "no script"])
@@ -229,7 +153,7 @@ def test_a_place_of_an_image_lists_what_fires_there_and_is_in_the_address(base, 
         until(page, "document.querySelector('.named.shown .heat') !== null")
         page.reload()
         assert page.locator("#at-h").inner_text().startswith(f"What fires at {x}, {y}")
-        kept(page, "place")
+        kept(page, "closer-place")
 
 
 def test_a_picture_is_dropped_onto_the_page_and_its_units_are_shown(base, opened):
@@ -244,7 +168,7 @@ def test_a_picture_is_dropped_onto_the_page_and_its_units_are_shown(base, opened
     until(page, "document.querySelector('.driven img').naturalWidth > 0")
     card.hover()
     until(page, "document.querySelector('.named.shown .heat') !== null")
-    kept(page, "looked")
+    kept(page, "closer-looked")
     page.locator("[data-crosshair]").click()
     page.wait_for_url("**at=*")
     assert page.locator("#at .tile").count() > 0
@@ -276,7 +200,7 @@ def test_every_key_of_the_table_that_a_page_tells_of_does_what_it_says(base, run
     assert set(shown) == {*everywhere, *(key.stroke for group in ("Exemplars", "Notes") for key in KEYS[group])} - {
         "Shift+ArrowLeft", "Shift+ArrowRight"
     }  # fmt: skip
-    kept(page, "keys")
+    kept(page, "closer-keys")
     page.keyboard.press("j")  # keys do nothing to the page below
     page.keyboard.press("Escape")
     assert help_.count() == 0
@@ -333,4 +257,4 @@ def test_axe_finds_nothing_serious_and_a_phone_scrolls_one_way_only(base, run, o
         serious = [(each["id"], each["nodes"][0]["html"][:200]) for each in found
                    if each["impact"] in ("serious", "critical")]  # fmt: skip
         assert serious == [], name
-        kept(page, f"{name}-{scheme}")
+        kept(page, f"closer-{name}-{scheme}")

@@ -10,25 +10,16 @@ import pandas as pd
 import pytest
 
 from actmine.pipeline.atlas.export import export
+from actmine.pipeline.atlas.links import segments
 from actmine.pipeline.notes import Notes, Target
 from actmine.pipeline.run import open_run
 from tests.atlas_tables import NAMES, PLAIN, WIDTH, WILD, write_run
-from tests.test_atlas_browser import (  # noqa: F401
-    ADDRESSES,
-    CHROMIUM,
-    PHONE,
-    browser,
-    kept,
-    opened,
-    served,
-    until,
-)
+from tests.in_browser import IN_BROWSER, PHONE, kept, served, until
 from tests.test_atlas_map import with_maps
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM, reason="needs the browser Chromium: apt-get install chromium"),
-]
+pytestmark = IN_BROWSER
+ADDRESSES = segments(NAMES)
+
 COUNT = len(NAMES) * WIDTH
 
 
@@ -71,7 +62,7 @@ def place(page: Any, run: Path, layer: str, unit: int) -> tuple[float, float]:
     return box["x"] + box["width"] / 2 + x * scale, box["y"] + box["height"] / 2 - y * scale
 
 
-def test_a_unit_is_named_with_its_picture_under_the_mouse_and_opened_by_a_click(run, base, opened):  # noqa: F811
+def test_a_unit_is_named_with_its_picture_under_the_mouse_and_opened_by_a_click(run, base, opened):
     page = opened()
     ready(page, f"{base}/map/units")
     page.mouse.move(*place(page, run, PLAIN, 2))
@@ -84,10 +75,10 @@ def test_a_unit_is_named_with_its_picture_under_the_mouse_and_opened_by_a_click(
     page.wait_for_url(f"**/layer/{ADDRESSES[PLAIN]}/2")
     page.get_by_role("link", name="On the map").click()
     until(page, "document.querySelector('[data-map]') && document.querySelector('[data-map]').dataset.ready")
-    until(page, "document.querySelector('[data-said]').textContent.includes('unit 2')")
+    until(page, "document.querySelector('[data-told]').textContent.includes('unit 2')")
 
 
-def test_the_mouse_moves_and_zooms_and_the_address_brings_one_back(run, base, opened):  # noqa: F811
+def test_the_mouse_moves_and_zooms_and_the_address_brings_one_back(run, base, opened):
     page = opened()
     field = ready(page, f"{base}/map/units")
     box = field.bounding_box()
@@ -120,7 +111,7 @@ def test_the_mouse_moves_and_zooms_and_the_address_brings_one_back(run, base, op
     assert view(page) == []
 
 
-def test_pictures_appear_as_one_comes_closer_a_few_at_a_time(base, opened):  # noqa: F811
+def test_pictures_appear_as_one_comes_closer_a_few_at_a_time(base, opened):
     page = opened()
     asked: list[str] = []
     under_way, most = 0, 0
@@ -147,12 +138,12 @@ def test_pictures_appear_as_one_comes_closer_a_few_at_a_time(base, opened):  # n
     kept(page, "map-near")
 
 
-def test_keys_move_name_and_open(base, opened):  # noqa: F811
+def test_keys_move_name_and_open(base, opened):
     page = opened()
     field = ready(page, f"{base}/map/units")
     field.focus()
     page.keyboard.press("ArrowRight")
-    until(page, "document.querySelector('[data-said]').textContent !== ''")
+    until(page, "document.querySelector('[data-told]').textContent !== ''")
     first = view(page)
     page.keyboard.press("ArrowUp")
     page.keyboard.press("+")
@@ -161,13 +152,13 @@ def test_keys_move_name_and_open(base, opened):  # noqa: F811
     assert second[1] > first[1] and second[2] == pytest.approx(1.5)
     page.keyboard.press("0")
     assert view(page) == []
-    named = page.locator("[data-said]").inner_text()
+    named = page.locator("[data-told]").inner_text()
     page.keyboard.press("Enter")
     page.wait_for_url("**/layer/**")
     assert named.split(" · unit ")[1].split(",")[0] in page.locator("h1").inner_text()
 
 
-def test_what_is_looked_for_stands_out_and_what_the_legend_names(base, opened):  # noqa: F811
+def test_what_is_looked_for_stands_out_and_what_the_legend_names(base, opened):
     page = opened()
     ready(page, f"{base}/map/units")
     page.get_by_label("Find").fill("TABBY")
@@ -195,7 +186,7 @@ def wait_for_address(page: Any, word: str) -> str:
     return str(page.url)
 
 
-def test_fingers_show_first_and_open_then_and_nothing_is_wider_than_a_phone(run, base, opened):  # noqa: F811
+def test_fingers_show_first_and_open_then_and_nothing_is_wider_than_a_phone(run, base, opened):
     page = opened(viewport=PHONE, has_touch=True, is_mobile=True, color_scheme="dark")
     field = ready(page, f"{base}/map/units")
     field.scroll_into_view_if_needed()
@@ -209,7 +200,7 @@ def test_fingers_show_first_and_open_then_and_nothing_is_wider_than_a_phone(run,
     page.wait_for_url("**/layer/**")
 
 
-def test_without_javascript_there_is_a_picture_and_lists(base, opened):  # noqa: F811
+def test_without_javascript_there_is_a_picture_and_lists(base, opened):
     page = opened(java_script_enabled=False)
     page.goto(f"{base}/map/units")
     assert page.locator(".map-still").is_visible() and not page.locator("[data-map]").is_visible()
@@ -218,7 +209,7 @@ def test_without_javascript_there_is_a_picture_and_lists(base, opened):  # noqa:
     page.wait_for_url(f"**/layer/{ADDRESSES[PLAIN]}")
 
 
-def test_an_exported_map_works_from_a_folder(run, tmp_path, opened):  # noqa: F811
+def test_an_exported_map_works_from_a_folder(run, tmp_path, opened):
     export(open_run(run), str(tmp_path / "site"), [])
     page = opened()
     ready(page, (tmp_path / "site" / "map" / "units.html").as_uri())
@@ -231,7 +222,7 @@ def test_an_exported_map_works_from_a_folder(run, tmp_path, opened):  # noqa: F8
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_wrong_with_a_map(base, opened, scheme):  # noqa: F811
+def test_axe_finds_nothing_wrong_with_a_map(base, opened, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
     page = opened(bypass_csp=True, color_scheme=scheme)
     for path in ("/map/units", "/map/images#by=kept"):

@@ -11,8 +11,8 @@ import pytest
 from actmine.pipeline.relations.checkpoints import follow
 from actmine.pipeline.relations.compare import compare_runs
 from actmine.pipeline.run import open_run
+from tests.in_browser import IN_BROWSER, PHONE, served
 from tests.small_run import LAYERS, small_run
-from tests.test_atlas_closer_browser import PHONE, browser, opened, pytestmark, served  # noqa: F401
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
 
@@ -20,6 +20,8 @@ PAGES = (
     "/", "/run/end/", "/run/end/compare/before", f"/run/end/compare/before/{LAYERS[0]}/3", "/run/end/training?at=0",
     f"/run/end/layer/{LAYERS[0]}/3",
 )  # fmt: skip
+
+pytestmark = IN_BROWSER
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_axe_finds_nothing_serious_on_a_desk_and_on_a_phone_in_light_and_dark(base, opened, path):  # noqa: F811
+def test_axe_finds_nothing_serious_on_a_desk_and_on_a_phone_in_light_and_dark(base, opened, path):
     for options in ({}, {"viewport": PHONE, "color_scheme": "dark"}):
         page = opened(bypass_csp=True, **options)
         page.goto(base + path)
@@ -47,7 +49,7 @@ def test_axe_finds_nothing_serious_on_a_desk_and_on_a_phone_in_light_and_dark(ba
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
 
 
-def test_one_goes_from_the_list_to_a_pair_of_units_and_to_the_other_runs_unit(base, opened):  # noqa: F811
+def test_one_goes_from_the_list_to_a_pair_of_units_and_to_the_other_runs_unit(base, opened):
     page = opened()
     page.goto(base)
     page.get_by_role("link", name="end", exact=True).click()

@@ -16,14 +16,11 @@ from actmine.pipeline.atlas.links import segments
 from actmine.pipeline.publishing.publish import Publication, publish
 from actmine.pipeline.run import open_run
 from tests.atlas_tables import NAMES, PLAIN, TOPK
-from tests.test_atlas_browser import CHROMIUM, PHONE, browser, kept, opened, served, until
+from tests.in_browser import IN_BROWSER, PHONE, kept, served, until
 from tests.test_publish import with_pictures
 
-__all__ = ["browser", "opened"]
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM, reason="needs the browser Chromium: apt-get install chromium"),
-]
+pytestmark = IN_BROWSER
+
 UNIT = f"atlas/layer/{segments(NAMES)[PLAIN]}/2.html"
 
 

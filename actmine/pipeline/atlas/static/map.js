@@ -4,7 +4,7 @@
   const one = (selector, within = document) => within.querySelector(selector);
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
   const field = one("[data-map]"), canvas = one("canvas", field), card = one(".map-card", field);
-  const told = one("[data-said]"), colour = one("[data-colour]");
+  const told = one("[data-told]"), colour = one("[data-colour]");
   const find = one("[data-find]"), counted = one("[data-found]");
   const folded = (text) => text.toLowerCase().replaceAll("_", " ").trim();
 
