@@ -167,3 +167,13 @@ def test_an_export_zooms_from_its_folder(mapped_run, opened, tmp_path):
     page.keyboard.press("Enter")
     page.wait_for_url("**/cells/**-*.html")
     assert page.get_by_role("heading", name="Images").is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_on_the_map_and_in_a_cell(base, opened, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    page = opened(bypass_csp=True, color_scheme=scheme)
+    for path in (f"{MAP}/0", f"{MAP}/0/0"):
+        page.goto(base + path)
+        found = axe.Axe().run(page).response["violations"]
+        assert [each["id"] for each in found if each["impact"] in ("serious", "critical")] == []

@@ -22,6 +22,7 @@ from actmine.pipeline.ascent.presets import find_preset
 from actmine.pipeline.atlas.export import estimate, export
 from actmine.pipeline.atlas.extent import Extent
 from actmine.pipeline.atlas.images import topping
+from actmine.pipeline.atlas.others import Others
 from actmine.pipeline.atlas.queries import Queries
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.notes import Notes, Target
@@ -363,7 +364,7 @@ def test_an_estimate_is_within_a_third_of_what_is_written(demo_run, tmp_path):
     run = open_run(demo_run)
     queries = Queries(run, ["block3.add"])
     who = topping(run.path, queries.reading, ["block3.add"], queries.end)
-    count, nbytes = estimate(queries, who, Extent(9, False))
+    count, nbytes = estimate(queries, who, Extent(9, False), Others(queries))
     done = export(run, str(tmp_path / "site"), ["block3.add"], None, Extent(9, False))
     assert 2 / 3 < count / done.files < 4 / 3 and 2 / 3 < nbytes / done.nbytes < 4 / 3  # equal pictures are one file
 
