@@ -121,6 +121,21 @@ def test_the_list_is_narrowed_and_sorted_as_is_asked(client):
     assert "<script>alert" not in client.get("/?q=<script>alert(1)</script>").text
 
 
+def test_lists_come_in_pages_that_lead_to_each_other(client, monkeypatch):
+    monkeypatch.setattr("actmine.pipeline.atlas.runs_page.A_PAGE", 1)
+    monkeypatch.setattr("actmine.pipeline.atlas.compare_pages.PAIRS_A_PAGE", 1)
+    for start in ("/?q=run&sort=model", "/run/run/compare/other-run?sort=none"):
+        seen, address = [], start
+        while address:
+            assert address not in seen and len(seen) < 40
+            seen.append(address)
+            ahead = Page(client, address).all("a", "data-page", "1")
+            address = next((link["href"] for link in ahead if link["data-page"] == "1"), "")
+            address = f"/{address}" if address.startswith("?") else address
+        back = [link["href"] for link in Page(client, seen[-1]).all("a", "data-page", "-1")]
+        assert len(seen) > 1 and len(back) == 1
+
+
 def test_a_run_that_is_mined_meanwhile_appears_and_one_that_goes_is_gone(tmp_path, monkeypatch):
     monkeypatch.setattr("actmine.pipeline.atlas.shelf._KEPT_SECONDS", -1.0)
     write_run(tmp_path, name="one")

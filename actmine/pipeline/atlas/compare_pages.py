@@ -48,11 +48,10 @@ def comparison_page(atlas: Atlas, address: str, order: str = "", layer: str = ""
         for at in places[(page - 1) * PAIRS_A_PAGE : page * PAIRS_A_PAGE].tolist()
         if (unit := atlas.queries.tile(best.layers[best.layer[at]], int(best.unit[at])))
     ]
-    about = atlas.queries.run.record.get("matches", {}).get(found.name, {})
     return rendered(
         atlas, "compare.html", json=atlas.links.rows("matches"),
         found=found, pairs=pairs, order=order, orders=ORDERS, layer=layer, page=page,
-        pages=pages, count=len(places), about=about, middle=_median(best.similarity), reached=_median(best.chance),
+        pages=pages, count=len(places), middle=_median(best.similarity), reached=_median(best.chance),
         their_short=shortened(best.other_layers), own_name=atlas.queries.run.path.name, **_of_other(found),
     )  # fmt: skip
 
