@@ -58,7 +58,7 @@ def sweep_chain(
     flat = [side.flatten(1, -2) for side in (*sides, out)]
     other = None if right is None else flat[1]
     found = chain(flat[0], norms[0], other, norms[1], activation, taps, flat[-1])
-    return [out if tokens else out.permute(0, 3, 1, 2), *(each.clone() for each in found)]
+    return [out if tokens else out.permute(0, 3, 1, 2), *found]
 
 
 @sweep_chain.register_fake

@@ -6,6 +6,8 @@ runs the same on a CPU, where tests compare it with `reductions.read_map`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import triton
 import triton.language as tl
@@ -17,6 +19,20 @@ from actmine.pipeline.readings.unit_kernels import bucket_size
 _PROGRAMS = 1024
 """As many keep all multiprocessors of a large GPU at work; maps of few units are divided among several for it."""
 _LEAST_PLACES = 512  # of a part of a divided map
+_MOST_WARPS = 4  # of a program
+_WARPS = 4096
+"""As many hide from each other that memory is far away."""
+_NEVER = tl.constexpr(torch.iinfo(torch.int32).max)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """What a program holds at a time: `units` at `rows` times `across` places, of which a thread has all rows."""
+
+    units: int
+    across: int
+    rows: int
+    warps: int
 
 
 @triton.jit
@@ -27,55 +43,80 @@ def larger(value, place, other, elsewhere):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
+def _most(value, other):  # type: ignore[no-untyped-def]
+    return tl.maximum(value, other, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def further(value, place, most, at):  # type: ignore[no-untyped-def]
+    """The largest so far `[W, U]` with its place, after `[R, W, U]` more at ascending places `[R, W, 1]`.
+
+    A thread holds all R of them, so that nothing waits for another.
+    """
+    here = tl.reduce(value, 0, _most)
+    first = tl.min(tl.where(value == here[None, :, :], place, _NEVER), 0)
+    return _most(most, here), tl.where(here > most, first, at)
+
+
+@triton.jit
+def loaded(pointers, there, WHOLE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """`[R, W, U]` values; anything of units that are not there."""
+    if WHOLE:
+        return tl.load(pointers)
+    return tl.load(pointers, mask=there[None, None, :], other=0.0)
+
+
+@triton.jit
+def stored(most, at, maximum, position, row, there, SIGN: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Writes the largest of all `[W, U]`, times a sign, and the first place that has it."""
+    value, place = tl.reduce((most, at), 0, larger)
+    tl.store(maximum + row, SIGN * value, mask=there)
+    tl.store(position + row, place, mask=there)
+
+
+@triton.jit
 def _sweep(  # type: ignore[no-untyped-def]
     maps, marks, maximum, position, minimum, lowest, sampled, counts,
     images, units, places, part, width, stride_b, stride_u, stride_y, stride_x,
     ONE_STRIDE: tl.constexpr, BOTH: tl.constexpr, SAMPLED: tl.constexpr, COUNTED: tl.constexpr,
-    BLOCK_U: tl.constexpr, BLOCK_P: tl.constexpr,
+    R: tl.constexpr, W: tl.constexpr, U: tl.constexpr, WHOLE: tl.constexpr,
     BUCKETS: tl.constexpr, MIDDLE: tl.constexpr,
 ):  # fmt: skip
-    """Some units of one image's map, of its places those of one part."""
+    """Some units of one image's map, of its places those of one part; `WHOLE`: they are U units everywhere.
+
+    Behind the last place comes the last one again, which changes nothing but counts.
+    """
     image, which = tl.program_id(1), tl.program_id(2)
-    unit = tl.program_id(0) * BLOCK_U + tl.arange(0, BLOCK_U)
-    lane = tl.arange(0, BLOCK_P)
+    unit = tl.program_id(0) * U + tl.arange(0, U)
+    lane = tl.arange(0, R)[:, None, None] * W + tl.arange(0, W)[None, :, None]
     begin = which * part
     end = tl.minimum(begin + part, places)
     there = unit < units
-    base = maps + image.to(tl.int64) * stride_b + unit[None, :] * stride_u
-    most = tl.full([BLOCK_P, BLOCK_U], float("-inf"), tl.float32)
-    at = tl.zeros([BLOCK_P, BLOCK_U], tl.int32) + (begin + lane)[:, None]
+    base = maps + image.to(tl.int64) * stride_b + (unit * stride_u)[None, None, :]
+    most = tl.full([W, U], float("-inf"), tl.float32)
+    at = tl.zeros([W, U], tl.int32) + (begin + tl.arange(0, W))[:, None]
     if BOTH:
-        least = tl.full([BLOCK_P, BLOCK_U], float("-inf"), tl.float32)  # of values turned over
-        low = tl.zeros([BLOCK_P, BLOCK_U], tl.int32) + (begin + lane)[:, None]
+        least, low = most, at  # of values turned over
     if COUNTED:
         counted_to = tl.where(tl.load(marks + image) == 0, end, begin)  # nothing of a marked image
-        zeros = tl.zeros([BLOCK_P, BLOCK_U], tl.int32)
-    for start in range(begin, end, BLOCK_P):
-        place = start + lane
+        zeros = tl.zeros([W, U], tl.int32)
+    for start in range(begin, end, R * W):
+        place = tl.minimum(start + lane, end - 1)
         offset = place * stride_x if ONE_STRIDE else (place // width) * stride_y + (place % width) * stride_x
-        inside = (place < end)[:, None] & there[None, :]
-        raw = tl.load(base + offset[:, None], mask=inside, other=float("-inf"))
-        value = raw.to(tl.float32)
-        at = tl.where(value > most, place[:, None], at)
-        most = tl.maximum(most, value, propagate_nan=tl.PropagateNan.ALL)
+        value = loaded(base + offset, there, WHOLE).to(tl.float32)
+        most, at = further(value, place, most, at)
         if BOTH:
-            turned = tl.where(inside, -value, float("-inf"))
-            low = tl.where(turned > least, place[:, None], low)
-            least = tl.maximum(least, turned, propagate_nan=tl.PropagateNan.ALL)
+            least, low = further(-value, place, least, low)
         if COUNTED:
             size, sign = bucket_size(value)
-            number = inside & (value == value) & (place < counted_to)[:, None]
-            zeros += (number & (size == 0)).to(tl.int32)  # most are: counted here, they do not wait for each other
-            to = counts + unit[None, :].to(tl.int64) * BUCKETS + ((size ^ sign) - sign + MIDDLE)
+            number = there[None, None, :] & (value == value) & (start + lane < counted_to)
+            zeros += tl.sum((number & (size == 0)).to(tl.int32), 0)  # most are: they do not wait for each other
+            to = counts + unit[None, None, :].to(tl.int64) * BUCKETS + ((size ^ sign) - sign + MIDDLE)
             tl.atomic_add(to, 1, mask=number & (size > 0), sem="relaxed")
     row = (which * images + image).to(tl.int64) * units + unit
-    most_of_all, at_first = tl.reduce((most, at), 0, larger)
-    tl.store(maximum + row, most_of_all, mask=there)
-    tl.store(position + row, at_first, mask=there)
+    stored(most, at, maximum, position, row, there, 1)
     if BOTH:
-        least_of_all, low_first = tl.reduce((least, low), 0, larger)
-        tl.store(minimum + row, -least_of_all, mask=there)
-        tl.store(lowest + row, low_first, mask=there)
+        stored(least, low, minimum, lowest, row, there, -1)
     if COUNTED:
         to = counts + unit.to(tl.int64) * BUCKETS + MIDDLE
         tl.atomic_add(to, tl.sum(zeros, 0), mask=there, sem="relaxed")
@@ -107,20 +148,20 @@ def sweep(
     both: bool = False,
     sampled: bool = False,
     counted: bool = False,
-    blocks: tuple[int, int, int] | None = None,
+    tile: Tile | None = None,
 ) -> list[Tensor]:
     """Maximum float32 and its first position int32 `[B, U]` of maps `[B, U, H, W]` of any strides, in one reading.
 
     With `both` then minimum and its position. `sampled`: then float32 `[B, U]` at the position that `marks` (int64
-    `[B]`) modulo H W are. `counted`: then int32 `[U, BUCKETS]`, positions of images without a mark by bucket. `blocks`
-    are units and places a program holds and its warps, chosen by the shape if None.
+    `[B]`) modulo H W are. `counted`: then int32 `[U, BUCKETS]`, positions of images without a mark by bucket. `tile` is
+    chosen by the shape if None.
     """
     images, units, height, width = maps.shape
     places = height * width
     stride_b, stride_u, stride_y, stride_x = maps.stride()
-    block_u, block_p, warps = blocks or _blocks(units, places, stride_u)
-    groups = triton.cdiv(units, block_u)
-    part, parts = parts_of(groups * images, places, block_p)
+    tile = tile or (adjacent(images, units, places, maps.itemsize) if stride_u == 1 else _apart(units, places))
+    groups = triton.cdiv(units, tile.units)
+    part, parts = parts_of(groups * images, places, tile)
     shape = (parts, images, units)
     found = [_empty(shape, maps, torch.float32), _empty(shape, maps, torch.int32)]
     if both:
@@ -136,7 +177,7 @@ def sweep(
         beside[0] if sampled else unused, beside[0] if counted else unused,
         images, units, places, part, width, stride_b, stride_u, stride_y, stride_x,
         ONE_STRIDE=height == 1 or stride_y == width * stride_x, BOTH=both, SAMPLED=sampled, COUNTED=counted,
-        BLOCK_U=block_u, BLOCK_P=block_p, BUCKETS=BUCKETS, MIDDLE=MIDDLE, num_warps=warps,
+        R=tile.rows, W=tile.across, U=tile.units, WHOLE=units % tile.units == 0, BUCKETS=BUCKETS, MIDDLE=MIDDLE, num_warps=tile.warps,
     )  # fmt: skip
     joined = join(found[0], found[1])
     if both:
@@ -144,10 +185,11 @@ def sweep(
     return joined + beside
 
 
-def parts_of(programs: int, places: int, block: int) -> tuple[int, int]:
-    """Places of a part, whole blocks of them, and how many parts there are: a map of few programs is divided."""
+def parts_of(programs: int, places: int, tile: Tile) -> tuple[int, int]:
+    """Places of a part, whole tiles of them, and how many parts there are: a map of few programs is divided."""
     parts = min(triton.cdiv(_PROGRAMS, max(programs, 1)), max(places // _LEAST_PLACES, 1))
-    part = triton.cdiv(triton.cdiv(places, parts), block) * block
+    together = tile.rows * tile.across
+    part = triton.cdiv(triton.cdiv(places, parts), together) * together
     return part, triton.cdiv(places, part)
 
 
@@ -165,12 +207,24 @@ def _empty(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype, device=like.device)
 
 
-def _blocks(units: int, places: int, stride_u: int) -> tuple[int, int, int]:
-    """Units and places of a program and its warps: what lies side by side in memory is read side by side."""
-    if stride_u == 1:
-        return min(64, _power(units)), min(32, _power(places)), 4
-    block_p = min(256, _power(places))
-    return min(max(4096 // block_p, 1), _power(units)), block_p, 4
+def adjacent(images: int, units: int, places: int, itemsize: int, rows: int = 4) -> Tile:
+    """For units that lie side by side in memory: a thread loads 16 bytes of them at a time, a warp as many as it can.
+
+    So the largest of all places is mostly a matter of one thread, and of few where units or images are few.
+    """
+    vector = 16 // itemsize
+    block = min(32 * vector, _power(units))
+    threads = max(block // vector, 1)  # beside each other
+    programs = images * triton.cdiv(units, block)
+    warps = min(max(_power(triton.cdiv(_WARPS, programs)), 1), _MOST_WARPS)
+    across = min(max(32 * warps // threads, 1), _power(places))
+    return Tile(block, across, min(rows, _power(triton.cdiv(places, across))), max(threads * across // 32, 1))
+
+
+def _apart(units: int, places: int) -> Tile:
+    """For places that lie side by side."""
+    across = min(256, _power(places))
+    return Tile(min(max(4096 // across, 1), _power(units)), across, 1, 4)
 
 
 def _power(number: int) -> int:
