@@ -19,7 +19,7 @@ from actmine.pipeline.readings.unit_kernels import bucket_size
 _PROGRAMS = 1024
 """As many keep all multiprocessors of a large GPU at work; maps of few units are divided among several for it."""
 _LEAST_PLACES = 512  # of a part of a divided map
-_MOST_WARPS = 4  # of a program
+_MOST_WARPS = 8  # of a program
 _WARPS = 4096
 """As many hide from each other that memory is far away."""
 _NEVER = tl.constexpr(torch.iinfo(torch.int32).max)
