@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actmine.pipeline.network.layers import Traced
-from actmine.pipeline.readings.batch_index import BatchIndex
+from actmine.pipeline.readings.batch_index import BatchIndex, halves
 from actmine.pipeline.readings.buckets import BUCKETS, count_positions
 from actmine.pipeline.readings.fused_taps import _plainly, fused
+from actmine.pipeline.readings.labels import Labels
 from actmine.pipeline.readings.reductions import read_layer, read_map
 from actmine.pipeline.readings.statistics import Statistics
 from actmine.pipeline.readings.taps import Readings, TappedNetwork
@@ -25,7 +26,7 @@ if not triton.knobs.runtime.interpret:
 
 from actmine.pipeline.readings.chain_kernel import chain  # noqa: E402
 from actmine.pipeline.readings.tap_kernel import sweep  # noqa: E402
-from actmine.pipeline.readings.unit_kernels import add_statistics, count, keep_best  # noqa: E402
+from actmine.pipeline.readings.unit_kernels import add_labelled, add_statistics, count, in_two, keep_best  # noqa: E402
 
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 VALUES = st.sampled_from([-torch.inf, -3.5, -0.0, 0.0, 1.0, 2.0, 2.5, 300.0, 1e-5, 1e-41, -1e-30, 1e30, torch.inf])
@@ -102,6 +103,34 @@ def test_statistics_and_histograms_of_a_kernel_are_those_of_a_cpu():
         counts = torch.zeros(70, BUCKETS, dtype=kind)
         count(counts, values)
         assert torch.equal(counts, count_positions(values[:, :, None, None], torch.zeros(50)).to(kind))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 5), st.integers(1, 140), st.integers(0, 10**6))
+def test_a_kernel_adds_images_to_their_labels_as_a_cpu_does(images, labels, units, seed):
+    draw = torch.Generator().manual_seed(seed)
+    exact, kernel = Labels(units), Labels(units)
+    for _ in range(2):
+        values = torch.randint(-3, 4, (images, units), generator=draw) / 4
+        values[values == 0.75] = torch.nan
+        its = torch.randint(-1, labels, (images,), generator=draw)
+        index = BatchIndex.of(torch.randint(0, 1 << 40, (images,), generator=draw), labels=its.tolist())
+        exact.update(Readings(values, torch.zeros_like(values, dtype=torch.int32)), index)
+        if bool((known := its >= 0).any()):
+            kernel._widen(its[known].unique())
+            row = 2 * torch.searchsorted(kernel.labels, its[known]) + halves(index.identities)[known]
+            kernel.seen.view(-1).index_add_(0, row, torch.ones_like(row))
+            sums = (each.flatten(0, 1) for each in (kernel.missing, kernel.total, kernel.maximum))
+            add_labelled(values[known].contiguous(), row, *sums, kernel.square)
+    for name, wanted in exact.state().items():
+        torch.testing.assert_close(kernel.state()[name], wanted, rtol=1e-12, atol=0)
+
+
+def test_a_float_is_the_sum_of_its_upper_bits_and_the_rest():
+    values = torch.tensor([[1.0, -3.1415927, 1e-41, 3e38, torch.nan, torch.inf, -torch.inf, -0.0]]).repeat(3, 200)
+    upper, rest = in_two(values).double().split(3)
+    assert torch.equal(upper + rest, values.nan_to_num(0.0, torch.inf, -torch.inf).double())
+    assert not bool((upper.float().view(torch.int32) & 0x1FFF).any())
 
 
 def test_a_kernel_counts_every_float_into_the_bucket_that_a_cpu_finds():

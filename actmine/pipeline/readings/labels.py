@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actmine.pipeline.network.devices import sent
+from actmine.pipeline.network.devices import runs_triton, sent
 from actmine.pipeline.readings.batch_index import NO_LABEL, BatchIndex, halves
 from actmine.pipeline.readings.taps import Readings
 
@@ -63,6 +63,12 @@ class Labels:
         row = 2 * sent(torch.searchsorted(self.labels, labels), self.device) + half
         _add_rows(self.seen.view(-1), row, torch.ones_like(row))
         if self.too_many:
+            return
+        if runs_triton(values.device):
+            from actmine.pipeline.readings.unit_kernels import add_labelled
+
+            missing, total, largest = (each.flatten(0, 1) for each in (self.missing, self.total, self.maximum))
+            add_labelled(values.contiguous(), row, missing, total, largest, self.square)
             return
         numbers, largest = values, values
         if not readings.complete:
@@ -138,7 +144,7 @@ class Labels:
 
 def _add_rows(to: Tensor, row: Tensor, values: Tensor) -> None:
     """Adds `values` `[B, U]` to the rows `[B]` of `to`, in the same order every time."""
-    if to.device.type == "cpu":
+    if to.device.type == "cpu" or not to.is_floating_point():
         to.index_add_(0, row, values)
     else:
         to.index_put_((row,), values, accumulate=True)

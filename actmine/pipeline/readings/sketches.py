@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actmine.pipeline.network.devices import quickly
+from actmine.pipeline.network.devices import quickly, runs_triton
 from actmine.pipeline.readings.batch_index import BatchIndex, mixed
 from actmine.pipeline.readings.statistics_options import WORD
 from actmine.pipeline.readings.taps import Readings
@@ -56,13 +56,14 @@ class Sketches:
         """Takes in one batch: `readings` `[B, U]` of the images `seen` `[B]`."""
         drawn = signs(index.identities, len(self.ones))
         self.ones = self.ones + drawn.sum(0).to(torch.int64)
-        values = readings.maximum.nan_to_num(0.0, torch.inf, -torch.inf)
-        if values.device.type == "cuda":
+        if runs_triton(readings.maximum.device):
+            from actmine.pipeline.readings.unit_kernels import in_two
+
             # Tensor cores multiply 11 bits: signs have fewer, values come as their upper 11 and the rest.
-            upper = (values.contiguous().view(torch.int32) & ~0x1FFF).view(torch.float32)
-            values, drawn = torch.cat([upper, values - upper]), torch.cat([drawn, drawn])
-        with quickly(values.device, "tf32"):
-            self.sums.addmm_(values.t(), drawn)
+            with quickly(readings.maximum.device, "tf32"):
+                self.sums.addmm_(in_two(readings.maximum.contiguous()).t(), drawn.repeat(2, 1))
+        else:
+            self.sums.addmm_(readings.maximum.nan_to_num(0.0, torch.inf, -torch.inf).t(), drawn)
 
     def merge(self, other: Self) -> None:
         """Takes in what another saw of other images."""

@@ -1,4 +1,4 @@
-"""What accumulators do with readings on a GPU, each in one Triton kernel: the k best, statistics, histograms.
+"""What accumulators do with readings on a GPU, each in one Triton kernel: the k best, statistics, histograms, labels.
 
 Every program has some units to itself and goes through the images of a batch in their order, so that results are the
 same in every run. Triton's interpreter runs the same on a CPU, where tests compare it with what accumulators do there.
@@ -50,6 +50,7 @@ def _keep_best(  # type: ignore[no-untyped-def]
     held_at = unit[None, :].to(tl.int64) * k + slot[:, None]
     holds = (slot < k)[:, None] & there[None, :]
     held = tl.load(keys + held_at, mask=holds, other=_NEVER)
+    held = tl.where(held == _EMPTY, slot[:, None].to(tl.int64) + _EMPTY, held)  # below every entry, and no two alike
     held_position = tl.load(positions + held_at, mask=holds, other=0)
     for start in range(0, images, BLOCK_N):
         image = start + lane
@@ -62,15 +63,14 @@ def _keep_best(  # type: ignore[no-untyped-def]
         least = tl.min(held, 0)
         best = tl.max(key, 0)
         while tl.max((best > least).to(tl.int32), 0) > 0:
-            gone = tl.min(tl.where(held == least[None, :], slot[:, None], BLOCK_K), 0)
-            enters = (slot[:, None] == gone[None, :]) & (best > least)[None, :]
+            enters = (held == least[None, :]) & (best > least)[None, :]
             taken = key == best[None, :]
             held = tl.where(enters, best[None, :], held)
             held_position = tl.where(enters, tl.max(tl.where(taken, place, 0), 0)[None, :], held_position)
             key = tl.where(taken, _EMPTY, key)
             least = tl.min(held, 0)
             best = tl.max(key, 0)
-    tl.store(keys + held_at, held, mask=holds)
+    tl.store(keys + held_at, tl.where(held < _EMPTY + BLOCK_K, _EMPTY, held), mask=holds)
     tl.store(positions + held_at, held_position, mask=holds)
 
 
@@ -82,10 +82,10 @@ def keep_best(keys: Tensor, positions: Tensor, maximum: Tensor, position: Tensor
     """
     (units, k), images = keys.shape, len(maximum)
     block_k = triton.next_power_of_2(k)
-    block_u = 16 if block_k <= 64 else 4
+    block_u = 4 if block_k <= 64 else 2  # of a warp, which reduces without waiting for another
     _keep_best[(triton.cdiv(units, block_u),)](
         keys, positions, maximum, position, numbers, images, units, k,
-        BLOCK_K=block_k, BLOCK_N=min(128, triton.next_power_of_2(images)), BLOCK_U=block_u, num_warps=4,
+        BLOCK_K=block_k, BLOCK_N=min(64, triton.next_power_of_2(images)), BLOCK_U=block_u, num_warps=1,
     )  # fmt: skip
 
 
@@ -157,3 +157,86 @@ def count(counts: Tensor, values: Tensor) -> None:
         values, counts, images, units, BLOCK_N=32, BLOCK_U=64,
         BUCKETS=BUCKETS, MIDDLE=MIDDLE, num_warps=4,
     )  # fmt: skip
+
+
+@triton.jit
+def _add_labelled(  # type: ignore[no-untyped-def]
+    values, order, rows, missing, total, largest, square, images, units,
+    T: tl.constexpr, U: tl.constexpr,
+):  # fmt: skip
+    """Images in the order of their rows, T at a time; what a row came to is added to what there is when it ends."""
+    unit = tl.program_id(0) * U + tl.arange(0, U)
+    lane = tl.arange(0, T)
+    there = unit < units
+    row = tl.load(rows)
+    lacks = tl.zeros([U], tl.int32)
+    added = tl.zeros([U], tl.float64)
+    most = tl.full([U], float("-inf"), tl.float32)
+    squares_of_one = tl.zeros([U], tl.float64)
+    squares_of_other = tl.zeros([U], tl.float64)
+    for start in range(0, images, T):
+        inside = start + lane < images
+        image = tl.load(order + start + lane, mask=inside, other=0)
+        some = tl.load(
+            values + image[:, None] * units + unit[None, :], mask=inside[:, None] & there[None, :], other=0.0
+        )
+        for turn in tl.static_range(T):
+            if start + turn < images:
+                its = tl.load(rows + start + turn)
+                if its != row:
+                    at = row * units + unit
+                    tl.store(missing + at, tl.load(missing + at, mask=there) + lacks, mask=there)
+                    tl.store(total + at, tl.load(total + at, mask=there) + added, mask=there)
+                    tl.store(largest + at, tl.maximum(tl.load(largest + at, mask=there), most), mask=there)
+                    row = its
+                    lacks = tl.zeros([U], tl.int32)
+                    added = tl.zeros([U], tl.float64)
+                    most = tl.full([U], float("-inf"), tl.float32)
+                value = tl.sum(tl.where((lane == turn)[:, None], some, 0.0), 0)
+                number = value == value
+                wide = tl.where(number, value, 0.0).to(tl.float64)
+                lacks += 1 - number.to(tl.int32)
+                added += wide
+                most = tl.maximum(most, tl.where(number, value, float("-inf")))
+                if its % 2 == 0:
+                    squares_of_one += wide * wide
+                else:
+                    squares_of_other += wide * wide
+    at = row * units + unit
+    tl.store(missing + at, tl.load(missing + at, mask=there) + lacks, mask=there)
+    tl.store(total + at, tl.load(total + at, mask=there) + added, mask=there)
+    tl.store(largest + at, tl.maximum(tl.load(largest + at, mask=there), most), mask=there)
+    tl.store(square + unit, tl.load(square + unit, mask=there) + squares_of_one, mask=there)
+    tl.store(square + units + unit, tl.load(square + units + unit, mask=there) + squares_of_other, mask=there)
+
+
+def add_labelled(values: Tensor, row: Tensor, missing: Tensor, total: Tensor, largest: Tensor, square: Tensor) -> None:
+    """Adds values `[N, U]` to the rows int64 `[N]` of `missing`, `total` and `largest` `[R, U]`, in place.
+
+    NaN count as missing alone. `square` `[2, U]`: the squares of even and of odd rows.
+    """
+    images, units = values.shape
+    rows, order = row.sort(stable=True)
+    _add_labelled[(triton.cdiv(units, 128),)](
+        values, order, rows, missing, total, largest, square, images, units, T=8, U=128, num_warps=1
+    )
+
+
+@triton.jit
+def _in_two(values, upper, rest, entries, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(values + at, mask=at < entries, other=0.0)
+    value = tl.where(value == value, value, 0.0)
+    finite = tl.where(tl.abs(value) == float("inf"), 0.0, value)
+    most = (finite.to(tl.int32, bitcast=True) & -0x2000).to(tl.float32, bitcast=True)
+    tl.store(upper + at, tl.where(value == finite, most, value), mask=at < entries)
+    tl.store(rest + at, finite - most, mask=at < entries)
+
+
+def in_two(values: Tensor) -> Tensor:
+    """Float32 `[N, U]` as a sum, `[2 N, U]`: the upper 11 bits, then the rest; NaN as 0, infinities whole in the first."""
+    images, units = values.shape
+    parts = torch.empty((2 * images, units), dtype=torch.float32, device=values.device)
+    entries = values.numel()
+    _in_two[(triton.cdiv(entries, 1024),)](values, parts[:images], parts[images:], entries, BLOCK=1024)
+    return parts
