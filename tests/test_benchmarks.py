@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +39,18 @@ def test_the_gpu_benchmark_needs_no_more_than_a_plain_checkout_and_says_that_the
     done = subprocess.run([sys.executable, "-c", PLAIN_CHECKOUT], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "No GPU is at hand" in done.stdout
+
+
+@pytest.mark.slow
+def test_every_kernel_compiles_for_a_gpu_that_is_not_at_hand_and_none_spills():
+    pytest.importorskip("triton", reason="needs triton, which comes with torch for NVIDIA GPUs")
+    words = [sys.executable, "-m", "benchmarks.gpu", "code", "--device", "cpu", "--small"]
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for kernel in ("norm+add+relu", "gelu", "tap 2048", "counted", "the 50 best", "labels", "in two"):
+        assert re.search(rf"{re.escape(kernel)}.* \d+ +0 +\d+ +\d+\n", done.stdout), kernel
+    assert "spilling: none" in done.stdout
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").glob("[!_]*.py")), ids=lambda file: file.stem)

@@ -25,7 +25,7 @@ if not triton.knobs.runtime.interpret:
     pytest.skip("Triton was not begun as an interpreter, because there is a GPU", allow_module_level=True)
 
 from actmine.pipeline.readings.chain_kernel import chain  # noqa: E402
-from actmine.pipeline.readings.tap_kernel import sweep  # noqa: E402
+from actmine.pipeline.readings.tap_kernel import Tile, sweep  # noqa: E402
 from actmine.pipeline.readings.unit_kernels import add_labelled, add_statistics, count, in_two, keep_best  # noqa: E402
 
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -48,16 +48,16 @@ def maps(draw: st.DrawFn) -> torch.Tensor:
 
 
 @settings(max_examples=40, deadline=None)
-@given(maps(), st.integers(0, 1 << 62))
-def test_a_sweep_finds_extremes_first_positions_one_drawn_and_counts(image, draw):
+@given(maps(), st.integers(0, 1 << 62), st.sampled_from([None, Tile(4, 2, 2, 1), Tile(2, 1, 4, 1), Tile(8, 4, 1, 1)]))
+def test_a_sweep_finds_extremes_first_positions_one_drawn_and_counts(image, draw, tile):
     marks = (torch.arange(len(image)) + draw) % 2
-    maximum, position, minimum, lowest, counts = sweep(image, marks, both=True, counted=True)
+    maximum, position, minimum, lowest, counts = sweep(image, marks, both=True, counted=True, tile=tile)
     for found, place, values in ((maximum, position, image), (-minimum, lowest, -image)):
         wanted, first = read_map(values)
         assert torch.equal(found, wanted) and torch.equal(place.long(), first)
     assert torch.equal(counts, count_positions(image, marks))
     drawn = torch.arange(len(image)) * 7 + draw
-    sampled = sweep(image, drawn, sampled=True)[2]
+    sampled = sweep(image, drawn, sampled=True, tile=tile)[2]
     flat = image.flatten(2)
     assert torch.equal(sampled, flat[torch.arange(len(image)), :, drawn % flat.shape[2]].float())
 

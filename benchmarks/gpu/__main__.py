@@ -19,7 +19,9 @@ import torch
 from benchmarks.gpu.setting import Setting
 
 PARTS = {
+    "code": ("machine_code", "report"),
     "taps": ("taps", "sweeps"),
+    "chains": ("taps", "chains"),
     "mining": ("mining", "resnet"),
     "vit": ("mining", "vit"),
     "batches": ("mining", "batches"),

@@ -14,7 +14,8 @@ from benchmarks.gpu.setting import Setting, verdict
 
 MAPS = ((64, 112), (64, 56), (256, 56), (128, 28), (512, 28), (256, 14), (1024, 14), (512, 7), (2048, 7))
 TOKENS = ((768, 197), (3072, 197))
-BLOCKS = ((32, 64, 4), (64, 32, 4), (64, 64, 8), (64, 128, 8), (128, 32, 4), (128, 64, 8))
+TILES = ((256, 1, 8, 1), (256, 2, 4, 2), (256, 4, 4, 4), (256, 8, 4, 8), (128, 4, 8, 2), (64, 16, 4, 4))
+"""Units, places across, rows and warps that are tried beside the tile that is taken."""
 BAR = 0.80
 
 
@@ -46,14 +47,14 @@ def _line(setting: Setting, image: Tensor, kind: str) -> None:
     other = torch.empty_like(image)
     ways: dict[str, Callable[[], object]] = {"copy": partial(other.copy_, image), "amax": partial(image.amax, (2, 3))}
     if reads_once(image):
-        from actmine.pipeline.readings.tap_kernel import sweep
+        from actmine.pipeline.readings.tap_kernel import Tile, sweep
 
         ways["tap"] = partial(read_once, image)
         marks = torch.arange(len(image), device=setting.device)
         ways |= {"both": partial(read_once, image, None, True), "sample": partial(read_once, image, marks, False, True)}
         ways["counts"] = partial(read_once, image, torch.zeros_like(marks), False, False, True)
         ways["rows"] = partial(read_rows, image)
-        ways |= {f"{u}x{p}/{w}": partial(sweep, image, blocks=(u, p, w)) for u, p, w in BLOCKS}
+        ways |= {"/".join(map(str, tile)): partial(sweep, image, tile=Tile(*tile)) for tile in TILES}
     else:
         ways["tap"] = partial(read_map, image)
     if setting.cuda:
@@ -69,3 +70,28 @@ def _line(setting: Setting, image: Tensor, kind: str) -> None:
     if tried := {name: value for name, value in speed.items() if "/" in name}:
         print("    " + ", ".join(f"{name} {value:.0f}" for name, value in tried.items()), flush=True)
     setting.keep("taps", **{f"{list(image.shape)} {kind} {name}": round(value, 1) for name, value in speed.items()})
+
+
+def chains(setting: Setting) -> None:
+    """What networks have behind convolutions, with its taps, in one sweep: bytes moved a second against a copy."""
+    from actmine.pipeline.readings.tap_kernel import Tile
+    from benchmarks.gpu.machine_code import chains as all_chains
+
+    print("chains in one sweep, GB/s read and written, and as a share of a copy's")
+    image = torch.empty(setting.batch_size, 256, 56, 56, device=setting.device, dtype=torch.bfloat16)
+    copy = _captured(partial(torch.empty_like(image).copy_, image))
+    seconds = setting.timed({"copy": copy}, 10)["copy"].median / 10
+    fastest = 2 * image.nbytes / seconds / 1e9
+    print(f"  copy {fastest:.0f}", flush=True)
+    whole = floor = 0.0
+    for name, times, size, call in all_chains(setting.batch_size, setting.device):
+        tried = TILES[1:4] if "1010" in name or "gelu" in name else ()
+        ways = {"taken": call} | {"/".join(map(str, tile)): partial(call, tile=Tile(*tile)) for tile in tried}
+        timings = setting.timed({way: _captured(run) for way, run in ways.items()}, 10)
+        speed = {way: 10 * size / timing.median / 1e9 for way, timing in timings.items()}
+        whole += times * size / speed["taken"] / 1e6
+        floor += times * size / fastest / 1e6
+        others = ", ".join(f"{way} {value:.0f}" for way, value in speed.items() if way != "taken")
+        print(f"  {name:<44}{speed['taken']:7.0f}  {speed['taken'] / fastest:.2f}  {others}", flush=True)
+        setting.keep("chains", **{f"{name} {way}": value for way, value in speed.items()})
+    print(f"  all of both networks: {whole:.2f} ms a batch, {floor:.2f} at the speed of a copy", flush=True)

@@ -177,7 +177,8 @@ def sweep(
         beside[0] if sampled else unused, beside[0] if counted else unused,
         images, units, places, part, width, stride_b, stride_u, stride_y, stride_x,
         ONE_STRIDE=height == 1 or stride_y == width * stride_x, BOTH=both, SAMPLED=sampled, COUNTED=counted,
-        R=tile.rows, W=tile.across, U=tile.units, WHOLE=units % tile.units == 0, BUCKETS=BUCKETS, MIDDLE=MIDDLE, num_warps=tile.warps,
+        R=tile.rows, W=tile.across, U=tile.units, WHOLE=units % tile.units == 0,
+        BUCKETS=BUCKETS, MIDDLE=MIDDLE, num_warps=tile.warps,
     )  # fmt: skip
     joined = join(found[0], found[1])
     if both:

@@ -82,7 +82,7 @@ def keep_best(keys: Tensor, positions: Tensor, maximum: Tensor, position: Tensor
     """
     (units, k), images = keys.shape, len(maximum)
     block_k = triton.next_power_of_2(k)
-    block_u = 4 if block_k <= 64 else 2  # of a warp, which reduces without waiting for another
+    block_u = max(min(256 // block_k, 4), 1)  # of a warp, which reduces without waiting for another
     _keep_best[(triton.cdiv(units, block_u),)](
         keys, positions, maximum, position, numbers, images, units, k,
         BLOCK_K=block_k, BLOCK_N=min(64, triton.next_power_of_2(images)), BLOCK_U=block_u, num_warps=1,
@@ -234,7 +234,7 @@ def _in_two(values, upper, rest, entries, BLOCK: tl.constexpr):  # type: ignore[
 
 
 def in_two(values: Tensor) -> Tensor:
-    """Float32 `[N, U]` as a sum, `[2 N, U]`: the upper 11 bits, then the rest; NaN as 0, infinities whole in the first."""
+    """Float32 `[N, U]` as a sum `[2 N, U]`: the upper 11 bits, then the rest; NaN as 0, infinities among the first."""
     images, units = values.shape
     parts = torch.empty((2 * images, units), dtype=torch.float32, device=values.device)
     entries = values.numel()
