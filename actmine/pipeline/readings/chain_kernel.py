@@ -60,61 +60,68 @@ def _chain(  # type: ignore[no-untyped-def]
     """
     image, which = tl.program_id(1), tl.program_id(2)
     unit = tl.program_id(0) * U + tl.arange(0, U)
-    lane = tl.arange(0, R)[:, None, None] * W + tl.arange(0, W)[None, :, None]
+    lane = tl.arange(0, W)[:, None]
     begin = which * part
     end = tl.minimum(begin + part, places)
     there = unit < units
-    first = image.to(tl.int64) * places * units + unit[None, None, :]
+    first = image.to(tl.int64) * places * units + unit[None, :]
     none = tl.full([W, U], float("-inf"), tl.float32)
-    start_at = tl.zeros([W, U], tl.int32) + (begin + tl.arange(0, W))[:, None]
+    start_at = tl.zeros([W, U], tl.int32) + begin + lane
     most_left, at_left = none, start_at
     most_right, at_right = none, start_at
     most_sum, at_sum = none, start_at
     most_out, at_out = none, start_at
     if LEFT_NORM:
-        left_by = tl.load(left_scale + unit, mask=there, other=0.0)[None, None, :]
-        left_to = tl.load(left_shift + unit, mask=there, other=0.0)[None, None, :]
+        left_by = tl.load(left_scale + unit, mask=there, other=0.0)[None, :]
+        left_to = tl.load(left_shift + unit, mask=there, other=0.0)[None, :]
     if RIGHT_NORM:
-        right_by = tl.load(right_scale + unit, mask=there, other=0.0)[None, None, :]
-        right_to = tl.load(right_shift + unit, mask=there, other=0.0)[None, None, :]
+        right_by = tl.load(right_scale + unit, mask=there, other=0.0)[None, :]
+        right_to = tl.load(right_shift + unit, mask=there, other=0.0)[None, :]
     for start in range(begin, end, R * W):
-        place = tl.minimum(start + lane, end - 1)
-        at = first + place * units
-        raw = loaded(left + at, there, WHOLE)
-        value = raw.to(tl.float32)
-        if LEFT_NORM:
-            value = _rounded(tl.fma(value, left_by, left_to), raw)
-        if TAP_LEFT:
-            most_left, at_left = further(value, place, most_left, at_left)
-        if RIGHT:
-            other = loaded(right + at, there, WHOLE).to(tl.float32)
-            if RIGHT_NORM:
-                other = _rounded(tl.fma(other, right_by, right_to), raw)
-            if TAP_RIGHT:
-                most_right, at_right = further(other, place, most_right, at_right)
-            value = _rounded(value + other, raw)
-            if TAP_SUM:
-                most_sum, at_sum = further(value, place, most_sum, at_sum)
-        if ACTIVATION == "relu":
-            value = tl.maximum(value, 0.0, propagate_nan=tl.PropagateNan.ALL)
-        if ACTIVATION == "relu6":
-            value = tl.minimum(
-                tl.maximum(value, 0.0, propagate_nan=tl.PropagateNan.ALL), 6.0, propagate_nan=tl.PropagateNan.ALL
-            )
-        if ACTIVATION == "gelu":
-            value = _rounded(value * _normal_share(value), raw)
-        if TAP_OUT:
-            most_out, at_out = further(value, place, most_out, at_out)
-        tl.store(out + at, value.to(raw.dtype), mask=(start + lane < end) & there[None, None, :])
-    row = (which * images + image).to(tl.int64) * units + unit
+        lefts, rights = (), ()
+        for row in tl.static_range(R):  # all on their way before the first is looked at
+            at = first + tl.minimum(start + row * W + lane, end - 1) * units
+            lefts = lefts + (loaded(left, at, there, WHOLE),)
+            if RIGHT:
+                rights = rights + (loaded(right, at, there, WHOLE),)
+        for row in tl.static_range(R):
+            place = tl.minimum(start + row * W + lane, end - 1)
+            raw = lefts[row]
+            value = raw.to(tl.float32)
+            if LEFT_NORM:
+                value = _rounded(tl.fma(value, left_by, left_to), raw)
+            if TAP_LEFT:
+                most_left, at_left = further(value, place, most_left, at_left)
+            if RIGHT:
+                other = rights[row].to(tl.float32)
+                if RIGHT_NORM:
+                    other = _rounded(tl.fma(other, right_by, right_to), raw)
+                if TAP_RIGHT:
+                    most_right, at_right = further(other, place, most_right, at_right)
+                value = _rounded(value + other, raw)
+                if TAP_SUM:
+                    most_sum, at_sum = further(value, place, most_sum, at_sum)
+            if ACTIVATION == "relu":
+                value = tl.maximum(value, 0.0, propagate_nan=tl.PropagateNan.ALL)
+            if ACTIVATION == "relu6":
+                value = tl.minimum(
+                    tl.maximum(value, 0.0, propagate_nan=tl.PropagateNan.ALL), 6.0, propagate_nan=tl.PropagateNan.ALL
+                )
+            if ACTIVATION == "gelu":
+                value = _rounded(value * _normal_share(value), raw)
+            if TAP_OUT:
+                most_out, at_out = further(value, place, most_out, at_out)
+            inside = (start + row * W + lane < end) & there[None, :]
+            tl.store(out + first + place * units, value.to(raw.dtype), mask=inside)
+    to = (which * images + image).to(tl.int64) * units + unit
     if TAP_LEFT:
-        stored(most_left, at_left, left_maximum, left_position, row, there, 1)
+        stored(most_left, at_left, left_maximum, left_position, to, there, 1)
     if TAP_RIGHT:
-        stored(most_right, at_right, right_maximum, right_position, row, there, 1)
+        stored(most_right, at_right, right_maximum, right_position, to, there, 1)
     if TAP_SUM:
-        stored(most_sum, at_sum, sum_maximum, sum_position, row, there, 1)
+        stored(most_sum, at_sum, sum_maximum, sum_position, to, there, 1)
     if TAP_OUT:
-        stored(most_out, at_out, out_maximum, out_position, row, there, 1)
+        stored(most_out, at_out, out_maximum, out_position, to, there, 1)
 
 
 def chain(
@@ -134,7 +141,7 @@ def chain(
     `tile` is chosen by the shape if None.
     """
     images, places, units = left.shape
-    tile = tile or adjacent(images, units, places, left.itemsize, rows=4 if sum(taps) < 3 else 2)
+    tile = tile or adjacent(images, units, places, left.itemsize, rows=4 if sum(taps) < 3 else 1)
     groups = triton.cdiv(units, tile.units)
     part, parts = parts_of(groups * images, places, tile)
     found: list[Tensor] = []

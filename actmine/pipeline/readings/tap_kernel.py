@@ -43,35 +43,25 @@ def larger(value, place, other, elsewhere):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _most(value, other):  # type: ignore[no-untyped-def]
-    return tl.maximum(value, other, propagate_nan=tl.PropagateNan.ALL)
-
-
-@triton.jit
 def further(value, place, most, at):  # type: ignore[no-untyped-def]
-    """The largest so far `[W, U]` with its place, after `[R, W, U]` more at ascending places `[R, W, 1]`.
-
-    A thread holds all R of them, so that nothing waits for another.
-    """
-    here = tl.reduce(value, 0, _most)
-    first = tl.min(tl.where(value == here[None, :, :], place, _NEVER), 0)
-    return _most(most, here), tl.where(here > most, first, at)
+    """The largest so far `[W, U]` with its place, after one more `[W, U]` at later places `[W, 1]`."""
+    return tl.maximum(most, value, propagate_nan=tl.PropagateNan.ALL), tl.where(value > most, place, at)
 
 
 @triton.jit
-def loaded(pointers, there, WHOLE: tl.constexpr):  # type: ignore[no-untyped-def]
-    """`[R, W, U]` values; anything of units that are not there."""
+def loaded(maps, offset, there, WHOLE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Values `[W, U]`; anything of units that are not there."""
     if WHOLE:
-        return tl.load(pointers)
-    return tl.load(pointers, mask=there[None, None, :], other=0.0)
+        return tl.load(maps + offset)
+    return tl.load(maps + offset, mask=there[None, :], other=0.0)
 
 
 @triton.jit
-def stored(most, at, maximum, position, row, there, SIGN: tl.constexpr):  # type: ignore[no-untyped-def]
+def stored(most, at, maximum, position, to, there, SIGN: tl.constexpr):  # type: ignore[no-untyped-def]
     """Writes the largest of all `[W, U]`, times a sign, and the first place that has it."""
     value, place = tl.reduce((most, at), 0, larger)
-    tl.store(maximum + row, SIGN * value, mask=there)
-    tl.store(position + row, place, mask=there)
+    tl.store(maximum + to, SIGN * value, mask=there)
+    tl.store(position + to, place, mask=there)
 
 
 @triton.jit
@@ -88,35 +78,40 @@ def _sweep(  # type: ignore[no-untyped-def]
     """
     image, which = tl.program_id(1), tl.program_id(2)
     unit = tl.program_id(0) * U + tl.arange(0, U)
-    lane = tl.arange(0, R)[:, None, None] * W + tl.arange(0, W)[None, :, None]
+    lane = tl.arange(0, W)[:, None]
     begin = which * part
     end = tl.minimum(begin + part, places)
     there = unit < units
-    base = maps + image.to(tl.int64) * stride_b + (unit * stride_u)[None, None, :]
+    base = maps + image.to(tl.int64) * stride_b
     most = tl.full([W, U], float("-inf"), tl.float32)
-    at = tl.zeros([W, U], tl.int32) + (begin + tl.arange(0, W))[:, None]
+    at = tl.zeros([W, U], tl.int32) + begin + lane
     if BOTH:
         least, low = most, at  # of values turned over
     if COUNTED:
         counted_to = tl.where(tl.load(marks + image) == 0, end, begin)  # nothing of a marked image
         zeros = tl.zeros([W, U], tl.int32)
     for start in range(begin, end, R * W):
-        place = tl.minimum(start + lane, end - 1)
-        offset = place * stride_x if ONE_STRIDE else (place // width) * stride_y + (place % width) * stride_x
-        value = loaded(base + offset, there, WHOLE).to(tl.float32)
-        most, at = further(value, place, most, at)
-        if BOTH:
-            least, low = further(-value, place, least, low)
-        if COUNTED:
-            size, sign = bucket_size(value)
-            number = there[None, None, :] & (value == value) & (start + lane < counted_to)
-            zeros += tl.sum((number & (size == 0)).to(tl.int32), 0)  # most are: they do not wait for each other
-            to = counts + unit[None, None, :].to(tl.int64) * BUCKETS + ((size ^ sign) - sign + MIDDLE)
-            tl.atomic_add(to, 1, mask=number & (size > 0), sem="relaxed")
-    row = (which * images + image).to(tl.int64) * units + unit
-    stored(most, at, maximum, position, row, there, 1)
+        raw = ()
+        for row in tl.static_range(R):  # all on their way before the first is looked at
+            place = tl.minimum(start + row * W + lane, end - 1)
+            offset = place * stride_x if ONE_STRIDE else (place // width) * stride_y + (place % width) * stride_x
+            raw = raw + (loaded(base, offset + (unit * stride_u)[None, :], there, WHOLE),)
+        for row in tl.static_range(R):
+            value = raw[row].to(tl.float32)
+            place = tl.minimum(start + row * W + lane, end - 1)
+            most, at = further(value, place, most, at)
+            if BOTH:
+                least, low = further(-value, place, least, low)
+            if COUNTED:
+                size, sign = bucket_size(value)
+                number = there[None, :] & (value == value) & (start + row * W + lane < counted_to)
+                zeros += (number & (size == 0)).to(tl.int32)  # most are: counted here, they do not wait for each other
+                to = counts + unit[None, :].to(tl.int64) * BUCKETS + ((size ^ sign) - sign + MIDDLE)
+                tl.atomic_add(to, 1, mask=number & (size > 0), sem="relaxed")
+    to = (which * images + image).to(tl.int64) * units + unit
+    stored(most, at, maximum, position, to, there, 1)
     if BOTH:
-        stored(least, low, minimum, lowest, row, there, -1)
+        stored(least, low, minimum, lowest, to, there, -1)
     if COUNTED:
         to = counts + unit.to(tl.int64) * BUCKETS + MIDDLE
         tl.atomic_add(to, tl.sum(zeros, 0), mask=there, sem="relaxed")
