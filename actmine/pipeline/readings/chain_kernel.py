@@ -81,9 +81,9 @@ def _chain(  # type: ignore[no-untyped-def]
         lefts, rights = (), ()
         for row in tl.static_range(R):  # all on their way before the first is looked at
             at = first + tl.minimum(start + row * W + lane, end - 1) * units
-            lefts = lefts + (loaded(left, at, there, WHOLE),)
+            lefts = lefts + (loaded(left, at, there, WHOLE),)  # noqa: RUF005
             if RIGHT:
-                rights = rights + (loaded(right, at, there, WHOLE),)
+                rights = rights + (loaded(right, at, there, WHOLE),)  # noqa: RUF005
         for row in tl.static_range(R):
             place = tl.minimum(start + row * W + lane, end - 1)
             raw = lefts[row]

@@ -95,7 +95,7 @@ def _sweep(  # type: ignore[no-untyped-def]
         for row in tl.static_range(R):  # all on their way before the first is looked at
             place = tl.minimum(start + row * W + lane, end - 1)
             offset = place * stride_x if ONE_STRIDE else (place // width) * stride_y + (place % width) * stride_x
-            raw = raw + (loaded(base, offset + (unit * stride_u)[None, :], there, WHOLE),)
+            raw = raw + (loaded(base, offset + (unit * stride_u)[None, :], there, WHOLE),)  # noqa: RUF005
         for row in tl.static_range(R):
             value = raw[row].to(tl.float32)
             place = tl.minimum(start + row * W + lane, end - 1)
