@@ -72,6 +72,15 @@ def test_a_map_in_parts_gives_the_first_of_equal_maxima_and_nan_wins():
         assert position[0].tolist()[::2] == [20 * 40 + 5, 0]
 
 
+def test_a_nan_has_a_place_within_the_map():
+    image = torch.zeros(1, 4, 1, 5).to(memory_format=torch.channels_last)
+    image[0, :, 0, 4] = torch.nan
+    for across in (1, 2, 8, 16):
+        maximum, position, minimum, lowest = sweep(image, both=True, tile=Tile(4, across, 2, 1))
+        assert maximum.isnan().all() and minimum.isnan().all()
+        assert all(0 <= int(place) < 5 for place in (*position[0], *lowest[0]))
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 30), st.integers(0, 10**6))
 def test_the_best_kept_by_a_kernel_are_those_of_a_sort(k, units, images, seed):

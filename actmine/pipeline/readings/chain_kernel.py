@@ -66,7 +66,7 @@ def _chain(  # type: ignore[no-untyped-def]
     there = unit < units
     first = image.to(tl.int64) * places * units + unit[None, :]
     none = tl.full([W, U], float("-inf"), tl.float32)
-    start_at = tl.zeros([W, U], tl.int32) + begin + lane
+    start_at = tl.zeros([W, U], tl.int32) + tl.minimum(begin + lane, end - 1)
     most_left, at_left = none, start_at
     most_right, at_right = none, start_at
     most_sum, at_sum = none, start_at

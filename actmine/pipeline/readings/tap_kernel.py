@@ -22,7 +22,6 @@ _LEAST_PLACES = 512  # of a part of a divided map
 _MOST_WARPS = 8  # of a program
 _WARPS = 4096
 """As many hide from each other that memory is far away."""
-_NEVER = tl.constexpr(torch.iinfo(torch.int32).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ def _sweep(  # type: ignore[no-untyped-def]
     there = unit < units
     base = maps + image.to(tl.int64) * stride_b
     most = tl.full([W, U], float("-inf"), tl.float32)
-    at = tl.zeros([W, U], tl.int32) + begin + lane
+    at = tl.zeros([W, U], tl.int32) + tl.minimum(begin + lane, end - 1)
     if BOTH:
         least, low = most, at  # of values turned over
     if COUNTED:
