@@ -174,6 +174,17 @@ def test_a_chain_in_one_sweep_rounds_and_reads_as_step_by_step(dtype, activation
         )
 
 
+def test_gelu_in_a_sweep_is_that_of_float64_but_for_rounding():
+    values = torch.cat([torch.linspace(-9, 9, 4001), torch.tensor([-1e18, 1e18, torch.inf, -1e-30, 0.0])])
+    out = torch.empty(1, len(values), 1)
+    chain(values.reshape(1, -1, 1), None, None, None, "gelu", (False, False, False, True), out)
+    wanted = torch.nn.functional.gelu(values.double())
+    off = (out.flatten().double() - wanted).abs() / values.double().abs().clamp(1e-30)
+    assert float(off[wanted.isfinite()].max()) < 2e-7 and out[0, -3, 0] == torch.inf
+    values[7] = torch.nan
+    assert chain(values.reshape(1, -1, 1), None, None, None, "gelu", (False, False, False, True), out)[0].isnan().all()
+
+
 @pytest.mark.parametrize(
     ("model", "side", "separate"),
     [("resnet18", 64, 1), ("vit_b_32", 224, 2), ("squeezenet1_1", 64, 0), ("mobilenet_v2", 64, 1)],
