@@ -183,6 +183,9 @@ def test_a_units_page_shows_it_through_training_with_the_pictures_of_those_runs(
         assert f'href="/run/step-{at}/layer/{segment(layer(followed))}/{BORN}"' in page
     lost = client.get(f"{address}/{LOST}").text
     assert "No unit of this run is known to be like what it was at <bdi>step-0, step-1</bdi>" in lost
+    moved = client.get(f"{address}/{MOVED}").text.split('id="training"')[1].split("</section>")[0]
+    heir = rf'What it was at <bdi>step-\d</bdi> is most like <a href="{address}/{LOST + 10}">.*?</a> in this run \((0\.99|1\.00)\)'
+    assert len(re.findall(heir, moved)) == 2 and "What it was" not in page
 
 
 def test_the_page_of_training_counts_births_as_the_table_does_and_lists_who(followed):
