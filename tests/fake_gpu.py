@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -31,11 +31,13 @@ class Waited(AssertionError):
 class FakeGpu(TorchDispatchMode):
     """While inside, tensors on `cuda` have shapes alone; those on the CPU are real, as the loop knows them.
 
-    Raises `Waited` for what asks a tensor there for a value, or copies from or to it while the caller stands still.
+    Raises `Waited` for what asks a tensor there for a value, or copies from or to it while the caller stands still;
+    where that is no matter (`answers`), every number is 0 and every truth true. Tensors of two devices never meet.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, answers: bool = False) -> None:
         super().__init__()
+        self._answers = answers
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._pinned: dict[int, Tensor] = {}
         self.copied = 0
@@ -61,6 +63,24 @@ class FakeGpu(TorchDispatchMode):
         if not there and "cuda" not in to:
             with no_dispatch():
                 return func(*args, **kwargs)
+        if self._answers and there:
+            with no_dispatch():
+                if name == "_local_scalar_dense":
+                    return torch.zeros((), dtype=there[0].dtype).item()
+                if (
+                    name in ("_to_copy", "copy_")
+                    and "cuda" not in to
+                    and (tensors[0].device.type == "cpu" or "cpu" in to)
+                ):
+                    kind = kwargs.get("dtype") or there[0].dtype
+                    answer = torch.full(there[0].shape, kind == torch.bool, dtype=kind)
+                    return answer if name == "_to_copy" else tensors[0].copy_(answer)
+            if name == "nonzero":
+                with self._fake:
+                    return torch.empty((0, there[0].dim()), dtype=torch.int64, device=CUDA)
+            return func(*args, **kwargs)
+        if self._answers:
+            return func(*args, **kwargs)
         if name in _ASKING and there and kwargs.get("output_size") is None:
             raise Waited(f"{func} asks the GPU")
         if name.startswith("index") and any(each.dtype in (torch.bool, torch.uint8) for each in tensors[1:]):
@@ -87,13 +107,30 @@ class FakeGpu(TorchDispatchMode):
         self.copied += 1
 
 
+def _no_gradient(outputs: Any, inputs: Any, **options: Any) -> tuple[Tensor, ...]:
+    """Zeros: the engine of gradients has threads of its own for a GPU, which have to be there."""
+    several = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+    return tuple(torch.zeros_like(each).detach() for each in several)
+
+
 @contextmanager
-def fake_gpu(patch: pytest.MonkeyPatch, triton: bool = True) -> Iterator[FakeGpu]:
+def fake_gpu(patch: pytest.MonkeyPatch, triton: bool = True, answers: bool = False) -> Iterator[FakeGpu]:
     """A fake GPU, with Triton or without; its kernels of accumulators do nothing."""
     patch.setattr("actmine.pipeline.network.devices._TRITON", triton)
     kernels = pytest.importorskip("actmine.pipeline.readings.unit_kernels") if triton else None
     for name in ("keep_best", "add_statistics", "count") if kernels else ():
         patch.setattr(kernels, name, lambda *given: None)
+    infer = torch.inference_mode  # in which operators are not taken apart
+    patch.setattr(torch, "inference_mode", lambda mode=True: torch.no_grad() if mode else infer(False))
+    patch.setattr(torch.autograd, "grad", _no_gradient)
+    to = nn.Module.to
+
+    def there(module: nn.Module, *at: Any, **how: Any) -> nn.Module:
+        """Fake parameters cannot be exchanged: where they are there already, their order in memory is no matter."""
+        fake = any(isinstance(each, FakeTensor) for each in module.parameters())
+        return module if fake else to(module, *at, **how)
+
+    patch.setattr(nn.Module, "to", there)
     table = buckets._table
     made_once = torch.empty_like(table(torch.device("cpu")), device="meta")
     patch.setattr(
@@ -103,5 +140,5 @@ def fake_gpu(patch: pytest.MonkeyPatch, triton: bool = True) -> Iterator[FakeGpu
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*CUDA is not available.*")
-        with FakeGpu() as gpu:
+        with FakeGpu(answers) as gpu:
             yield gpu

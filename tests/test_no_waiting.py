@@ -127,6 +127,7 @@ def test_no_tap_waits(minima, positions, most_norm, precision, triton, monkeypat
         pixels = torch.empty(4, 16, 16, 3, dtype=torch.uint8, device=CUDA)
         marks = [torch.empty(4, dtype=torch.int64, device=CUDA)] if tapped.marked else []
         found = tapped.readings(whole(pixels, *marks), 3)
+    assert {tensor.device.type for tensor in traced.module.state_dict().values()} == {"cpu"}, "the network stays here"
     assert found.maximum.shape == (3, sum(layer.units for layer in layers)) and found.maximum.device.type == "cuda"
     assert found.fired is not None and (found.minimum is None) == (not minima)
 

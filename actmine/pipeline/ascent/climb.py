@@ -145,7 +145,7 @@ class Climb:
             layers = stages(self.traced, self.layer, own_size=True)
             self._stages = subnetwork(self.traced, layers).to(self.device)
         parts = [self._stages(self.normalized(some.to(self.device))) for some in references.split(_TOGETHER)]
-        return embedded([torch.cat(layer) for layer in zip(*parts, strict=True)]).cpu()
+        return embedded([torch.cat(layer).cpu() for layer in zip(*parts, strict=True)])
 
     def _extended(self, pictures: Tensor) -> Tensor:
         """The same pictures; pixels that the position does not see go on like the nearest that it sees."""

@@ -216,6 +216,8 @@ def reduced(maps: Tensor, lowest: Tensor) -> Tensor:
 
 def quantized(maps: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Maps `[n, H, W]` as bytes between their smallest and largest activations `[n]`."""
+    if maps.device.type == "mps":  # which has no float64
+        maps, low, high = maps.cpu(), low.cpu(), high.cpu()
     spread = (high - low).double()
     scale = torch.where((spread > 0) & spread.isfinite(), LEVELS / spread, 0.0)[:, None, None]
     return ((maps.double() - low.double()[:, None, None]) * scale).round().clamp(0, LEVELS).to(torch.uint8)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from actmine.pipeline.datasets.batches import map_in_order
 from actmine.pipeline.errors import UserError, first_line, is_memory_full
 from actmine.pipeline.network.devices import runs_triton, sent
+from actmine.pipeline.network.twin import on_device
 from actmine.pipeline.preprocessing.images import Preprocessing
 from actmine.pipeline.preprocessing.normalize import Normalize
 from actmine.pipeline.readings.fused_taps import fused
@@ -202,9 +203,10 @@ class Whole(nn.Module):
         fuses: bool = False,
     ) -> None:
         super().__init__()
-        # Ascent goes on with the same parameters as they are.
-        part = network if precision is torch.float32 else copy.deepcopy(network).to(precision)
-        if fuses and precision is not torch.float32 and runs_triton(device):
+        # Whatever comes behind goes on with the same parameters as they are, and where they are.
+        exact = precision is torch.float32
+        part = on_device(network, device) if exact else copy.deepcopy(network).to(precision)
+        if fuses and not exact and runs_triton(device):
             part = fused(part, input_shape)
         self.network = part.to(memory_format=torch.channels_last)
         self.normalize, self.precision = normalize, precision

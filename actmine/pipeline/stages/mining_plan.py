@@ -18,6 +18,7 @@ from actmine.pipeline.exemplars.maps import MOST_CELLS
 from actmine.pipeline.network.devices import free
 from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.models import Network
+from actmine.pipeline.network.twin import on_device
 from actmine.pipeline.preprocessing.images import Preprocessing
 from actmine.pipeline.preprocessing.normalize import Normalize
 from actmine.pipeline.progress import Progress, duration
@@ -50,7 +51,7 @@ class Planned:
 
 def seconds_an_image(network: Network, traced: Traced, layers: Sequence[Layer], device: torch.device) -> float:
     """What reading `layers` of one image takes a core or a GPU: a small batch of black, the second time (seconds)."""
-    tapped = TappedNetwork(traced, layers).network.to(device)
+    tapped = on_device(TappedNetwork(traced, layers).network, device)
     count = _AT_ONCE.get(device.type, 4)
     while True:
         try:
