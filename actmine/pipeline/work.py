@@ -31,7 +31,7 @@ from actmine.pipeline.preprocessing.images import Preprocessing
 from actmine.pipeline.readings.taps import TappedNetwork
 from actmine.pipeline.receptive_fields.receptive_field import Field
 from actmine.pipeline.run import Run
-from actmine.pipeline.scanning.compute import Runner
+from actmine.pipeline.scanning.compute import Runner, TooLarge
 from actmine.pipeline.scanning.scan import BlockState, ScanSettings, scan
 
 REMOTE_READS = 16
@@ -54,7 +54,12 @@ class ScanWork:
         keep = self.settings.keep
         tapped = TappedNetwork(self.subject.traced, self.subject.layers, keep.minima, keep.positions, keep.ignore_norm)
         how = replace(self.settings.compute, device=at.device)
-        runner = Runner(tapped, self.settings.preprocessing, how, at.cores)
+        less = f"Or choose another RUN with --batch-size {how.batch_size // 2}." if how.batch_size > 1 else ""
+        try:
+            runner = Runner(tapped, self.settings.preprocessing, how, at.cores)
+        except TooLarge as error:  # it did fit when the run was begun
+            cause = error.__cause__ or error
+            raise memory_full(cause, less) from cause
 
         def states(blocks: Iterable[Block], tell: Tell) -> Iterator[BlockState]:
             def on_batch(batch: Batch) -> None:
@@ -65,7 +70,6 @@ class ScanWork:
             except RuntimeError as error:
                 if not is_memory_full(error):
                     raise
-                less = f"Or choose another RUN with --batch-size {how.batch_size // 2}." if how.batch_size > 1 else ""
                 raise memory_full(error, less) from error
 
         return states
