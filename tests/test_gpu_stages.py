@@ -34,14 +34,18 @@ from actmine.pipeline.network.dictionary_layers import attach, latents_of, of_ob
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import Network, load_network
 from actmine.pipeline.readings.statistics_options import StatisticsOptions
+from actmine.pipeline.readings.taps import TappedNetwork
 from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
 from actmine.pipeline.relations.neighbors import find_neighbors
 from actmine.pipeline.run import open_run
+from actmine.pipeline.scanning.compute import Compute, Runner
+from actmine.pipeline.stages.focus import focus_run
 from actmine.pipeline.stages.mine import MineSettings, mine
 from actmine.pipeline.stages.mining import Mining
 from actmine.pipeline.stages.score import score_run
 from actmine.pipeline.stages.train_dictionary import TrainingSettings, train_dictionary
 from actmine.pipeline.stages.views import view_run
+from actmine.pipeline.words import EVERY, SAMPLED
 from tests.making import encoded, picture, write_folder
 
 GPU = torch.cuda.is_available()
@@ -92,6 +96,24 @@ def mined_on(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[di
         runs[name] = tmp_path_factory.mktemp(name) / "run"
         mine(find_dataset(str(folder)), network, traced, layers, runs[name], device, how)
     return runs, network, traced
+
+
+@pytest.mark.parametrize("positions", [SAMPLED, EVERY])
+def test_positions_are_read_in_bf16_too(positions):
+    network, traced = demo()
+    side = network.preprocessing.size[0]
+    pixels = np.random.default_rng(0).integers(0, 256, (8, side, side, 3), dtype=np.uint8)
+    found = []
+    for device, precision in ((DEVICE, "bf16"), (CPU, "fp32")):
+        tapped = TappedNetwork(traced, traced.choose(LAYERS), positions=positions)
+        runner = Runner(tapped, network.preprocessing, Compute(device, precision, batch_size=8))
+        draws = torch.arange(8) * 1_000_003
+        found.append(runner(pixels, draws if positions == SAMPLED else None))
+    one, other = found
+    if positions == SAMPLED:
+        assert float((one.sampled.cpu() - other.sampled).abs().max()) < 0.06 * float(other.sampled.abs().max())
+    else:
+        assert torch.equal(one.counted.sum(1).cpu(), other.counted.sum(1)) and int(other.counted.sum()) > 0
 
 
 def both(mined_on: tuple[dict[str, Path], Network, Traced], table: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -199,6 +221,22 @@ def test_cells_of_an_activation_atlas_rise_as_on_the_cpu(mined_on):
         climb.climbs_in = "fp32"
         reached.append(np.array([found.activation for found in draw(climb, list(range(8)), 8, 0)]))
     assert (reached[1] > 0).all() and np.median(reached[0] / reached[1]) > 0.97
+
+
+def test_views_focus_and_ascents_repeat_themselves(mined_on, folder, tmp_path):
+    runs, network, traced = mined_on
+    chosen, shards = traced.choose("block5.relu"), find_dataset(str(folder)).by_number
+    field = receptive_fields(traced, chosen)["block5.relu"]
+    made = []
+    for time in ("first", "second"):
+        run = shutil.copytree(runs["cpu"], tmp_path / time)
+        view_run(run, shards, network, traced, chosen, LocalEngine(DEVICE), most=1)
+        focus_run(run, shards, network, traced, chosen, LocalEngine(DEVICE), most=1)
+        climb = Climb(network.preprocessing, traced, chosen[0], field, find_preset("default"), DEVICE)
+        pictures = [found.picture.tobytes() for found in draw(climb, list(range(4)), 4, 0)]
+        tables = [path.read_bytes() for part in ("views", "exemplars") for path in sorted((run / part).glob("*"))]
+        made.append((tables, pictures))
+    assert made[0] == made[1]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -58,6 +59,12 @@ def in_halves(compute: Callable[[Sequence[T]], list[R]], items: Sequence[T]) -> 
     free()  # when nothing refers to the error any more, and so to what was under way
     half = len(items) // 2
     return [found for some in (items[:half], items[half:]) for found in in_halves(compute, some)]
+
+
+def let_go() -> None:
+    """Frees what was tried and is of no use any more: networks refer to themselves."""
+    gc.collect()
+    free()
 
 
 def free() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 
 from actmine.pipeline.engines.engine import Engine, Tally, Tell, Workplace
 from actmine.pipeline.errors import UserError, is_memory_full
-from actmine.pipeline.network.devices import free, sent
+from actmine.pipeline.network.devices import let_go, sent
 from actmine.pipeline.network.subject import Subject
 from actmine.pipeline.progress import Progress
 from actmine.pipeline.readings.accumulators import Feed, held_images, new_accumulators
@@ -71,9 +70,9 @@ class FittingWork:
                 with at.turn:
                     while not self._fits(size, at):
                         size //= 2
-                        _let_go()
+                        let_go()
                         tell(Tally(0))
-                _let_go()
+                let_go()
                 yield size
 
         return found
@@ -106,9 +105,3 @@ class FittingWork:
                 raise UserError(NO_ROOM) from error
             return False
         return True
-
-
-def _let_go() -> None:
-    """Frees what was tried: networks refer to themselves."""
-    gc.collect()
-    free()

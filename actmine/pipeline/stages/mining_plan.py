@@ -15,7 +15,7 @@ from actmine.pipeline.datasets.sources import Dataset
 from actmine.pipeline.errors import is_memory_full
 from actmine.pipeline.exemplars.crops import NONE, ORIGINAL
 from actmine.pipeline.exemplars.maps import MOST_CELLS
-from actmine.pipeline.network.devices import free
+from actmine.pipeline.network.devices import free, let_go
 from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.models import Network
 from actmine.pipeline.network.twin import on_device
@@ -53,14 +53,19 @@ def seconds_an_image(network: Network, traced: Traced, layers: Sequence[Layer], 
     """What reading `layers` of one image takes a core or a GPU: a small batch of black, the second time (seconds)."""
     tapped = on_device(TappedNetwork(traced, layers).network, device)
     count = _AT_ONCE.get(device.type, 4)
-    while True:
-        try:
-            return _timed(tapped, network.preprocessing, count, device)
-        except RuntimeError as error:
-            if count == 1 or not is_memory_full(error):
-                raise
-        free()
-        count //= 2
+    try:
+        while True:
+            try:
+                return _timed(tapped, network.preprocessing, count, device)
+            except RuntimeError as error:
+                if count == 1 or not is_memory_full(error):
+                    raise
+            free()
+            count //= 2
+    finally:
+        del tapped
+        if device.type != "cpu":
+            let_go()
 
 
 def _timed(tapped: nn.Module, how: Preprocessing, count: int, device: torch.device) -> float:
