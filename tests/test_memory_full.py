@@ -243,6 +243,21 @@ def test_pictures_are_embedded_in_halves_where_there_is_no_room_for_all(run, tmp
     assert scores[3].notna().any() and scores[3].to_numpy() == pytest.approx(scores[1 << 30], abs=1e-4, nan_ok=True)
 
 
+class Colours(nn.Module):
+    """A SIMILARITY."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return crowded(images).mean((2, 3))
+
+
+def test_a_similarity_of_ones_own_is_not_blamed_for_it(run, tmp_path):
+    target, words = shutil.copytree(run, tmp_path / "run"), {"layers": "relu", "quiet": True}
+    with pytest.MonkeyPatch.context() as patch:
+        fill("score", patch)
+        with pytest.raises(UserError, match="The GPU's memory is full"):
+            actmine.score(actmine.open_run(target, trust=True), similarity="tests.test_memory_full:Colours", **words)
+
+
 def test_a_worker_of_a_cluster_gives_the_item_back_so_that_another_one_tries_it():
     class Work:
         def hex(self) -> str:

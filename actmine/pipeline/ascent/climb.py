@@ -18,6 +18,7 @@ from actmine.pipeline.ascent.matching import stages
 from actmine.pipeline.ascent.objectives import Direction, image_activations
 from actmine.pipeline.ascent.recipe import Beginning, Canvas, Comparing, Guide, Look, Moment, Part, Preset, Size, Stage
 from actmine.pipeline.ascent.references import Placing
+from actmine.pipeline.errors import is_memory_full
 from actmine.pipeline.network.devices import quickly
 from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.layouts import TOKEN_LAYOUTS
@@ -265,7 +266,9 @@ class Climb:
         if size not in self._outputs:
             try:
                 self._outputs[size] = output_shape(self.plain, self._shape(size))
-            except (RuntimeError, ValueError, IndexError, AssertionError):
+            except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+                if is_memory_full(error):
+                    raise
                 self._outputs[size] = None
         return self._outputs[size]
 
