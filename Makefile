@@ -143,7 +143,7 @@ bench: $(VENV)/.with-dev $(VENV)/.with-bench ## measure: mining against the bare
 	$(BIN)/python -m benchmarks.activation_atlas
 
 test-gpu: ## the tests that need an NVIDIA GPU; needs no .venv (docs/gpu.md)
-	PYTHONPATH=. $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m pytest -q tests/test_gpu.py $(ARGS)
+	PYTHONPATH=. $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m pytest -q tests/test_gpu.py tests/test_gpu_stages.py $(ARGS)
 
 bench-gpu: ## measure on a GPU, in parts (ARGS='taps mining'); needs no .venv (docs/gpu.md)
 	PYTHONPATH=. $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu $(ARGS)

@@ -14,7 +14,7 @@ from typing import Any, get_args, get_type_hints
 from actmine.commands.live import Live
 from actmine.console import Display
 from actmine.options.records import options_of
-from actmine.pipeline.errors import UserError
+from actmine.pipeline.errors import UserError, sentences
 from actmine.pipeline.spoken import from_python, said
 from actmine.runs import Run, held, open_run
 
@@ -57,7 +57,8 @@ def _answer(command: str, given: Mapping[str, Any], live: Live) -> Any:
         display = Display(getattr(its, "quiet", False))
         carry_out = getattr(importlib.import_module(f"actmine.commands.{command}"), command)
         try:
-            return carry_out(its, display, *([live] if "live" in signature(carry_out).parameters else []))
+            with sentences():
+                return carry_out(its, display, *([live] if "live" in signature(carry_out).parameters else []))
         except UserError as error:
             error.args = tuple(said(word) if isinstance(word, str) else word for word in error.args)
             raise

@@ -151,7 +151,7 @@ def mine(
         decoder: pillow, exact; or nvjpeg, on the GPU, a few levels off: for hosts with few cores.
         allow_dependent: Mine layers that depend on the other images of a batch, or on chance, all the same;
             run.json says so.
-        batch_size: Images a batch. Default: 16 on a CPU, 256 on a GPU.
+        batch_size: Images a batch. Default: 16 on a CPU, 256 or what fits on a GPU.
         workers: Threads that decode and compute. Default: one per core. No table depends on it.
         worker_cores: Ray: cores of a worker. Default: 4, or a GPU's share of its node.
         block_seconds: Ray: a worker that gives no sign of getting on for so long is replaced.

@@ -23,11 +23,14 @@ from actmine.pipeline.engines.local import LocalEngine
 from actmine.pipeline.errors import UserError
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.network.models import load_network
+from actmine.pipeline.network.subject import Subject
 from actmine.pipeline.readings.statistics_options import StatisticsOptions
 from actmine.pipeline.relations.neighbors import find_neighbors
 from actmine.pipeline.run import open_run
-from actmine.pipeline.scanning.scan import BlockState
+from actmine.pipeline.scanning.compute import Compute
+from actmine.pipeline.scanning.scan import BlockState, ScanSettings
 from actmine.pipeline.stages.exemplar_facets import facet_run
+from actmine.pipeline.stages.fitting import FittingWork
 from actmine.pipeline.stages.focus import focus_run
 from actmine.pipeline.stages.mine import MineSettings, mine
 from actmine.pipeline.stages.visualize import visualize_run
@@ -98,6 +101,14 @@ def tables_of(run: Path) -> dict[str, bytes]:
 def wanted(tars: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The tables that this process makes alone."""
     return run_mine(tars, tmp_path_factory.mktemp("local") / "run", None)
+
+
+def test_a_worker_says_how_many_images_fit(engine):
+    network = load_network("demo")
+    traced = network.traced()
+    how = ScanSettings(network.preprocessing, StatisticsOptions(topk=7), Compute(CPU))
+    work = FittingWork(Subject(network, traced, traced.choose(LAYERS)), how)
+    assert list(engine.map(work, [32], lambda tally: None)) == [(32, 32)]
 
 
 @dataclass(frozen=True)

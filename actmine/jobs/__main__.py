@@ -22,7 +22,7 @@ from actmine.console import Display, fail
 from actmine.jobs.make_words import as_flags, words_of
 from actmine.options.records import COMMANDS, file_of, options_of, record_name
 from actmine.pipeline import spoken
-from actmine.pipeline.errors import UserError, without_secrets
+from actmine.pipeline.errors import UserError, sentences, without_secrets
 
 INTERRUPTED = 130
 _COMPLETES = "_ACTMINE_COMPLETE"
@@ -97,7 +97,8 @@ def _told(command: str) -> str:
 def _asking(record: type) -> Callable[..., None]:
     """Takes the fields of a `record` of options as typer does, and has the function of `commands/` carry it out.
 
-    A `UserError` becomes one sentence and exit code 1, Ctrl-C one and 130; all else keeps its traceback.
+    A `UserError` becomes one sentence and exit code 1, so does a GPU's full memory, Ctrl-C one and 130; all else keeps
+    its traceback.
     """
 
     def run(**given: Any) -> None:
@@ -105,7 +106,8 @@ def _asking(record: type) -> Callable[..., None]:
         try:
             options = record(**given)
             display = Display(getattr(options, "quiet", False) or getattr(options, "as_json", False))
-            told = getattr(importlib.import_module(f"actmine.commands.{name}"), name)(options, display)
+            with sentences():
+                told = getattr(importlib.import_module(f"actmine.commands.{name}"), name)(options, display)
             if options.as_json and told is not None:
                 display.answer(told)
         except UserError as error:

@@ -228,7 +228,9 @@ class Mine:
         Decoder, typer.Option(help="pillow, exact; or nvjpeg, on the GPU, a few levels off: for hosts with few cores.")
     ] = Decoder.pillow
     allow_dependent: AllowDependent = False
-    batch_size: Annotated[int, typer.Option(min=0, help="Images a batch. Default: 16 on a CPU, 256 on a GPU.")] = 0
+    batch_size: Annotated[
+        int, typer.Option(min=0, help="Images a batch. Default: 16 on a CPU, 256 or what fits on a GPU.")
+    ] = 0
     workers: Annotated[
         int, typer.Option(min=0, help="Threads that decode and compute. Default: one per core. No table depends on it.")
     ] = 0

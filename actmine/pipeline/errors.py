@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 GO_ON = "the same command then goes on where it stopped."
 """How a sentence about a passing trouble ends."""
+_FULL = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _BEGIN = r"([A-Za-z][\w+.-]*:[/\\]+)"
 _AT = "(?:@|%40)"
 _SECRETS = (  # whatever is typed wrongly, more is taken for a secret than is one
@@ -32,6 +34,34 @@ class UserError(Exception):
 
 class Damaged(Exception):
     """A file that is not, or no longer, what was written; says how."""
+
+
+class MemoryFull(UserError):
+    """A GPU's memory that had no room left, of which somebody else may have most: the same command goes on later."""
+
+
+def is_memory_full(error: BaseException) -> bool:
+    """Whether an error of torch, Triton or CUDA says that a GPU's memory had no room left."""
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _FULL)
+
+
+def memory_full(error: BaseException, otherwise: str = "") -> MemoryFull:
+    """The sentence that such an error becomes; `otherwise` says what else can be done."""
+    return MemoryFull(
+        f"The GPU's memory is full ({first_line(error).rstrip('.')}). Whoever else uses it may be done later: {GO_ON} "
+        f"{otherwise}".rstrip()
+    )
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """A block out of which a GPU's full memory comes as a sentence, whatever it was computing."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_memory_full(error):
+            raise
+        raise memory_full(error) from error
 
 
 def without_secrets(text: str) -> str:

@@ -20,7 +20,7 @@ from actmine.pipeline.ascent.references import Exemplar
 from actmine.pipeline.datasets.batches import Batch, ahead, map_in_order
 from actmine.pipeline.datasets.sources import Block
 from actmine.pipeline.engines.engine import Tally, Tell, Workplace
-from actmine.pipeline.errors import UserError, first_line
+from actmine.pipeline.errors import is_memory_full, memory_full
 from actmine.pipeline.exemplars.crops import CropPart
 from actmine.pipeline.exemplars.exemplar_parts import ExemplarPart, ExemplarTask, input_pixels
 from actmine.pipeline.exemplars.maps import MapReader, MapSettings
@@ -31,7 +31,7 @@ from actmine.pipeline.preprocessing.images import Preprocessing
 from actmine.pipeline.readings.taps import TappedNetwork
 from actmine.pipeline.receptive_fields.receptive_field import Field
 from actmine.pipeline.run import Run
-from actmine.pipeline.scanning.compute import Runner
+from actmine.pipeline.scanning.compute import Runner, TooLarge
 from actmine.pipeline.scanning.scan import BlockState, ScanSettings, scan
 
 REMOTE_READS = 16
@@ -54,7 +54,12 @@ class ScanWork:
         keep = self.settings.keep
         tapped = TappedNetwork(self.subject.traced, self.subject.layers, keep.minima, keep.positions, keep.ignore_norm)
         how = replace(self.settings.compute, device=at.device)
-        runner = Runner(tapped, self.settings.preprocessing, how, at.cores)
+        less = f"Or choose another RUN with --batch-size {how.batch_size // 2}." if how.batch_size > 1 else ""
+        try:
+            runner = Runner(tapped, self.settings.preprocessing, how, at.cores)
+        except TooLarge as error:  # it did fit when the run was begun
+            cause = error.__cause__ or error
+            raise memory_full(cause, less) from cause
 
         def states(blocks: Iterable[Block], tell: Tell) -> Iterator[BlockState]:
             def on_batch(batch: Batch) -> None:
@@ -62,11 +67,10 @@ class ScanWork:
 
             try:
                 yield from scan(blocks, runner, self.settings, on_batch, at.turn)
-            except torch.OutOfMemoryError as error:
-                raise UserError(
-                    f"The GPU's memory is full ({first_line(error)}) Whoever else uses it may be done later: the same "
-                    f"command goes on where it stopped. Or choose another RUN with --batch-size {how.batch_size // 2}."
-                ) from error
+            except RuntimeError as error:
+                if not is_memory_full(error):
+                    raise
+                raise memory_full(error, less) from error
 
         return states
 
@@ -91,6 +95,7 @@ class CropWork:
         """Moves the network to the device, where maps are wanted."""
         reader = MapReader(self.maps, at.device) if self.maps else None
         together = _IMAGES_TOGETHER if at.device.type == "cpu" else _GPU_IMAGES_TOGETHER
+        together = min(together, self.maps.how.batch_size) if self.maps else together  # so many have been seen to fit
         lanes = min(at.cores, _MOST_LANES) if at.device.type == "cpu" else 1
 
         def buffers(parts: Iterable[CropPart], tell: Tell) -> Iterator[tuple[pa.Buffer, pa.Buffer]]:

@@ -17,7 +17,8 @@ from actmine.pipeline.ascent.climb import Climb
 from actmine.pipeline.ascent.facets import find_facets
 from actmine.pipeline.ascent.recipe import Guide
 from actmine.pipeline.ascent.references import Exemplar
-from actmine.pipeline.errors import UserError
+from actmine.pipeline.errors import UserError, is_memory_full
+from actmine.pipeline.network.devices import free
 from actmine.pipeline.network.layers import Layer
 from actmine.pipeline.network.models import Network
 
@@ -92,12 +93,13 @@ def draw(
     Of a preset with facets a unit has a picture for each of its facets, one after the other. `exemplars` of each unit
     are what such recipes need that ask for references. Every ascent is one of `size` pictures, the missing ones filled
     up: kernels round differently in batches of another size, and sixty steps of ascent make another picture of that.
+    Only where a GPU has no room for so many, because others use it, half as many rise together.
     On a CPU that many `cores` work, each on an ascent of its own: several on one would round differently.
     """
     tasks = [task for unit in units for task in _to_draw(climb, unit, (exemplars or {}).get(unit, ()))]
     groups = [tasks[begin : begin + size] for begin in range(0, len(tasks), size)]
     if climb.device.type != "cpu":
-        return [found for group in groups for found in _drawn(climb, group, size, seed)]
+        return [found for group in groups for found in _fitting(climb, group, size, seed)]
     stopped, on_step = threading.Event(), climb.on_step
 
     def step() -> None:
@@ -108,7 +110,7 @@ def draw(
     climb.on_step = step
     pool = ThreadPoolExecutor(max(cores, 1), "ascent", torch.set_num_threads, (1,))
     try:
-        return [found for each in pool.map(lambda group: _drawn(climb, group, size, seed), groups) for found in each]
+        return [found for each in pool.map(lambda group: _fitting(climb, group, size, seed), groups) for found in each]
     finally:
         stopped.set()
         pool.shutdown(cancel_futures=True)
@@ -135,6 +137,19 @@ def _to_draw(climb: Climb, unit: int, exemplars: Sequence[Exemplar]) -> list[_Ta
         )
         for number, facet in enumerate(facets)
     ]  # fmt: skip
+
+
+def _fitting(climb: Climb, tasks: list[_Task], size: int, seed: int) -> list[Visualization]:
+    """As `_drawn`, by ascents of half as many pictures where a GPU has no room for `size`."""
+    try:
+        return _drawn(climb, tasks, size, seed)
+    except RuntimeError as error:
+        if size == 1 or not is_memory_full(error):
+            raise
+    free()
+    half = math.ceil(size / 2)
+    parts = [tasks[begin : begin + half] for begin in range(0, len(tasks), half)]
+    return [found for part in parts for found in _fitting(climb, part, half, seed)]
 
 
 def _drawn(climb: Climb, tasks: list[_Task], size: int, seed: int) -> list[Visualization]:

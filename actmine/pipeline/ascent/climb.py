@@ -18,6 +18,7 @@ from actmine.pipeline.ascent.matching import stages
 from actmine.pipeline.ascent.objectives import Direction, image_activations
 from actmine.pipeline.ascent.recipe import Beginning, Canvas, Comparing, Guide, Look, Moment, Part, Preset, Size, Stage
 from actmine.pipeline.ascent.references import Placing
+from actmine.pipeline.errors import is_memory_full
 from actmine.pipeline.network.devices import quickly
 from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.layouts import TOKEN_LAYOUTS
@@ -145,7 +146,7 @@ class Climb:
             layers = stages(self.traced, self.layer, own_size=True)
             self._stages = subnetwork(self.traced, layers).to(self.device)
         parts = [self._stages(self.normalized(some.to(self.device))) for some in references.split(_TOGETHER)]
-        return embedded([torch.cat(layer) for layer in zip(*parts, strict=True)]).cpu()
+        return embedded([torch.cat(layer).cpu() for layer in zip(*parts, strict=True)])
 
     def _extended(self, pictures: Tensor) -> Tensor:
         """The same pictures; pixels that the position does not see go on like the nearest that it sees."""
@@ -265,7 +266,9 @@ class Climb:
         if size not in self._outputs:
             try:
                 self._outputs[size] = output_shape(self.plain, self._shape(size))
-            except (RuntimeError, ValueError, IndexError, AssertionError):
+            except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+                if is_memory_full(error):
+                    raise
                 self._outputs[size] = None
         return self._outputs[size]
 

@@ -108,9 +108,10 @@ def quantiles(values: Tensor, count: int) -> Tensor:
     if length % count == 0:
         return values.unflatten(-1, (count, length // count)).mean(-1)
     total = functional.pad(values.cumsum(-1), (1, 0))
-    ends = torch.linspace(0, length, count + 1, device=values.device, dtype=torch.float64)
+    place = "cpu" if values.device.type == "mps" else values.device  # which has no float64
+    ends = torch.linspace(0, length, count + 1, device=place, dtype=torch.float64)
     low = ends.floor().long().clamp(max=length - 1)
-    share = (ends - low).to(values.dtype)
+    share, low = (ends - low).to(values.dtype).to(values.device), low.to(values.device)
     reached = total[..., low] + share * values[..., low]
     return reached.diff(dim=-1) * (count / length)
 

@@ -13,8 +13,8 @@ import torch
 from actmine.pipeline import record
 from actmine.pipeline.allocator import keep_freed_memory
 from actmine.pipeline.engines.engine import Tally, Workplace, device_memory
-from actmine.pipeline.errors import UserError, first_line
-from actmine.pipeline.network.devices import compute_exactly, pick_device
+from actmine.pipeline.errors import MemoryFull, UserError, first_line, is_memory_full
+from actmine.pipeline.network.devices import compute_exactly, free, pick_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +87,20 @@ class RayWorker:
         try:
             (result,) = self._worker(work[0])([item], tell)
             return Answer(result, total)
+        except MemoryFull as error:
+            full = first_line(error.__cause__ or error)
         except UserError as error:
             return Refusal(str(error), final=True)
         except Exception as error:
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{frame.filename}:{frame.lineno}"
-            return Refusal(f"{type(error).__name__}: {first_line(error)} ({where}).", final=False)
+            if not is_memory_full(error):
+                frame = traceback.extract_tb(error.__traceback__)[-1]
+                where = f"{frame.filename}:{frame.lineno}"
+                return Refusal(f"{type(error).__name__}: {first_line(error)} ({where}).", final=False)
+            full = first_line(error)
         finally:
             self._turn.give_up()
+        free()
+        return Refusal(f"its GPU's memory is full ({full.rstrip('.')}).", final=False)
 
     def _worker(self, reference: Any) -> Callable[..., Iterator[Any]]:
         import ray

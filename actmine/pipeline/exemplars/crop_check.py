@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from actmine.pipeline.engines.engine import Tally, Tell, Workplace
 from actmine.pipeline.exemplars.exemplar_parts import by_image, layered
 from actmine.pipeline.exemplars.pictures import Decoded, Pictures, Pixels
 from actmine.pipeline.exemplars.shown_alone import shown_alone
+from actmine.pipeline.network.devices import in_halves
 from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.partial_run import PartialRun
 from actmine.pipeline.network.subject import Subject
@@ -131,7 +133,7 @@ class Crops:
     def __call__(self, task: CropTask) -> list[Found]:
         """What the exemplars of an image come to, in their order."""
         decoded: Decoded = {}
-        values: list[float | None] = [None] * len(task.rows)
+        values: dict[int, float | None] = dict.fromkeys(range(len(task.rows)))
         reduced = np.zeros(len(task.rows), bool)
         waiting: list[tuple[Tensor, np.ndarray]] = []
         for crop, pixels in enumerate(task.pixels):
@@ -143,16 +145,14 @@ class Crops:
             alone = shown_alone(image, pixels.box[:2], (task.width, task.height), self.how)
             waiting.append((torch.from_numpy(alone), its))
             if len(waiting) == (1 if self.partial is not None else TOGETHER):
-                self._reach(task, waiting, values)
+                values.update(in_halves(partial(self._reach, task), waiting))
                 waiting = []
         if waiting:
-            self._reach(task, waiting, values)
-        return list(zip(task.layers.tolist(), task.rows.tolist(), values, reduced.tolist(), strict=True))
+            values.update(in_halves(partial(self._reach, task), waiting))
+        return list(zip(task.layers.tolist(), task.rows.tolist(), values.values(), reduced.tolist(), strict=True))
 
-    def _reach(
-        self, task: CropTask, crops: Sequence[tuple[Tensor, np.ndarray]], values: list[float | None]
-    ) -> None:  # fmt: skip
-        """Fills in what the exemplars of some crops come to."""
+    def _reach(self, task: CropTask, crops: Sequence[tuple[Tensor, np.ndarray]]) -> list[tuple[int, float | None]]:
+        """What the exemplars of some crops come to, by their place in the task."""
         pixels = torch.stack([pixels for pixels, _ in crops])
         with torch.inference_mode():
             places = [
@@ -164,15 +164,23 @@ class Crops:
                     lambda of: self.normalize(pixels[:, of[0].begin : of[0].end, of[1].begin : of[1].end]),
                     itertools.chain.from_iterable(places),
                 )
-                for (_, its), where in zip(crops, places, strict=True):
-                    for at, place in zip(its, where, strict=True):
-                        values[at] = given[place][0, task.units[at]].item()
-                return
-            outputs = [output.float().cpu() for output in self.network(self.normalize(pixels.to(self.device)))]
+                return [
+                    (int(at), given[place][0, task.units[at]].item())
+                    for (_, its), where in zip(crops, places, strict=True)
+                    for at, place in zip(its, where, strict=True)
+                ]
+            outputs = self.network(self.normalize(pixels.to(self.device)))
+            asked: dict[int, list[tuple[int, ...]]] = {}
             for number, ((_, its), where) in enumerate(zip(crops, places, strict=True)):
                 for at, (layer, y, x) in zip(its, where, strict=True):
-                    units = outputs[layer][number, task.units[at]]
-                    values[at] = (units[y, x] if units.dim() else units).item()
+                    asked.setdefault(layer, []).append((int(at), number, int(task.units[at]), y, x))
+            found: list[tuple[int, float | None]] = []
+            for layer, some in asked.items():
+                rows, *spots = torch.tensor(some).T
+                output = outputs[layer]
+                reached = output[tuple(spot.to(self.device) for spot in spots[: output.dim()])]
+                found += zip(rows.tolist(), reached.float().tolist(), strict=True)
+            return found
 
 
 class CropCheckWork:

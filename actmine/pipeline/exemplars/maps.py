@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from actmine.pipeline.exemplars.exemplars import Rows
+from actmine.pipeline.network.devices import in_halves
 from actmine.pipeline.network.encoded import has_tokens
 from actmine.pipeline.network.grids import Grid
 from actmine.pipeline.network.layouts import as_map
@@ -128,8 +129,17 @@ class MapReader:
     def __call__(self, pixels: np.ndarray, asked: Sequence[Asked]) -> pa.RecordBatch:
         """What is `asked` of each image of network pixels `[B, H, W, C]`, as rows of `KEPT`.
 
-        Maps with infinite activations are left out.
+        Maps with infinite activations are left out. Where a GPU has no room for the maps of all images, the same batch
+        goes through the network again for those of some.
         """
+
+        def read(some: Sequence[int]) -> list[pa.RecordBatch]:
+            return self._read(pixels, [each if number in some else _NOT_ASKED for number, each in enumerate(asked)])
+
+        found = in_halves(read, range(len(asked)))
+        return pa.Table.from_batches(found, KEPT).combine_chunks().to_batches()[0] if found else _NOTHING
+
+    def _read(self, pixels: np.ndarray, asked: Sequence[Asked]) -> list[pa.RecordBatch]:
         image = np.repeat(np.arange(len(asked)), [len(each.rows) for each in asked])
         rows, layer, unit, lowest = (
             np.concatenate([getattr(each, name) for each in asked]) for name in ("rows", "layers", "units", "lowest")
@@ -145,7 +155,7 @@ class MapReader:
             ]
             if self.tokens:
                 found += self._norms(asked, maps)
-        return pa.Table.from_batches(found, KEPT).combine_chunks().to_batches()[0] if found else _NOTHING
+        return found
 
     def _norms(self, asked: Sequence[Asked], read: Sequence[Tensor]) -> Iterator[pa.RecordBatch]:
         """How long the token of each exemplar is, as rows of `KEPT` without maps."""
@@ -164,6 +174,8 @@ class MapReader:
 
 
 _NOTHING = pa.record_batch([pa.array([], column.type) for column in KEPT], KEPT)
+_NONE = np.empty(0, np.int64)
+_NOT_ASKED = Asked(_NONE, _NONE, _NONE, _NONE.astype(bool), np.empty((0, 3), np.int64))
 _now = threading.local()
 """Which maps the batch under way in this thread is asked for: of each layer images and units."""
 
@@ -204,6 +216,8 @@ def reduced(maps: Tensor, lowest: Tensor) -> Tensor:
 
 def quantized(maps: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Maps `[n, H, W]` as bytes between their smallest and largest activations `[n]`."""
+    if maps.device.type == "mps":  # which has no float64
+        maps, low, high = maps.cpu(), low.cpu(), high.cpu()
     spread = (high - low).double()
     scale = torch.where((spread > 0) & spread.isfinite(), LEVELS / spread, 0.0)[:, None, None]
     return ((maps.double() - low.double()[:, None, None]) * scale).round().clamp(0, LEVELS).to(torch.uint8)

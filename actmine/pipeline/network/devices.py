@@ -1,14 +1,19 @@
-"""Which device computes, and that it computes exactly."""
+"""Which device computes, that it computes exactly, and what becomes of what its memory has no room for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import TypeVar
 
 import torch
 
-from actmine.pipeline.errors import UserError, first_line
+from actmine.pipeline.errors import UserError, first_line, is_memory_full
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _TRITON = find_spec("triton") is not None
 
@@ -39,6 +44,33 @@ def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     if device.type != "cuda":
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
+
+
+def in_halves(compute: Callable[[Sequence[T]], list[R]], items: Sequence[T]) -> list[R]:
+    """What `compute` finds of items; where a GPU has no room for all at once, of one half and then of the other.
+
+    Raises what `compute` raises for a single item.
+    """
+    try:
+        return compute(items)
+    except RuntimeError as error:
+        if len(items) < 2 or not is_memory_full(error):
+            raise
+    free()  # when nothing refers to the error any more, and so to what was under way
+    half = len(items) // 2
+    return [found for some in (items[:half], items[half:]) for found in in_halves(compute, some)]
+
+
+def let_go() -> None:
+    """Frees what was tried and is of no use any more: networks refer to themselves."""
+    gc.collect()
+    free()
+
+
+def free() -> None:
+    """Gives a GPU's memory back that nothing of ours refers to."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 @contextmanager

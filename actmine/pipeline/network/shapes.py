@@ -20,7 +20,8 @@ def tensor_shapes(
 ) -> Shapes:
     """The shape of every tensor by the name of its node, for one image of shape `image` `[C, H, W]`.
 
-    `others`, if given, gets what nodes give that is no tensor: numbers, tuples. The network is left as it is.
+    What else a tapped graph takes is a mark of the image. `others`, if given, gets what nodes give that is no tensor:
+    numbers, tuples. The network is left as it is.
     Raises whatever the network raises for images of that size.
     """
     shapes: Shapes = {}
@@ -35,8 +36,11 @@ def tensor_shapes(
                 others[n.name] = result
             return result
 
+    black = blank(module, image)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        Recorder(twin(module)).run(blank(module, image))
+        given = len(module.graph.find_nodes(op="placeholder"))
+        marks = [torch.zeros(1, dtype=torch.int64, device=black.device) for _ in range(given - 1)]
+        Recorder(twin(module)).run(black, *marks)
     return shapes
 
 

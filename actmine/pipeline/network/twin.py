@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 
@@ -18,6 +19,18 @@ def twin(network: nn.Module, convert: Callable[[Tensor], Tensor] = lambda tensor
     tensors = [*network.parameters(), *network.buffers()]
     tensors += [value for part in network.modules() for value in vars(part).values() if isinstance(value, Tensor)]
     return copy.deepcopy(network, {id(tensor): convert(tensor) for tensor in tensors})
+
+
+def on_device(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on a device: itself on the CPU, elsewhere a copy whose tensors are its own, so that it stays here."""
+    if device.type == "cpu":
+        return network
+
+    def there(tensor: Tensor) -> Tensor:
+        moved = tensor.detach().to(device)
+        return nn.Parameter(moved, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else moved
+
+    return twin(network, there)
 
 
 def twin_of(module: nn.Module) -> nn.Module:

@@ -21,6 +21,7 @@ from actmine.pipeline.readings.taps import Readings
 from actmine.pipeline.storage.files import local_copy, written_aside
 
 _MOST_HALF = 65_504
+_MOST_HELD = 256 << 20  # bytes on a GPU: fetching them waits until all that was begun is computed
 SMALL_BYTES = 1 << 30
 """Up to this size the matrix is made for the run's own tables where nobody asked for it, and removed behind them."""
 
@@ -35,24 +36,36 @@ class Maxima:
 
 
 class Collected:
-    """The readings of a block as rows of the matrix, in `kind` (float16 or float32), on the CPU.
+    """The readings of a block as rows of the matrix, in `kind` (float16 or float32), on the CPU in the end.
 
-    A block with an activation that float16 cannot hold is kept in float32.
+    A block with an activation that float16 cannot hold is kept in float32. A GPU holds some hundred megabytes before
+    they are fetched.
     """
 
     def __init__(self, kind: torch.dtype) -> None:
         self.kind = kind
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._held: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._bytes = 0
 
     def update(self, readings: Readings, index: BatchIndex) -> None:
         """Takes in one batch: `readings` `[B, U]` of the images `seen` `[B]`."""
         values = readings.maximum
-        if self.kind == torch.float16 and bool((values.isfinite() & (values.abs() > _MOST_HALF)).any()):
-            self.kind = torch.float32
-        self._parts.append((index.numbers.cpu(), index.labels, values.to(self.kind).cpu()))
+        self._held.append((index.numbers, index.labels, values))
+        self._bytes += values.numel() * values.element_size()
+        if values.device.type == "cpu" or self._bytes > _MOST_HELD:
+            self._fetch()
+
+    def _fetch(self) -> None:
+        for numbers, labels, values in self._held:
+            if self.kind == torch.float16 and bool((values.isfinite() & (values.abs() > _MOST_HALF)).any()):
+                self.kind = torch.float32
+            self._parts.append((numbers.cpu(), labels, values.to(self.kind).cpu()))
+        self._held, self._bytes = [], 0
 
     def finish(self, units: int) -> Maxima:
         """All of them."""
+        self._fetch()
         none = torch.empty(0, dtype=torch.int64)
         parts = [(none, none, torch.empty((0, units), dtype=self.kind)), *self._parts]
         numbers, labels, values = zip(*parts, strict=True)

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from actmine.pipeline.cores import usable_cores
 from actmine.pipeline.errors import UserError
+from actmine.pipeline.network.devices import let_go
 from actmine.pipeline.preprocessing.images import Preprocessing
 from actmine.pipeline.progress import Progress
 from actmine.pipeline.readings.taps import TappedNetwork
@@ -59,6 +60,8 @@ def decide(
         except UserError as error:
             progress.say(f"Going on without: {error}")
             return how
+        finally:
+            let_go()
     return compiled
 
 

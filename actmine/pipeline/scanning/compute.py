@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from actmine.pipeline.datasets.batches import map_in_order
-from actmine.pipeline.errors import UserError, first_line
+from actmine.pipeline.errors import UserError, first_line, is_memory_full
 from actmine.pipeline.network.devices import runs_triton, sent
+from actmine.pipeline.network.twin import on_device
 from actmine.pipeline.preprocessing.images import Preprocessing
 from actmine.pipeline.preprocessing.normalize import Normalize
 from actmine.pipeline.readings.fused_taps import fused
@@ -30,6 +31,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 MOST_LANES = 16
 _THREADS_COMPILED = 2  # compiled reductions share what the layer before them left in the caches
 _CPU_BATCH, _GPU_BATCH = 16, 256
+NO_ROOM = "Not even one image fits in the GPU's memory. Say DEVICE=cpu, or choose fewer LAYERS."
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,10 @@ class Compute:
 def default_batch_size(device: torch.device) -> int:
     """Images a batch. On a CPU small ones: what a layer makes is still in the caches when its tap reads it."""
     return _CPU_BATCH if device.type == "cpu" else _GPU_BATCH
+
+
+class TooLarge(UserError):
+    """A batch that does not fit in the GPU's memory: says what to say instead."""
 
 
 class Runner:
@@ -75,10 +81,14 @@ class Runner:
         self._network: Callable[..., tuple[Tensor, ...]] = whole.to(how.device)
         try:
             self._prepare(whole)
-        except torch.OutOfMemoryError as error:
-            raise UserError(
+        except RuntimeError as error:
+            if not is_memory_full(error):
+                raise
+            raise TooLarge(
                 f"A batch of {how.batch_size} images does not fit in the GPU's memory. "
-                f"Say --batch-size {max(how.batch_size // 2, 1)}."
+                f"Say --batch-size {how.batch_size // 2}."
+                if how.batch_size > 1
+                else NO_ROOM
             ) from error
 
     def __call__(self, pixels: np.ndarray | Tensor, draws: Tensor | None = None) -> Readings:
@@ -171,9 +181,9 @@ class Runner:
         try:
             for _ in self.map([black], lambda batch: (batch, batch)):
                 pass
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:
+            if is_memory_full(error):
+                raise
             raise UserError(f"{problem} ({type(error).__name__}: {first_line(error)}). {way_out}") from error
 
 
@@ -193,9 +203,10 @@ class Whole(nn.Module):
         fuses: bool = False,
     ) -> None:
         super().__init__()
-        # Ascent goes on with the same parameters as they are.
-        part = network if precision is torch.float32 else copy.deepcopy(network).to(precision)
-        if fuses and precision is not torch.float32 and runs_triton(device):
+        # Whatever comes behind goes on with the same parameters as they are, and where they are.
+        exact = precision is torch.float32
+        part = on_device(network, device) if exact else copy.deepcopy(network).to(precision)
+        if fuses and not exact and runs_triton(device):
             part = fused(part, input_shape)
         self.network = part.to(memory_format=torch.channels_last)
         self.normalize, self.precision = normalize, precision

@@ -55,6 +55,8 @@ NAMES = table(
 """The labels of a block in words; those of images that no unit shows too."""
 
 _NOBODY_ELSE = nullcontext()
+_PRUNED_FROM, _PRUNED_FROM_ELSEWHERE = {"cpu": 1 << 12}, 1 << 16
+"""Images of a block that are remembered before those are forgotten that no unit holds: asking a GPU for them waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,8 @@ class _Block:
         self.skipped: list[dict[str, object]] = []
         self.first = 0  # number of the current shard's first sample within the block
         self.seen = self.lost = self.turned = 0  # samples of the current shard so far
-        self.prune_at = 4096
+        self.least = _PRUNED_FROM.get(device.type, _PRUNED_FROM_ELSEWHERE)
+        self.prune_at = self.least
 
     def read(self, readings: Readings, batch: Batch) -> None:
         """Feeds the readings of the members of a batch to every accumulator."""
@@ -219,7 +222,7 @@ class _Block:
             self.seen = self.lost = self.turned = 0
         if len(self.members) > self.prune_at and not self.keep.keeps_maxima:
             self._keep_winners()
-            self.prune_at = max(4096, 2 * len(self.members))
+            self.prune_at = max(self.least, 2 * len(self.members))
 
     def finish(self) -> BlockState:
         """The block's result."""

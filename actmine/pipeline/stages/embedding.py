@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +21,7 @@ from actmine.pipeline.datasets.batches import ahead, map_in_order
 from actmine.pipeline.datasets.shards import Place, Shard
 from actmine.pipeline.engines.engine import Tally, Tell, Workplace
 from actmine.pipeline.exemplars.exemplar_parts import ExemplarTask, input_pixels
+from actmine.pipeline.network.devices import in_halves
 from actmine.pipeline.network.subject import Subject
 from actmine.pipeline.network.subnetwork import subnetwork
 from actmine.pipeline.preprocessing.images import decode
@@ -103,10 +105,10 @@ class EmbeddingWork:
         lanes = min(at.cores, _MOST_LANES if at.device.type == "cpu" else _GPU_LANES)
         embed = self.making(self.subject, at.device)
 
-        def embedded(pictures: Sequence[np.ndarray]) -> np.ndarray:
+        def embedded(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
             batch = torch.from_numpy(np.stack(pictures)).to(at.device).permute(0, 3, 1, 2)
             with torch.inference_mode():
-                return embed(batch).float().cpu().numpy()
+                return list(embed(batch).float().cpu().numpy())
 
         def opened(parts: Iterable[EmbeddingPart]) -> Iterator[list[np.ndarray]]:
             with ThreadPoolExecutor(max(at.cores, REMOTE_READS), thread_name_prefix="picture") as pool:
@@ -117,13 +119,13 @@ class EmbeddingWork:
         def found(parts: Iterable[EmbeddingPart], tell: Tell) -> Iterator[np.ndarray]:
             with ThreadPoolExecutor(lanes, "embed", torch.set_num_threads, (1,)) as pool:
                 for pixels in ahead(opened(parts), 1):
-                    done = []
+                    done: list[np.ndarray] = []
                     with at.turn:
                         some = [pixels[begin : begin + _TOGETHER] for begin in range(0, len(pixels), _TOGETHER)]
-                        for vectors in map_in_order(embedded, some, pool, lanes + 1):
+                        for vectors in map_in_order(partial(in_halves, embedded), some, pool, lanes + 1):
                             tell(Tally(len(vectors)))
-                            done.append(vectors)
-                    yield np.concatenate(done)
+                            done += vectors
+                    yield np.stack(done)
 
         return found
 

@@ -24,10 +24,12 @@ from actmine.pipeline.progress import Progress, Silent
 from actmine.pipeline.readings.taps import TappedNetwork
 from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
 from actmine.pipeline.scanning.compiling import decide
-from actmine.pipeline.scanning.compute import Compute, default_batch_size
+from actmine.pipeline.scanning.compute import Compute
 from actmine.pipeline.scanning.ledger import Ledger, begun
 from actmine.pipeline.scanning.limits import check_fits, say_size, settled
+from actmine.pipeline.scanning.scan import ScanSettings
 from actmine.pipeline.stages.first_look import first_look
+from actmine.pipeline.stages.fitting import fitting
 from actmine.pipeline.stages.growth import PART, Growth, fold, growth, layers_of, settle, stale
 from actmine.pipeline.stages.mined_run import mined
 from actmine.pipeline.stages.mining import MineSettings, Mining
@@ -86,9 +88,12 @@ def _mine(
     say_size(settings.keep, units, dataset.about, progress)
     tapped = TappedNetwork(traced, layers, settings.keep.minima, settings.keep.positions, settings.keep.ignore_norm)
     _check_weights(network, tapped)
-    how = Compute(device, settings.precision, False, settings.batch_size or default_batch_size(device))
-    here = isinstance(engine, LocalEngine)
-    how = decide(settings.compile, tapped, network.preprocessing, how, dataset.about, begun(run), progress, here)
+    subject = Subject(network, traced, layers)
+    before, here = begun(run), isinstance(engine, LocalEngine)
+    how = Compute(device, settings.precision)
+    trial = ScanSettings(network.preprocessing, settings.keep, how)
+    how = replace(how, batch_size=fitting(settings.batch_size, subject, trial, before, engine, progress))
+    how = decide(settings.compile, tapped, network.preprocessing, how, dataset.about, before, progress, here)
     its = settings
     known = record.identity(dataset, network, traced, layers, its.keep, how, its.decoder, its.pictures, its.maps)
     known |= {"label_tree": its.tree.fingerprint} if its.tree and its.keep.labels else {}
@@ -105,7 +110,6 @@ def _mine(
         written = mined(run, ledger, progress)
         if written is not None:
             return written
-        subject = Subject(network, traced, layers)
         look = first_look(dataset, network, traced, layers, settings.least_explained, progress)
         fields = receptive_fields(traced, layers)
         job = Mining(dataset, subject, run, engine, settings, how, progress, ledger, fields, look)
@@ -140,7 +144,8 @@ def _grow(
         progress.say(f"Adding {len(lacking)} layers to {run}, which has {len(has)}.")
     layers = layers_of(traced, grown.layers, bool(grown.before.get("dependent")))
     keep = replace(settings.keep, topk=grown.topk)
-    settings = replace(settings, keep=keep, compile="1" if grown.before["compiled"] else "0")
+    compiled, size = "1" if grown.before["compiled"] else "0", int(grown.before["batch_size"])
+    settings = replace(settings, keep=keep, compile=compiled, batch_size=size)
     part = run / PART
     wanted = {"layers": [layer.name for layer in layers], "topk": grown.topk}
     if stale(part, wanted):

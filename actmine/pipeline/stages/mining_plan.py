@@ -8,13 +8,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from actmine.pipeline.cores import usable_cores
 from actmine.pipeline.datasets.sources import Dataset
+from actmine.pipeline.errors import is_memory_full
 from actmine.pipeline.exemplars.crops import NONE, ORIGINAL
 from actmine.pipeline.exemplars.maps import MOST_CELLS
+from actmine.pipeline.network.devices import free, let_go
 from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.models import Network
+from actmine.pipeline.network.twin import on_device
+from actmine.pipeline.preprocessing.images import Preprocessing
 from actmine.pipeline.preprocessing.normalize import Normalize
 from actmine.pipeline.progress import Progress, duration
 from actmine.pipeline.readings.sketches import Sketches
@@ -46,9 +51,26 @@ class Planned:
 
 def seconds_an_image(network: Network, traced: Traced, layers: Sequence[Layer], device: torch.device) -> float:
     """What reading `layers` of one image takes a core or a GPU: a small batch of black, the second time (seconds)."""
-    tapped = TappedNetwork(traced, layers).network.to(device)
-    how, threads = network.preprocessing, torch.get_num_threads()
+    tapped = on_device(TappedNetwork(traced, layers).network, device)
     count = _AT_ONCE.get(device.type, 4)
+    try:
+        while True:
+            try:
+                return _timed(tapped, network.preprocessing, count, device)
+            except RuntimeError as error:
+                if count == 1 or not is_memory_full(error):
+                    raise
+            free()
+            count //= 2
+    finally:
+        del tapped
+        if device.type != "cpu":
+            let_go()
+
+
+def _timed(tapped: nn.Module, how: Preprocessing, count: int, device: torch.device) -> float:
+    """Seconds an image of a batch of `count` black ones takes the second time."""
+    threads = torch.get_num_threads()
     black = torch.zeros(count, *how.size, how.channels, dtype=torch.uint8, device=device)
     seconds = 0.0
     torch.set_num_threads(1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from actmine.pipeline.errors import UserError, first_line
+from actmine.pipeline.errors import UserError, first_line, is_memory_full
 from actmine.pipeline.network import factories
 from actmine.pipeline.network.subject import Subject
 from actmine.pipeline.spoken import install_package
@@ -70,6 +70,8 @@ class _Module:
         try:
             found = self.module(pictures.expand(-1, 3, -1, -1))
         except Exception as error:  # it is anyone's code, and the user's to mend
+            if is_memory_full(error):
+                raise
             raise UserError(
                 f"SIMILARITY={self.word} fails on images {list(pictures.shape)}: {first_line(error).rstrip('.')}."
             ) from error
@@ -93,6 +95,8 @@ def _compared(word: str, own: Compare, device: torch.device, a: Tensor, b: Tenso
             ]
         found = torch.cat(parts)
     except Exception as error:  # it is anyone's code, and the user's to mend
+        if is_memory_full(error):
+            raise
         raise UserError(f"SIMILARITY={word}: its `compare` fails: {first_line(error).rstrip('.')}.") from error
     if found.shape != (len(a),) or not bool(found.isfinite().all()):
         raise UserError(
