@@ -16,7 +16,7 @@ from benchmarks import scale
 from benchmarks.elsewhere import Elsewhere
 from benchmarks.gpu.__main__ import main, measure
 from benchmarks.gpu.setting import Setting
-from benchmarks.gpu.whole_run import scales, stages_of
+from benchmarks.gpu.whole_run import extrapolated, stages_of
 from benchmarks.rounds import Timing, interleaved
 from tests.small_run import small_run
 
@@ -73,14 +73,17 @@ def test_the_gpu_benchmark_exits_with_1_where_a_part_failed(monkeypatch, tmp_pat
 def test_the_stages_of_a_whole_run_are_all_of_it_and_longer_by_what_they_depend_on(tmp_path):
     stages = stages_of(find_neighbors(small_run(tmp_path)), 100.0)
     assert sum(stages.values()) == pytest.approx(100.0) and min(stages.values()) >= 0
-    counts = {"seen": 5_000, "images_with_exemplars": 4_000}
-    times = scales({"units": 42_664, "blocks": 10, "counts": counts})
-    assert times.keys() == stages.keys()
-    # 50,000 images are 98 shards of 512 files; of states as large as these 32 are the most, so 25 blocks of 4 shards
-    assert times == {
-        "beginning": 1, "scan": 10, "merging": 2.5, "pictures and maps": 12.5, "tables of pictures": 12.5,
-        "tables": 1, "winners": 1, "neighbours": 1,
+    record = {
+        "units": 42_664, "blocks": 10, "counts": {"seen": 5_000}, "neighbors": {"seconds": 4.0},
+        "seconds": {"scan": 2.0, "merge": 1.0, "pictures": 9.0, "picture_tables": 3.0, "tables": 8.0, "mine": 25.0},
     }  # fmt: skip
+    thin = {"counts": {"seen": 5_000}, "seconds": {"pictures": 1.5, "picture_tables": 0.5}}
+    # 50,000 images are 98 shards of 512 files; of states as large as these 32 are the most, so 25 blocks of 4 shards
+    assert extrapolated(record, 35.0, thin) == {
+        "beginning and end": 6.0, "scan": 20.0, "merging": 2.5, "pictures and maps": 15.0, "tables of pictures": 5.0,
+        "tables": 8.0, "winners": 2.0, "neighbours": 4.0,
+    }  # fmt: skip
+    assert extrapolated(record, 35.0, thin).keys() == stages.keys()
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").glob("[!_]*.py")), ids=lambda file: file.stem)

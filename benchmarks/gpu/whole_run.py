@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +16,7 @@ from actmine.pipeline.relations.neighbors import find_neighbors
 from actmine.pipeline.scanning.limits import most_blocks
 from actmine.pipeline.stages.mine import MineSettings, mine
 from actmine.pipeline.tables.label_tree import find_tree
+from actmine.pipeline.words import MAPPED
 from benchmarks.gpu.mining import K
 from benchmarks.gpu.setting import Setting
 
@@ -24,10 +26,9 @@ BAR = 60
 KEEP = StatisticsOptions(K, maxima="none", min_support=1)
 """Of 50,000 images the matrix is too large to be made for a while; labels have few images each here, and all count."""
 ASSUMED = (
-    "beginning, winners, tables and neighbours take as long: they are of as many units, exemplars and labels",
-    "the scan takes longer in proportion, its beginning too",
-    "every image wins somewhere, and costs what an image that wins costs here: its crops are fewer then",
-    "states are merged in proportion to the number of blocks",
+    "beginning, end, winners, tables and neighbours take as long: they are of as many units, exemplars and labels",
+    "the scan takes longer in proportion, its beginning too, and merging with the number of blocks",
+    "an image wins as often as here, in a second run that keeps so many fewer exemplars and maps of each unit",
     "the images are in the system's memory, and the receptive fields of the network are not known yet",
     "neither visualizations, sheets nor a map of the units; imports and the download of weights are not counted",
 )
@@ -35,33 +36,44 @@ ASSUMED = (
 
 def whole_run(setting: Setting, folder: Path) -> None:
     """Mines the images below `folder` and prints a line for each stage, measured and extrapolated."""
-    model = "resnet18" if setting.small else "resnet50"
-    start = time.perf_counter()
-    network = load_network(model, "random")
-    traced = network.traced()
-    dataset, layers = find_dataset(str(folder)), traced.unit_bearing()
-    settings = MineSettings(KEEP, setting.batch_size, precision="bf16", compile="0", tree=find_tree("auto"))
-    with TemporaryDirectory(prefix="actmine-run-") as place:
-        run = Path(place) / "run"
-        mine(dataset, network, traced, layers, run, setting.device, settings)
-        record = find_neighbors(run, setting.device)
-    stages = stages_of(record, time.perf_counter() - start)
-    scale = scales(record)
+    record, seconds = _mined(setting, folder, KEEP, MAPPED)
     counts = record["counts"]
+    fewer = IMAGES / counts["seen"]
+    topk, maps = (max(round(most / fewer), 1) for most in (K, MAPPED))
+    thin, _ = _mined(setting, folder, replace(KEEP, topk=topk, labels=False, sketch=0), maps)
+    here, there = stages_of(record, seconds), extrapolated(record, seconds, thin)
     print(
-        f"a whole run of {counts['seen']:,} JPEGs, {model}, {len(layers)} layers, {record['units']:,} units, "
-        f"{counts['exemplars']:,} exemplars in {counts['images_with_exemplars']:,} images, bf16, k = {K}; "
-        f"ImageNet-val by it, which is extrapolated"
+        f"a whole run of {counts['seen']:,} JPEGs, {record['model']}, {len(record['layers'])} layers, "
+        f"{record['units']:,} units, {counts['exemplars']:,} exemplars in {counts['images_with_exemplars']:,} images, "
+        f"bf16, k = {K}, {MAPPED} maps of each unit; {IMAGES:,} images by it and by one with k = {topk}, maps of {maps}"
     )
-    for name, seconds in stages.items():
-        print(f"  {name:<22}{seconds:7.1f} s x {scale[name]:5.1f} = {seconds * scale[name]:7.1f} s")
-        setting.keep("whole run", **{name: seconds, f"{name}, times": scale[name]})
-    here, there = sum(stages.values()), sum(seconds * scale[name] for name, seconds in stages.items())
-    what = f"ImageNet-val end to end, {model}, without ascent and sheets, extrapolated from {counts['seen']:,} images"
-    bar = setting.judged(what, there, BAR, "s", most=True)
-    print(f"  {'all':<22}{here:7.1f} s         {there:7.1f} s {bar}, if:")
+    for name in here:
+        print(f"  {name:<20}{here[name]:8.1f} s   extrapolated {there[name]:8.1f} s")
+    setting.keep("whole run", **here)
+    setting.keep("whole run, extrapolated", **there)
+    all_of_it = sum(there.values())
+    what = (
+        f"ImageNet-val end to end, {record['model']}, without ascent and sheets, extrapolated from {counts['seen']:,}"
+    )
+    bar = setting.judged(what, all_of_it, BAR, "s", most=True)
+    print(f"  {'all':<20}{sum(here.values()):8.1f} s   extrapolated {all_of_it:8.1f} s {bar}, if")
     for each in ASSUMED:
         print(f"    {each}")
+
+
+def _mined(setting: Setting, folder: Path, keep: StatisticsOptions, maps: int) -> tuple[dict[str, Any], float]:
+    """The record of a run of all layers, with its neighbours if it has sketches, and the seconds that it took."""
+    start = time.perf_counter()
+    network = load_network("resnet18" if setting.small else "resnet50", "random")
+    traced = network.traced()
+    dataset, layers = find_dataset(str(folder)), traced.unit_bearing()
+    settings = MineSettings(keep, setting.batch_size, precision="bf16", compile="0", maps=maps, tree=find_tree("auto"))
+    with TemporaryDirectory(prefix="actmine-run-") as place:
+        run = Path(place) / "run"
+        record = mine(dataset, network, traced, layers, run, setting.device, settings)
+        if keep.sketch:
+            record = find_neighbors(run, setting.device)
+    return record, time.perf_counter() - start
 
 
 def stages_of(record: Mapping[str, Any], whole: float) -> dict[str, float]:
@@ -76,26 +88,20 @@ def stages_of(record: Mapping[str, Any], whole: float) -> dict[str, float]:
     }
     neighbours = record["neighbors"]["seconds"]
     return {
-        "beginning": whole - its["mine"] - neighbours,
+        "beginning and end": whole - its["mine"] - neighbours,
         **apart,
         "winners": its["mine"] - sum(apart.values()),
         "neighbours": neighbours,
     }
 
 
-def scales(record: Mapping[str, Any]) -> dict[str, float]:
-    """How many times as long each stage takes of `IMAGES` images."""
-    counts = record["counts"]
+def extrapolated(record: Mapping[str, Any], whole: float, thin: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds of each stage for `IMAGES` images; in the run `thin` an image wins as often as it would among so many."""
+    seen = record["counts"]["seen"]
     shards = -(-IMAGES // FILES_PER_SHARD)
     together = -(-shards // most_blocks(record["units"], KEEP, IMAGES))
-    pictures = IMAGES / counts["images_with_exemplars"]
-    return {
-        "beginning": 1.0,
-        "scan": IMAGES / counts["seen"],
-        "merging": -(-shards // together) / record["blocks"],
-        "pictures and maps": pictures,
-        "tables of pictures": pictures,
-        "tables": 1.0,
-        "winners": 1.0,
-        "neighbours": 1.0,
-    }
+    found = stages_of(record, whole)
+    found["scan"] *= IMAGES / seen
+    found["merging"] *= -(-shards // together) / record["blocks"]
+    of_pictures = {"pictures and maps": "pictures", "tables of pictures": "picture_tables"}
+    return found | {name: thin["seconds"][its] * IMAGES / thin["counts"]["seen"] for name, its in of_pictures.items()}
