@@ -184,7 +184,7 @@ def test_a_units_page_shows_it_through_training_with_the_pictures_of_those_runs(
     lost = client.get(f"{address}/{LOST}").text
     assert "No unit of this run is known to be like what it was at <bdi>step-0, step-1</bdi>" in lost
     moved = client.get(f"{address}/{MOVED}").text.split('id="training"')[1].split("</section>")[0]
-    heir = rf'What it was at <bdi>step-\d</bdi> is most like <a href="{address}/{LOST + 10}">.*?</a> in this run \((0\.99|1\.00)\)'
+    heir = rf'<bdi>step-\d</bdi> is most like <a href="{address}/{LOST + 10}">.*?</a> in this run \((0\.99|1\.00)\)'
     assert len(re.findall(heir, moved)) == 2 and "What it was" not in page
 
 

@@ -56,8 +56,8 @@ def speed(setting: Setting) -> None:
             share = float(np.median(reached[precision] / np.maximum(reached["fp32"], 1e-9)))
             print(f"  {layer.name} {precision}: {seconds:.4f} s ({size} together, {share:.3f} of fp32)", flush=True)
             setting.keep("ascent", **{f"{layer.name} {precision}": seconds})
+    every = sum(units_of.values())
     for precision, seconds in total.items():
-        said = "reached" if seconds <= 60 * MINUTES else "missed"
-        print(
-            f"  all {sum(units_of.values()):,} units in {precision}: {seconds / 60:.1f} minutes (bar {MINUTES}: {said})"
-        )
+        what = f"ascent, all {every:,} units, {precision}, from {len(names)} layers"
+        bar = setting.judged(what, seconds / 60, MINUTES, "minutes", most=True)
+        print(f"  all {every:,} units in {precision}: {seconds / 60:.1f} minutes {bar}")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from actmine.pipeline.readings.reductions import read_map, read_rows
 from actmine.pipeline.readings.tap_operator import read_once, reads_once
-from benchmarks.gpu.setting import Setting, verdict
+from benchmarks.gpu.setting import Setting
 
 MAPS = ((64, 112), (64, 56), (256, 56), (128, 28), (512, 28), (256, 14), (1024, 14), (512, 7), (2048, 7))
 TOKENS = ((768, 197), (3072, 197))
@@ -65,7 +65,7 @@ def _line(setting: Setting, image: Tensor, kind: str) -> None:
     shown = ", ".join(f"{name} {value:.0f}" for name, value in speed.items() if "/" not in name and name != "copy")
     print(
         f"  {list(image.shape)} {kind}: copy {2 * speed['copy']:.0f}, {shown}; "
-        f"tap / copy {share:.2f} {verdict(share, BAR)}"
+        f"tap / copy {share:.2f} {setting.judged(f'tap / copy, {list(image.shape)} {kind}', share, BAR)}"
     )
     if tried := {name: value for name, value in speed.items() if "/" in name}:
         print("    " + ", ".join(f"{name} {value:.0f}" for name, value in tried.items()), flush=True)

@@ -166,8 +166,11 @@ class Mining:
         made_again = set()
         while True:
             self._scan()
+            start = time.perf_counter()
             try:
-                return merge((self.ledger.load(block.number) for block in self.blocks), whole)
+                merged = merge((self.ledger.load(block.number) for block in self.blocks), whole)
+                self.seconds["merge"] = time.perf_counter() - start
+                return merged
             except StateLost as error:
                 if error.block in made_again or not is_local(self.run):  # elsewhere another command may have ended it
                     raise
@@ -267,7 +270,9 @@ class Mining:
                 self.run, self.layers, self.fields, merged, rows, self.words, matrix, self.settings.keep.min_support,
                 self.settings.tree, self.grids, self.subject.traced.dictionaries, self.look,
             )  # fmt: skip
+            begun = time.perf_counter()
             write_pictures(self.run, [] if self.settings.pictures == NONE else [pictures for pictures, _ in kept])
+            self.seconds["picture_tables"] = time.perf_counter() - begun
             how, map_files = self.network.preprocessing, [maps for _, maps in kept]
             on_grid = self.grids if self.settings.maps else {}
             maps = MapTables(self.run, self.fields, on_grid, merged, rows, how, map_files)
@@ -282,7 +287,7 @@ class Mining:
             with ThreadPoolExecutor(lanes, "tables") as pool:
                 for _ in map_in_order(write, self.layers, pool, lanes):
                     advance(1)
-        self.seconds["tables"] = time.perf_counter() - start
+        self.seconds["tables"] = time.perf_counter() - start - self.seconds["picture_tables"]
         account = tables.labels_account()
         tree = self.settings.tree
         if tree and not tree.built_in and (outside := account["labels"] - account["in_tree"]):
