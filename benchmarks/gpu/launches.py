@@ -163,7 +163,7 @@ class Stages:
         return counted(lambda: list(crops.in_batches(prepared))) * (1 / TOGETHER)
 
     def unit(self, layer: Layer, preset: Preset, size: int) -> Count:
-        """Of a unit that is drawn by a preset with `size` - 1 others, all its steps."""
+        """Of a unit that is drawn by a preset with `size` - 1 others: all its steps, and no more."""
         climb = self._climb(layer, preset)
 
         def after(*steps: int) -> Count:
@@ -171,14 +171,13 @@ class Stages:
                 preset,
                 stages=tuple(replace(stage, steps=some) for stage, some in zip(preset.stages, steps, strict=True)),
             )
-            return together(lambda units: lambda: climb(range(units), range(units), 0, 0), size, (1, 2))
+            return together(lambda units: lambda: climb(range(units), range(units), 0, 0), size, (2, 3))
 
         climb([0], [0], 0, 0)  # builds its networks
-        once = [1] * len(preset.stages)
-        found = first = after(*once)
+        once, found = [1] * len(preset.stages), Count()
+        first = after(*once)
         for place, stage in enumerate(preset.stages):
-            step = after(*(2 if at == place else 1 for at in range(len(once)))) - first
-            found += step * (stage.steps - 1)
+            found += (after(*(2 if at == place else 1 for at in range(len(once)))) - first) * stage.steps
         return found
 
     def _layer(self, name: str) -> Layer:
@@ -218,7 +217,9 @@ class Stages:
         """Of so many images at once, one position each of the last layer that has several."""
         drawing = DrawnPositions(self.network, self.traced, latents_of(self.traced, self.layers[-2]), 1.0, 0)
         pixels = self._pixels(images)
-        return lambda: drawing.images.taken(pixels, range(images), drawing.choose)
+        height, width = self.layers[-2].height or 1, self.layers[-2].width or 1
+        places = [drawing.choose(height * width, known, None) for known in range(images)]  # on the CPU, beforehand
+        return lambda: drawing.images.taken(pixels, range(images), lambda positions, known, near: places[known])
 
     def _pixels(self, images: int) -> np.ndarray:
         shape = images, *self.how.size, self.how.channels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -143,12 +144,14 @@ class MapReader:
         there = [(place, number) for place, (number, some) in enumerate(its.items()) if some.start < some.stop]
         with torch.inference_mode():
             maps = self._network(torch.from_numpy(pixels).to(self.device))
-            kept = [
-                _Kept.of(*self.grids[number].laid_out(maps[place]), sent[2, its[number]] > 0) for place, number in there
-            ]
+            laid = [(*self.grids[number].laid_out(maps[place]), its[number]) for place, number in there]
+            alike = defaultdict(list)  # layers of one size are quantized together
+            for grid, others, some in laid:
+                alike[grid.shape[1:], others.shape[1]].append((grid, others, sent[2, some] > 0, rows[order[some]]))
+            columns = [tuple(zip(*some, strict=True)) for some in alike.values()]
+            kept = [_Kept.of(*(torch.cat(each) for each in some[:3])) for some in columns]
             found = [
-                _rows(fields, rows[order[its[number]]])
-                for fields, (_, number) in zip(_fetched(kept), there, strict=True)
+                _rows(fields, np.concatenate(some[3])) for fields, some in zip(_fetched(kept), columns, strict=True)
             ]
             if self.tokens:
                 found += self._norms(asked, maps)

@@ -89,11 +89,13 @@ class ImageVectors:
             near = self._near(activations, images)
             an_image = len(vectors) // images
             places = [choose(an_image, *each) for each in zip(known, near, strict=True)]
+            counts = [len(its) for its in places]
+            number = torch.arange(images).repeat_interleave(torch.tensor(counts))
             # images come one after the other, or position by position
             step, apart = (images, 1) if self.its.of.layout == TOKENS_FIRST else (1, an_image)
-            rows = torch.cat([number * apart + its * step for number, its in enumerate(places)])
+            rows = torch.cat(places) * step + number * apart
             chosen = vectors.index_select(0, rows.to(self.device)).cpu()  # no other is fetched
-        return list(zip(places, chosen.split([len(its) for its in places]), strict=True))
+        return list(zip(places, chosen.split(counts), strict=True))
 
     def _near(self, activations: Tensor, images: int) -> Sequence[Tensor | None]:
         if not self.most_norm or not has_tokens(self.its.of):
