@@ -68,7 +68,10 @@ Line = tuple[str, str, int, Count, str]
 
 
 def table(setting: Setting) -> None:
-    """A table for each network."""
+    """A table for each network. A GPU is not kept waiting for it."""
+    if setting.cuda:
+        print("launches: counted on a CPU, say --device cpu")
+        return
     for model in ("squeezenet1_1",) if setting.small else ("resnet50", "squeezenet1_1"):
         counted_of = Stages(model)
         print(f"{model}: {len(counted_of.layers)} layers, {counted_of.units:,} units; µs an item on an H100, at least")

@@ -26,7 +26,7 @@ _MOST_NUMBERS = 1 << 30  # that a batch computes on a CPU: what takes long is di
 _CPU_BYTES = 256 << 20  # more would not be faster: the maps leave the caches
 _CPU_BYTES_PER_ELEMENT = 12  # of a value inside the network while ascending (float32)
 _GPU_BYTES = 16 << 30
-_GPU_BYTES_PER_ELEMENT = 8  # twice what tensors take (3.1 to 4.4: autograd keeps most values, and few gradients live)
+_GPU_BYTES_PER_ELEMENT = 8  # tensors alone take 3 to 6; the rest is room for what kernels need
 
 
 @dataclass(frozen=True, slots=True)
