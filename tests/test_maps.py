@@ -21,7 +21,7 @@ from torchvision.models import VisionTransformer
 
 from actmine.pipeline.datasets.sources import find_dataset
 from actmine.pipeline.exemplars.heat import ActivationMap, _ramp, heat, overlay
-from actmine.pipeline.exemplars.maps import KEPT, MOST_CELLS, _rows
+from actmine.pipeline.exemplars.maps import KEPT, MOST_CELLS, _fetched, _Kept, _rows
 from actmine.pipeline.network.grids import Grid, grids
 from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.models import Network, load_network
@@ -184,7 +184,8 @@ def test_maps_without_pictures_and_pictures_without_maps(folder, tmp_path):
 
 def test_a_map_with_an_infinite_activation_is_left_out():
     maps = torch.tensor([[[0.0, 1.0]], [[0.0, torch.inf]], [[2.0, 2.0]]])
-    kept = _rows(maps, maps.new_empty(3, 0), torch.zeros(3, dtype=torch.bool), np.arange(3))
+    (its,) = _fetched([_Kept.of(maps, maps.new_empty(3, 0), torch.zeros(3, dtype=torch.bool))])
+    kept = _rows(its, np.arange(3))
     assert kept.schema == KEPT and kept["row"].to_pylist() == [0, 2]
     assert kept["map"].to_pylist() == [b"\x00\xff", b"\x00\x00"] and kept["low"].to_pylist() == [0, 2]
 

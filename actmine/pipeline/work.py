@@ -23,10 +23,12 @@ from actmine.pipeline.engines.engine import Tally, Tell, Workplace
 from actmine.pipeline.errors import is_memory_full, memory_full
 from actmine.pipeline.exemplars.crops import CropPart
 from actmine.pipeline.exemplars.exemplar_parts import ExemplarPart, ExemplarTask, input_pixels
+from actmine.pipeline.exemplars.gradients import TOGETHER, Gradients
 from actmine.pipeline.exemplars.maps import MapReader, MapSettings
 from actmine.pipeline.exemplars.winner_pass import WinnerPass
 from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.subject import Subject
+from actmine.pipeline.preprocessing.geometry import Box
 from actmine.pipeline.preprocessing.images import Preprocessing
 from actmine.pipeline.readings.taps import TappedNetwork
 from actmine.pipeline.receptive_fields.receptive_field import Field
@@ -36,7 +38,7 @@ from actmine.pipeline.scanning.scan import BlockState, ScanSettings, scan
 
 REMOTE_READS = 16
 """Winners that are read at once from shards elsewhere: each is a request of its own, most of it waiting."""
-_MOST_LANES, _GPU_LANES = 16, 4
+_MOST_LANES = 16
 _IMAGES_TOGETHER, _GPU_IMAGES_TOGETHER = 16, 64  # whose maps are read
 _ASCENTS = 8  # of a batch on a CPU
 Found = TypeVar("Found")
@@ -119,10 +121,15 @@ class CropWork:
 
 
 class Measure(Protocol[Found]):
-    """What is measured of exemplars of some layers, through the network below them."""
+    """What is measured of exemplars of some layers, by their `gradients` through the network below them."""
+
+    gradients: Gradients
 
     def __call__(self, task: ExemplarTask, pixels: np.ndarray) -> list[Found]:
         """One result for each exemplar of an image, whose network pixels are `[H, W, C]`."""
+
+    def found(self, task: ExemplarTask, place: int, gradient: torch.Tensor, where: Box) -> Found:
+        """That of one exemplar of an image, whose gradient `[C, h, w]` is zero outside of `where`."""
 
 
 class KernelWork(Generic[Found]):
@@ -149,9 +156,9 @@ class KernelWork(Generic[Found]):
         """Nothing: networks are made as layers are met.
 
         An image has one CPU thread, whoever computes it, and cores compute images of their own: no result depends on
-        their number.
+        their number. On a GPU gradients come in batches, and cores do the rest.
         """
-        lanes = min(at.cores, _MOST_LANES if at.device.type == "cpu" else _GPU_LANES)
+        lanes = min(at.cores, _MOST_LANES)
         how = self.subject.network.preprocessing
 
         def opened(parts: Iterable[ExemplarPart]) -> Iterator[tuple[ExemplarPart, list[np.ndarray]]]:
@@ -169,10 +176,13 @@ class KernelWork(Generic[Found]):
                     done: list[Found] = []
                     with at.turn:
                         measure = self._measure(part.layers, at.device)
-                        each = zip(part.tasks, pixels, strict=True)
-                        for some in map_in_order(partial(_measured, measure), each, pool, lanes + 1):
-                            tell(Tally(len(some)))
-                            done += some
+                        if measure.gradients.batched:
+                            done = _in_batches(measure, part.tasks, pixels, pool, lanes, tell)
+                        else:
+                            each = zip(part.tasks, pixels, strict=True)
+                            for some in map_in_order(partial(_measured, measure), each, pool, lanes + 1):
+                                tell(Tally(len(some)))
+                                done += some
                     yield done
 
         return found
@@ -192,6 +202,25 @@ class KernelWork(Generic[Found]):
 
 def _measured(measure: Measure[Found], its: tuple[ExemplarTask, np.ndarray]) -> list[Found]:
     return measure(*its)
+
+
+def _in_batches(
+    measure: Measure[Found], tasks: Sequence[ExemplarTask], pixels: Sequence[np.ndarray], pool: ThreadPoolExecutor,
+    lanes: int, tell: Tell,
+) -> list[Found]:  # fmt: skip
+    """The results of all exemplars of `tasks`, in their order: gradients by the device while `pool` does the rest."""
+
+    def finished(row: tuple[int, int, torch.Tensor]) -> tuple[tuple[int, int], Found]:
+        number, place, gradient = row
+        whole = Box(0, 0, gradient.shape[2], gradient.shape[1])
+        return (number, place), measure.found(tasks[number], place, gradient, whole)
+
+    found: dict[tuple[int, int], Found] = {}
+    rows = measure.gradients.in_batches(pixels, [task.spots for task in tasks])
+    for row, its in map_in_order(finished, rows, pool, lanes + TOGETHER):
+        tell(Tally(1))
+        found[row] = its
+    return [found[number, place] for number, task in enumerate(tasks) for place in range(len(task.rows))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ PARTS = {
     "files": ("files", "end_to_end"),
     "ascent": ("ascent", "speed"),
     "profile": ("mining", "profile"),
+    "launches": ("launches", "table"),
 }
 """The file and function of each; imported when it is run, so that a part needs no more than it uses."""
 

@@ -145,6 +145,8 @@ class _Making:
             **{name: written[name] for name in ("dataset_fingerprint", "weights_hash", "preprocessing")},
             "computes": written.get("computes"),
         }  # fmt: skip
+        if engine.here.type != "cpu":
+            positions["read_on"] = engine.here.type
         known = positions | {
             "sides": list(settings.sides), "least": settings.least, "preset": repr(preset),
             "device": engine.device.type, "tree": tree.fingerprint if tree else "", "words": list(words),
@@ -194,7 +196,9 @@ class _Making:
 
     def _points(self) -> Points:
         """The drawn positions of all shards, read where they are not kept yet."""
-        drawing = DrawnPositions(self.network, self.traced, self.its, self.share, self.settings.seed, self.most_norm)
+        drawing = DrawnPositions(
+            self.network, self.traced, self.its, self.share, self.settings.seed, self.most_norm, self.engine.here
+        )
         there, names = self.positions.parts(), [f"shard-{shard.number:07d}" for shard in self.shards]
         about = round(self.seen * self.share)
         with self.progress.stage("Reading positions", about, "images") as advance:

@@ -29,37 +29,38 @@ _LOW = (1 << 63) - 1
 
 
 class DrawnPositions:
-    """Draws of a `share` of the images (1: of all) one position each; another `seed` draws others.
+    """Draws of a `share` of the images (1: of all) one position each, on `device`; another `seed` draws others.
 
     Tokens that are longer than `most_norm` times the median are not drawn, where that is not 0.
     """
 
     def __init__(
-        self, network: Network, traced: Traced, its: Latents, share: float, seed: int, most_norm: float = 0.0
-    ) -> None:
+        self, network: Network, traced: Traced, its: Latents, share: float, seed: int, most_norm: float = 0.0,
+        device: torch.device | str = "cpu",
+    ) -> None:  # fmt: skip
         self.share, self.seed = share, seed
-        self._images = ImageVectors(network, traced, its, most_norm)
+        self.images = ImageVectors(network, traced, its, most_norm, device)
 
     def of_shard(self, shard: Shard) -> Iterator[list[dict[str, Any]]]:
         """Rows of `DRAWN` of the images of a shard, batch by batch. Raises `ShardError` as `read_samples` does."""
         chosen = shard if self.share >= 1 else _Chosen.of(shard, self.share, self.seed)
-        for batch, taken, _ in self._images.batches(chosen, self._take):
+        for batch, taken, _ in self.images.batches(chosen, self.choose):
             yield [
                 {
                     "shard": shard.number, "position": member.position, "key": member.key, "path": member.place.path,
                     "offset": member.place.offset, "nbytes": member.place.nbytes, "crc32": member.place.crc32,
                     "width": member.width, "height": member.height, "label": member.label,
-                    "label_name": member.label_name, "place": place, "vector": vector,
+                    "label_name": member.label_name,
+                    "place": int(places[0]) if len(places) else -1,
+                    "vector": vectors[0].numpy() if len(places) else [],
                 }
-                for member, (place, vector) in zip(batch.members, taken, strict=True)
+                for member, (places, vectors) in zip(batch.members, taken, strict=True)
             ]  # fmt: skip
 
-    def _take(self, vectors: Tensor, known: int, near: Tensor | None) -> tuple[int, Any]:
-        places = torch.arange(len(vectors)) if near is None else near.nonzero()[:, 0]
-        if not len(places):
-            return -1, []
-        place = int(places[drawn(known, len(places), self.seed)])
-        return place, vectors[place].numpy().copy()
+    def choose(self, positions: int, known: int, near: Tensor | None) -> Tensor:
+        """The position `[1]` that is drawn of an image of a known identity; none where none counts."""
+        places = torch.arange(positions) if near is None else near.nonzero()[:, 0]
+        return places[drawn(known, len(places), self.seed)][None] if len(places) else places
 
 
 def drawn(known: int, places: int, seed: int) -> int:

@@ -22,11 +22,12 @@ from actmine.pipeline.network.devices import free
 from actmine.pipeline.network.layers import Layer
 from actmine.pipeline.network.models import Network
 
-_MOST_TOGETHER, _MOST_ON_GPU = 16, 128  # a single unit, or a retry, costs a whole batch
+_MOST_TOGETHER, _MOST_ON_GPU = 16, 256  # a single unit, or a retry, costs a whole batch
 _MOST_NUMBERS = 1 << 30  # that a batch computes on a CPU: what takes long is divided, so that every core has a part
-_BYTES_PER_ELEMENT = 12  # of a value inside the network while ascending (float32): itself, its gradient, scratch
 _CPU_BYTES = 256 << 20  # more would not be faster: the maps leave the caches
-_GPU_BYTES = 8 << 30
+_CPU_BYTES_PER_ELEMENT = 12  # of a value inside the network while ascending (float32)
+_GPU_BYTES = 16 << 30
+_GPU_BYTES_PER_ELEMENT = 8  # tensors alone take 3 to 6; the rest is room for what kernels need
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +187,7 @@ def batch_size(layer: Layer, climb: Climb, total: int | None) -> int:
     `total` is the memory of a device that has its own (bytes), None for one that uses the system's.
     """
     inside = climb.elements()
-    fitting = budget(total) // (_BYTES_PER_ELEMENT * inside)
+    fitting = budget(total) // ((_CPU_BYTES_PER_ELEMENT if total is None else _GPU_BYTES_PER_ELEMENT) * inside)
     if total is None:
         steps = sum(stage.steps * stage.canvas**2 for stage in climb.preset.stages)
         most = min(fitting, _MOST_TOGETHER, int(_MOST_NUMBERS / (steps * inside)))

@@ -7,21 +7,22 @@ lost of a crop: `crop_activation` close to `activation` says that box, crop and 
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from actmine.pipeline.datasets.batches import map_in_order
 from actmine.pipeline.engines.engine import Tally, Tell, Workplace
 from actmine.pipeline.exemplars.exemplar_parts import by_image, layered
 from actmine.pipeline.exemplars.pictures import Decoded, Pictures, Pixels
 from actmine.pipeline.exemplars.shown_alone import shown_alone
+from actmine.pipeline.exemplars.spots import in_batches, picked
 from actmine.pipeline.network.devices import in_halves
 from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.partial_run import PartialRun
@@ -35,7 +36,7 @@ TOGETHER = 16
 """Crops that go through whole networks together: it has a say in the last bits."""
 PART = 256
 """About so many crops have a part of their own."""
-_MOST_LANES, _GPU_LANES = 16, 4
+_MOST_LANES = 16
 
 Found = tuple[int, int, float | None, bool]
 """A layer by number, an exemplar's row in its table, what its crop reaches (activation; None without a crop), and
@@ -114,73 +115,127 @@ def crop_parts(wanted: Mapping[int, pa.Table], images: pa.Table, pictures: Pictu
         yield CropCheckPart(tuple(wanted), parts, tuple(sorted(waiting, key=lambda task: -len(task.pixels))))
 
 
+@dataclass(slots=True)
+class Prepared:
+    """The crops of a task, each shown alone as network pixels `[H, W, C]`, with the exemplars that each is of.
+
+    `values` are what exemplars come to, None for those without a crop; `reduced` `[rows]` says where a reduced picture
+    had to do.
+    """
+
+    task: CropTask
+    crops: list[tuple[np.ndarray, np.ndarray]]
+    values: list[float | None]
+    reduced: np.ndarray
+
+    @property
+    def found(self) -> list[Found]:
+        """What the exemplars come to, in their order."""
+        its = self.task.layers.tolist(), self.task.rows.tolist(), self.values, self.reduced.tolist()
+        return list(zip(*its, strict=True))
+
+
+Crop = tuple[Prepared, np.ndarray, np.ndarray]
+"""One crop of an image: network pixels `[H, W, C]`, and which of its exemplars it is of."""
+
+
 class Crops:
     """The network below some `layers`, by number, on `device`: what crops drive units to, each shown alone.
 
-    On a CPU, no more of each map is computed than the positions depend on that are asked for.
+    On a CPU, no more of each map is computed than the positions depend on that are asked for. Elsewhere crops of many
+    images go together (`batched`).
     """
 
     def __init__(self, how: Preprocessing, traced: Traced, layers: Mapping[int, Layer], device: torch.device) -> None:
         self.how, self.device = how, device
         self.normalize = Normalize(how, device)
         self._place = {number: place for place, number in enumerate(layers)}
+        self.batched = in_batches(device) and not any(layer.dependence for layer in layers.values())
         network = subnetwork(traced, list(layers.values()))
         self.network: nn.Module = network.to(device).to(memory_format=torch.channels_last)
         self.partial: PartialRun | None = None
-        if isinstance(network, fx.GraphModule) and device.type == "cpu":
+        if isinstance(network, fx.GraphModule) and not in_batches(device):
             self.partial = PartialRun(network, traced.input_shape)
 
     def __call__(self, task: CropTask) -> list[Found]:
         """What the exemplars of an image come to, in their order."""
+        its = self.prepared(task)
+        each = 1 if self.partial is not None else TOGETHER
+        for begin in range(0, len(its.crops), each):
+            some = its.crops[begin : begin + each]
+            if self.partial is not None:
+                self._follow(its, *some[0])
+            else:
+                self._fitting([(its, *crop) for crop in some])
+        return its.found
+
+    def prepared(self, task: CropTask) -> Prepared:
+        """The crops of an image, read and shown alone."""
         decoded: Decoded = {}
-        values: dict[int, float | None] = dict.fromkeys(range(len(task.rows)))
-        reduced = np.zeros(len(task.rows), bool)
-        waiting: list[tuple[Tensor, np.ndarray]] = []
+        its = Prepared(task, [], [None] * len(task.rows), np.zeros(len(task.rows), bool))
         for crop, pixels in enumerate(task.pixels):
             image, true = pixels.sharp(decoded)
             if image is None:
                 continue
-            its = np.flatnonzero(task.crops == crop)
-            reduced[its] = not true
+            exemplars = np.flatnonzero(task.crops == crop)
+            its.reduced[exemplars] = not true
             alone = shown_alone(image, pixels.box[:2], (task.width, task.height), self.how)
-            waiting.append((torch.from_numpy(alone), its))
-            if len(waiting) == (1 if self.partial is not None else TOGETHER):
-                values.update(in_halves(partial(self._reach, task), waiting))
-                waiting = []
-        if waiting:
-            values.update(in_halves(partial(self._reach, task), waiting))
-        return list(zip(task.layers.tolist(), task.rows.tolist(), values.values(), reduced.tolist(), strict=True))
+            its.crops.append((alone, exemplars))
+        return its
 
-    def _reach(self, task: CropTask, crops: Sequence[tuple[Tensor, np.ndarray]]) -> list[tuple[int, float | None]]:
-        """What the exemplars of some crops come to, by their place in the task."""
-        pixels = torch.stack([pixels for pixels, _ in crops])
+    def in_batches(self, images: Iterable[Prepared]) -> Iterator[list[Found]]:
+        """What the exemplars of each image come to; crops of all of them go together, and batches are whole."""
+        waiting: deque[Prepared] = deque()
+        crops: list[Crop] = []
+        for its in images:
+            waiting.append(its)
+            crops += [(its, *crop) for crop in its.crops]
+            while len(crops) >= TOGETHER:
+                self._fitting(crops[:TOGETHER])
+                del crops[:TOGETHER]
+            unfinished = crops[0][0] if crops else None
+            while waiting and waiting[0] is not unfinished:
+                yield waiting.popleft().found
+        if crops:
+            black = np.zeros_like(crops[0][1])
+            self._fitting(crops, [black] * (TOGETHER - len(crops)))
+        yield from (its.found for its in waiting)
+
+    def _follow(self, its: Prepared, pixels: np.ndarray, exemplars: np.ndarray) -> None:
+        """Fills in what the exemplars of one crop come to, over the parts of maps that they depend on."""
+        assert self.partial is not None
+        task, image = its.task, torch.from_numpy(pixels)[None]
+        places = [(self._place[int(task.layers[at])], int(task.y[at]), int(task.x[at])) for at in exemplars]
         with torch.inference_mode():
-            places = [
-                [(self._place[int(task.layers[at])], int(task.y[at]), int(task.x[at])) for at in its]
-                for _, its in crops
-            ]
-            if self.partial is not None:
-                given = self.partial.values(
-                    lambda of: self.normalize(pixels[:, of[0].begin : of[0].end, of[1].begin : of[1].end]),
-                    itertools.chain.from_iterable(places),
-                )
-                return [
-                    (int(at), given[place][0, task.units[at]].item())
-                    for (_, its), where in zip(crops, places, strict=True)
-                    for at, place in zip(its, where, strict=True)
-                ]
-            outputs = self.network(self.normalize(pixels.to(self.device)))
-            asked: dict[int, list[tuple[int, ...]]] = {}
-            for number, ((_, its), where) in enumerate(zip(crops, places, strict=True)):
-                for at, (layer, y, x) in zip(its, where, strict=True):
-                    asked.setdefault(layer, []).append((int(at), number, int(task.units[at]), y, x))
-            found: list[tuple[int, float | None]] = []
-            for layer, some in asked.items():
-                rows, *spots = torch.tensor(some).T
-                output = outputs[layer]
-                reached = output[tuple(spot.to(self.device) for spot in spots[: output.dim()])]
-                found += zip(rows.tolist(), reached.float().tolist(), strict=True)
-            return found
+            given = self.partial.values(
+                lambda of: self.normalize(image[:, of[0].begin : of[0].end, of[1].begin : of[1].end]), places
+            )
+            for at, place in zip(exemplars, places, strict=True):
+                its.values[at] = given[place][0, task.units[at]].item()
+
+    def _fitting(self, crops: Sequence[Crop], more: Sequence[np.ndarray] = ()) -> None:
+        """As `_reach`, in halves where a GPU has no room for so many."""
+
+        def reach(some: Sequence[Crop]) -> list[None]:
+            self._reach(some, more if len(some) == len(crops) else ())
+            return []
+
+        in_halves(reach, crops)
+
+    def _reach(self, crops: Sequence[Crop], more: Sequence[np.ndarray]) -> None:
+        """Fills in what the exemplars of some crops come to, through whole maps; `more` pixels fill up the batch."""
+        pixels = torch.from_numpy(np.stack([*(pixels for _, pixels, _ in crops), *more]))
+        exemplars = [(its, at) for its, _, some in crops for at in some.tolist()]
+        numbers = np.repeat(np.arange(len(crops)), [len(some) for *_, some in crops])
+        spots = np.array([
+            (self._place[int(its.task.layers[at])], number, its.task.units[at], its.task.y[at], its.task.x[at])
+            for number, (its, at) in zip(numbers, exemplars, strict=True)
+        ])  # fmt: skip
+        with torch.inference_mode():
+            values, order = picked(self.network(self.normalize(pixels.to(self.device))), spots)
+            for place, value in zip(order.tolist(), values.float().tolist(), strict=True):
+                its, at = exemplars[place]
+                its.values[at] = value
 
 
 class CropCheckWork:
@@ -195,7 +250,7 @@ class CropCheckWork:
 
     def open(self, at: Workplace) -> Callable[[Iterable[CropCheckPart], Tell], Iterator[list[Found]]]:
         """Networks are made as layers are met; an image has one CPU thread: no value depends on their number."""
-        lanes = min(at.cores, _MOST_LANES if at.device.type == "cpu" else _GPU_LANES)
+        lanes = min(at.cores, _MOST_LANES)
 
         def found(parts: Iterable[CropCheckPart], tell: Tell) -> Iterator[list[Found]]:
             with ThreadPoolExecutor(lanes, "crop-check", torch.set_num_threads, (1,)) as pool:
@@ -203,7 +258,11 @@ class CropCheckWork:
                     done: list[Found] = []
                     with at.turn:
                         crops = self._crops(part.layers, at.device)
-                        for values in map_in_order(crops, part.tasks, pool, lanes + 1):
+                        if crops.batched:
+                            each = crops.in_batches(map_in_order(crops.prepared, part.tasks, pool, lanes + 1))
+                        else:
+                            each = map_in_order(crops, part.tasks, pool, lanes + 1)
+                        for values in each:
                             tell(Tally(len(values)))
                             done += values
                     yield done

@@ -43,18 +43,18 @@ class EffectiveField:
     def __call__(self, task: ExemplarTask, pixels: np.ndarray) -> list[Focus]:
         """The focus of each exemplar of an image, whose network pixels are `[H, W, C]`."""
         found = self.gradients.of_pixels(torch.from_numpy(pixels), task.spots)
-        way_back = WayBack(task.width, task.height, self.preprocessing)
-        return [
-            (int(task.layers[place]), int(task.rows[place]), self._focus(*its, task.field(place), way_back))
-            for place, its in enumerate(found)
-        ]
+        return [self.found(task, place, *its) for place, its in enumerate(found)]
 
-    def _focus(self, gradient: Tensor, where: Box, field: Box, way_back: WayBack) -> Box | None:
+    def found(self, task: ExemplarTask, place: int, gradient: Tensor, where: Box) -> Focus:
+        """The focus of one exemplar of an image, whose gradient `[C, h, w]` is zero outside of `where`."""
+        return int(task.layers[place]), int(task.rows[place]), self._focus(task, task.field(place), gradient, where)
+
+    def _focus(self, task: ExemplarTask, field: Box, gradient: Tensor, where: Box) -> Box | None:
         # outside the field every gradient is zero, but for the noise of fast convolutions on some devices
         found = smallest_box(energy_of(within(field, gradient, where)).cpu().numpy())
         if found is None:
             return None
-        return way_back.box(
+        return WayBack(task.width, task.height, self.preprocessing).box(
             Box(found.left + field.left, found.top + field.top, found.right + field.left, found.bottom + field.top)
         )
 

@@ -1,12 +1,17 @@
-"""Gradients of units at single positions with respect to the network's input: one way forward for all of an image."""
+"""Gradients of units at single positions with respect to the network's input.
+
+On a CPU an image has one way forward for all of its positions; on a GPU positions go forward and back in batches.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from actmine.pipeline.exemplars.spots import Spot, in_batches, picked
 from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.partial_gradients import Kept, PartialGradients
 from actmine.pipeline.network.rectifiers import Rule
@@ -15,9 +20,8 @@ from actmine.pipeline.preprocessing.geometry import Box
 from actmine.pipeline.preprocessing.images import Preprocessing
 from actmine.pipeline.preprocessing.normalize import Normalize
 
-Spot = tuple[int, int, int, int]
-"""A layer's number, one of its units, and the row and column of its map (0 where there are none)."""
-
+TOGETHER = 16
+"""Positions that go back together on a GPU: it has a say in the last bits. One has too few kernels' worth of work."""
 _SMALL = 0.9  # share of the numbers below a layer up to which it pays to follow those that a position depends on
 
 
@@ -25,7 +29,7 @@ class Gradients:
     """The network below some `layers`, by number, on `device`, always in float32.
 
     A `rule` says what ReLUs make of gradients. On a CPU, where a position depends on a part of the maps below, only
-    that is followed; otherwise autograd goes back through whole maps.
+    that is followed; otherwise autograd goes back through whole maps. Elsewhere they are `batched` (`in_batches`).
     """
 
     def __init__(
@@ -36,14 +40,15 @@ class Gradients:
         device: torch.device,
         rule: Rule | None = None,
     ) -> None:
-        self.device = device
+        self.device, self.batched = device, in_batches(device)
         self.normalize = Normalize(preprocessing, device)
         self._place = {number: place for place, number in enumerate(layers)}
+        self.together = 1 if any(layer.dependence for layer in layers.values()) else TOGETHER
         network = subnetwork(traced, list(layers.values()), rule)
         # a scan may have turned the weights to channels_last or not: here they always are, for the same last bits
         self.network: nn.Module = network.to(device).to(memory_format=torch.channels_last)
         self.partial: PartialGradients | None = None
-        if isinstance(network, fx.GraphModule) and device.type == "cpu":
+        if isinstance(network, fx.GraphModule) and not self.batched:
             self.partial = PartialGradients(network, traced.input_shape)
 
     def of_pixels(self, pixels: Tensor, spots: Iterable[Spot]) -> Iterator[tuple[Tensor, Box]]:
@@ -67,6 +72,37 @@ class Gradients:
                 yield self._followed(image, kept, spot, whole)
             else:
                 yield self._through(image, outputs, spot), whole
+
+    def in_batches(
+        self, pixels: Sequence[np.ndarray], spots: Sequence[Sequence[Spot]]
+    ) -> Iterator[tuple[int, int, Tensor]]:
+        """Gradients `[C, H, W]` of the spots in each of several images, whose network pixels are `[H, W, C]`.
+
+        With the number of the image and the place among its spots, layer by layer; on the CPU, wherever they were
+        made. Each position has an image of its own in a batch, and batches are whole: no gradient depends on what else
+        is asked for.
+        """
+        rows = sorted(
+            (self._place[spot[0]], number, at) for number, its in enumerate(spots) for at, spot in enumerate(its)
+        )
+        for begin in range(0, len(rows), self.together):
+            some = rows[begin : begin + self.together]
+            full = some + some[-1:] * (self.together - len(some))
+            stacked = torch.from_numpy(np.stack([pixels[number] for _, number, _ in full]))
+            images = self.normalize(stacked.to(self.device))
+            where = np.array([(place, row, *spots[number][at][1:]) for row, (place, number, at) in enumerate(full)])
+            for (_, number, at), gradient in zip(some, self._back(images, where).cpu(), strict=False):
+                yield number, at, gradient
+
+    def _back(self, images: Tensor, spots: np.ndarray) -> Tensor:
+        """Gradients `[B, C, H, W]` of one position of each image of a batch."""
+        with torch.enable_grad():
+            images = images.detach().requires_grad_()
+            heights, _ = picked(self.network(images), spots)
+            if not heights.requires_grad:
+                return torch.zeros_like(images)
+            (gradient,) = torch.autograd.grad(heights.sum(), images, allow_unused=True)
+        return torch.zeros_like(images) if gradient is None else gradient
 
     def _follows(self, spot: Spot) -> bool:
         layer, _, y, x = spot

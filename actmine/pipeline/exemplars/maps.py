@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -144,14 +146,22 @@ class MapReader:
         rows, layer, unit, lowest = (
             np.concatenate([getattr(each, name) for each in asked]) for name in ("rows", "layers", "units", "lowest")
         )
-        where = {number: np.flatnonzero(layer == number) for number in self.grids}
-        _now.wanted = {number: (self._sent(image[its]), self._sent(unit[its])) for number, its in where.items()}
+        order = np.argsort(layer, kind="stable")
+        sent = self._sent(np.stack([image[order], unit[order], lowest[order]]))
+        ends = [np.searchsorted(layer[order], [*self.grids], side).tolist() for side in ("left", "right")]
+        its = {number: slice(*span) for number, *span in zip(self.grids, *ends, strict=True)}
+        _now.wanted = {number: (sent[0, some], sent[1, some]) for number, some in its.items()}
+        there = [(place, number) for place, (number, some) in enumerate(its.items()) if some.start < some.stop]
         with torch.inference_mode():
             maps = self._network(torch.from_numpy(pixels).to(self.device))
+            laid = [(*self.grids[number].laid_out(maps[place]), its[number]) for place, number in there]
+            alike = defaultdict(list)  # layers of one size are quantized together
+            for grid, others, some in laid:
+                alike[grid.shape[1:], others.shape[1]].append((grid, others, sent[2, some] > 0, rows[order[some]]))
+            columns = [tuple(zip(*some, strict=True)) for some in alike.values()]
+            kept = [_Kept.of(*(torch.cat(each) for each in some[:3])) for some in columns]
             found = [
-                _rows(*grid.laid_out(its), torch.from_numpy(lowest[where[number]]).to(self.device), rows[where[number]])
-                for (number, grid), its in zip(self.grids.items(), maps[: len(self.grids)], strict=True)
-                if len(its)
+                _rows(fields, np.concatenate(some[3])) for fields, some in zip(_fetched(kept), columns, strict=True)
             ]
             if self.tokens:
                 found += self._norms(asked, maps)
@@ -186,22 +196,46 @@ def _picked(activations: Tensor, number: int, layout: str, height: int | None, w
     return as_map(activations, layout, height, width)[image, unit].float()
 
 
-def _rows(maps: Tensor, others: Tensor, lowest: Tensor, rows: np.ndarray) -> pa.RecordBatch:
-    """Maps `[n, H, W]` and the other tokens `[n, T]` as rows of `KEPT`."""
-    kept = reduced(maps, lowest)
-    low, high = kept.amin((1, 2)), kept.amax((1, 2))
-    codes = quantized(kept, low, high).cpu().numpy()
-    finite = (low.isfinite() & high.isfinite()).cpu().numpy()
+class _Kept(NamedTuple):
+    """What is kept of maps of one layer: `codes` `[n, H, W]` between `low` and `high` `[n]`, and `others` `[n, T]`."""
+
+    codes: Tensor
+    low: Tensor
+    high: Tensor
+    others: Tensor
+
+    @classmethod
+    def of(cls, maps: Tensor, others: Tensor, lowest: Tensor) -> _Kept:
+        """Of maps `[n, H, W]`, of which the minimum counts where `lowest` `[n]`."""
+        kept = reduced(maps, lowest)
+        low, high = kept.amin((1, 2)), kept.amax((1, 2))
+        return cls(quantized(kept, low, high), low, high, others.float())
+
+
+def _fetched(kept: Sequence[_Kept]) -> Iterator[list[np.ndarray]]:
+    """The fields of each, fetched from the device together: to wait for every layer would take longer than its work."""
+    if not kept:
+        return
+    flat = [torch.cat([its.flatten() for its in field]).cpu().numpy() for field in zip(*kept, strict=True)]
+    begins = [0] * len(flat)
+    for each in kept:
+        ends = [begin + field.numel() for begin, field in zip(begins, each, strict=True)]
+        yield [its[b:e].reshape(field.shape) for its, b, e, field in zip(flat, begins, ends, each, strict=True)]
+        begins = ends
+
+
+def _rows(fields: Sequence[np.ndarray], rows: np.ndarray) -> pa.RecordBatch:
+    """What is kept of some exemplars, as `_Kept` has it, in rows of `KEPT`; infinite maps are left out."""
+    codes, low, high, others = fields
     count, height, width = codes.shape
     begins = np.arange(count + 1, dtype=np.int32) * (height * width)
     data = pa.Array.from_buffers(pa.binary(), count, [None, pa.py_buffer(begins), pa.py_buffer(codes)])
-    tokens = others.cpu().numpy().astype(np.float32)
-    listed = pa.ListArray.from_arrays(np.arange(count + 1, dtype=np.int32) * tokens.shape[1], tokens.reshape(-1))
+    listed = pa.ListArray.from_arrays(np.arange(count + 1, dtype=np.int32) * others.shape[1], others.reshape(-1))
     columns = [
         pa.array(rows), pa.array(np.full(count, height, np.int32)), pa.array(np.full(count, width, np.int32)),
-        pa.array(low.cpu().numpy()), pa.array(high.cpu().numpy()), data, listed, pa.nulls(count, pa.float32()),
+        pa.array(low), pa.array(high), data, listed, pa.nulls(count, pa.float32()),
     ]  # fmt: skip
-    return pa.record_batch(columns, schema=KEPT).filter(pa.array(finite))
+    return pa.record_batch(columns, schema=KEPT).filter(pa.array(np.isfinite(low) & np.isfinite(high)))
 
 
 def reduced(maps: Tensor, lowest: Tensor) -> Tensor:

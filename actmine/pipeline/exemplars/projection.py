@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from actmine.pipeline.exemplars.exemplar_parts import ExemplarTask
 from actmine.pipeline.exemplars.gradients import Gradients, within
@@ -24,6 +25,7 @@ from actmine.pipeline.exemplars.view_colours import shown
 from actmine.pipeline.network import rectifiers
 from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.rectifiers import Rule
+from actmine.pipeline.preprocessing.geometry import Box
 from actmine.pipeline.preprocessing.images import Preprocessing
 from actmine.pipeline.words import DECONVNET, GUIDED
 
@@ -58,10 +60,12 @@ class Projection:
     def __call__(self, task: ExemplarTask, pixels: np.ndarray) -> list[View]:
         """The view of each exemplar of an image, whose network pixels are `[H, W, C]`."""
         found = self.gradients.of_pixels(torch.from_numpy(pixels), task.spots)
-        return [
-            _view(self.how.rgb(within(task.field(place), *its).permute(1, 2, 0).cpu().numpy()), task, place)
-            for place, its in enumerate(found)
-        ]
+        return [self.found(task, place, *its) for place, its in enumerate(found)]
+
+    def found(self, task: ExemplarTask, place: int, gradient: Tensor, where: Box) -> View:
+        """The view of one exemplar of an image, whose gradient `[C, h, w]` is zero outside of `where`."""
+        its = within(task.field(place), gradient, where)
+        return _view(self.how.rgb(its.permute(1, 2, 0).cpu().numpy()), task, place)
 
 
 def _view(values: np.ndarray, task: ExemplarTask, place: int) -> View:

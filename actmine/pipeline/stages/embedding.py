@@ -29,7 +29,7 @@ from actmine.pipeline.work import REMOTE_READS
 
 EMBEDDED = pa.schema([("number", pa.int64()), ("embedding", pa.binary())])
 """Embedded pictures: each has a vector of float32."""
-_TOGETHER = 16
+_TOGETHER, _GPU_TOGETHER = 16, 64
 _PART = 128
 _MOST_LANES, _GPU_LANES = 16, 4
 _NONE = np.empty(0, np.int64)
@@ -101,8 +101,10 @@ class EmbeddingWork:
         self.subject, self.making, self.otherwise = subject, making, otherwise
 
     def open(self, at: Workplace) -> Callable[[Iterable[EmbeddingPart], Tell], Iterator[np.ndarray]]:
-        """Batches of 16 pictures have one CPU thread each, so that no vector depends on the number of cores."""
-        lanes = min(at.cores, _MOST_LANES if at.device.type == "cpu" else _GPU_LANES)
+        """Batches of 16 pictures have one CPU thread each, so that no vector depends on the number of cores; on a GPU
+        they are of 64."""
+        cpu = at.device.type == "cpu"
+        lanes, together = min(at.cores, _MOST_LANES if cpu else _GPU_LANES), _TOGETHER if cpu else _GPU_TOGETHER
         embed = self.making(self.subject, at.device)
 
         def embedded(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -121,7 +123,7 @@ class EmbeddingWork:
                 for pixels in ahead(opened(parts), 1):
                     done: list[np.ndarray] = []
                     with at.turn:
-                        some = [pixels[begin : begin + _TOGETHER] for begin in range(0, len(pixels), _TOGETHER)]
+                        some = [pixels[begin : begin + together] for begin in range(0, len(pixels), together)]
                         for vectors in map_in_order(partial(in_halves, embedded), some, pool, lanes + 1):
                             tell(Tally(len(vectors)))
                             done += vectors

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,9 +24,11 @@ from actmine.pipeline.network.token_norms import outliers
 from actmine.pipeline.preprocessing.normalize import Normalize
 from actmine.pipeline.readings.batch_index import identity, mixed
 
-_BATCH = 16
+_BATCH, _GPU_BATCH = 16, 64
 _HELD_OUT = 16  # one image in so many is not trained on
-Taken = TypeVar("Taken")
+Choose = Callable[[int, int, Tensor | None], Tensor]
+"""Which of so many positions of an image are taken, int64, by its identity; `near`, bool `[P]`, says which count, None:
+all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,50 +46,61 @@ class Chunk:
 
 
 class ImageVectors:
-    """The vectors of one layer, image by image; tokens longer than `most_norm` times the median are not `near`."""
+    """The vectors of one layer, image by image, on `device`; tokens longer than `most_norm` times the median are not
+    `near`."""
 
-    def __init__(self, network: Network, traced: Traced, its: Latents, most_norm: float = 0.0) -> None:
-        self.network, self.its, self.most_norm = network, its, most_norm
-        self._read = traced.reading([its.of], [Read(torch.clone)], list)
-        self._normalize = Normalize(network.preprocessing, torch.device("cpu"))
+    def __init__(
+        self, network: Network, traced: Traced, its: Latents, most_norm: float = 0.0,
+        device: torch.device | str = "cpu",
+    ) -> None:  # fmt: skip
+        self.network, self.its, self.most_norm, self.device = network, its, most_norm, torch.device(device)
+        self._read = traced.reading([its.of], [Read(torch.clone)], list).to(device)
+        self._normalize = Normalize(network.preprocessing, self.device)
 
     def batches(
-        self, shard: Shard, take: Callable[[Tensor, int, Tensor | None], Taken], first: int = 0
-    ) -> Iterator[tuple[Batch, list[Taken], list[int]]]:
-        """Of each batch of a shard from the `first` on, what is taken of each image, and the images' identities.
-
-        `take` gets an image's vectors `[P, width]`, its identity, and which are `near`, bool `[P]`, or None for all;
-        it is called in threads, and what it keeps of the vectors has to be a copy.
-        """
+        self, shard: Shard, choose: Choose, first: int = 0
+    ) -> Iterator[tuple[Batch, list[tuple[Tensor, Tensor]], list[int]]]:
+        """Of each batch of a shard from the `first` on, positions `[P]` of each image with their vectors `[P, width]`,
+        in memory of their own on the CPU, and the images' identities. `choose` is called in threads."""
         cores = usable_cores()
+        cpu = self.device.type == "cpu"
+        size, lanes = (_BATCH, cores) if cpu else (_GPU_BATCH, 1)
         batches = (
-            batch for number, batch in enumerate(read_batches([shard], self.network.preprocessing, _BATCH, cores))
+            batch for number, batch in enumerate(read_batches([shard], self.network.preprocessing, size, cores))
             if number >= first
         )  # fmt: skip
 
-        def compute(batch: Batch) -> tuple[Batch, list[Taken], list[int]]:
+        def compute(batch: Batch) -> tuple[Batch, list[tuple[Tensor, Tensor]], list[int]]:
             if not len(batch.pixels):
                 return batch, [], []
-            with torch.inference_mode():
-                (activations,) = self._read(self._normalize(torch.from_numpy(batch.pixels)))
-                vectors = self._by_image(vectors_of(activations.float(), self.its)[0], len(batch.members))
-                near = self._near(activations, len(batch.members))
             positions = torch.tensor([member.position for member in batch.members])
             known: list[int] = identity(shard.number, positions).tolist()
-            return batch, [take(*each) for each in zip(vectors, known, near, strict=True)], known
+            return batch, self.taken(batch.pixels, known, choose), known
 
-        with ThreadPoolExecutor(cores, "vectors", torch.set_num_threads, (1,)) as pool:
-            yield from map_in_order(compute, batches, pool, cores + 1)
+        with ThreadPoolExecutor(lanes, "vectors", torch.set_num_threads, (1,)) as pool:
+            yield from map_in_order(compute, batches, pool, lanes + 1)
 
-    def _by_image(self, vectors: Tensor, images: int) -> list[Tensor]:
-        if self.its.of.layout == TOKENS_FIRST:
-            return list(vectors.unflatten(0, (-1, images)).transpose(0, 1))
-        return list(vectors.unflatten(0, (images, -1)))
+    def taken(self, pixels: np.ndarray, known: Sequence[int], choose: Choose) -> list[tuple[Tensor, Tensor]]:
+        """Of each image of network pixels `[B, H, W, C]` the chosen positions `[P]` and their vectors `[P, width]`."""
+        images = len(pixels)
+        with torch.inference_mode():
+            (activations,) = self._read(self._normalize(torch.from_numpy(pixels).to(self.device)))
+            vectors = vectors_of(activations.float(), self.its)[0]
+            near = self._near(activations, images)
+            an_image = len(vectors) // images
+            places = [choose(an_image, *each) for each in zip(known, near, strict=True)]
+            counts = [len(its) for its in places]
+            number = torch.arange(images).repeat_interleave(torch.tensor(counts))
+            # images come one after the other, or position by position
+            step, apart = (images, 1) if self.its.of.layout == TOKENS_FIRST else (1, an_image)
+            rows = torch.cat(places) * step + number * apart
+            chosen = vectors.index_select(0, rows.to(self.device)).cpu()  # no other is fetched
+        return list(zip(places, chosen.split(counts), strict=True))
 
     def _near(self, activations: Tensor, images: int) -> Sequence[Tensor | None]:
         if not self.most_norm or not has_tokens(self.its.of):
             return [None] * images
-        near = ~outliers(activations, self.its.of.layout, self.most_norm)
+        near = ~outliers(activations, self.its.of.layout, self.most_norm).cpu()
         near = near.t() if self.its.of.layout == TOKENS_FIRST else near
         return list(near if self.its.count is None else near.narrow(1, self.its.first, self.its.count))
 
@@ -132,15 +146,13 @@ class LayerVectors:
 
     def _batches(self, shard: Shard, turn: int, first: int) -> Iterator[tuple[Batch, list[Tensor], list[bool]]]:
         """Vectors of each image of each batch from the `first` on, and whether it is held out."""
-        for batch, vectors, known in self._images.batches(
-            shard, lambda vectors, its, near: self._some(vectors, its, turn), first
-        ):
+        for batch, taken, known in self._images.batches(shard, partial(self._some, turn), first):
             apart = (mixed(torch.tensor(known, dtype=torch.int64)) & 0xFFFF) % _HELD_OUT == 0
-            yield batch, vectors, apart.tolist()
+            yield batch, [vectors for _, vectors in taken], apart.tolist()
 
-    def _some(self, vectors: Tensor, known: int, turn: int) -> Tensor:
-        """Of an image's vectors those that are taken in this turn."""
-        if self.an_image is None or self.an_image >= len(vectors):
-            return vectors.clone()
+    def _some(self, turn: int, positions: int, known: int, near: Tensor | None) -> Tensor:
+        """Which of an image's positions are taken in this turn."""
+        if self.an_image is None or self.an_image >= positions:
+            return torch.arange(positions)
         generator = torch.Generator().manual_seed((known ^ (turn * 0x9E3779B97F4A7C15)) & ((1 << 63) - 1))
-        return vectors[torch.randperm(len(vectors), generator=generator)[: self.an_image]].clone()
+        return torch.randperm(positions, generator=generator)[: self.an_image]
