@@ -118,8 +118,10 @@ def fake_gpu(patch: pytest.MonkeyPatch, triton: bool = True, answers: bool = Fal
     """A fake GPU, with Triton or without; its kernels of accumulators do nothing."""
     patch.setattr("actmine.pipeline.network.devices._TRITON", triton)
     kernels = pytest.importorskip("actmine.pipeline.readings.unit_kernels") if triton else None
-    for name in ("keep_best", "add_statistics", "count") if kernels else ():
+    for name in ("keep_best", "add_statistics", "count", "add_labelled") if kernels else ():
         patch.setattr(kernels, name, lambda *given: None)
+    if kernels:
+        patch.setattr(kernels, "in_two", lambda values: values.repeat(2, 1))
     infer = torch.inference_mode  # in which operators are not taken apart
     patch.setattr(torch, "inference_mode", lambda mode=True: torch.no_grad() if mode else infer(False))
     patch.setattr(torch.autograd, "grad", _no_gradient)
