@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 
 from actmine.pipeline.datasets.sources import Dataset, find_dataset
 from actmine.pipeline.engines.local import LocalEngine
+from actmine.pipeline.errors import UserError
 from actmine.pipeline.exemplars.gradients import TOGETHER, Gradients
 from actmine.pipeline.exemplars.spots import Spot, picked
 from actmine.pipeline.network.layers import Traced
@@ -126,3 +129,33 @@ def test_crops_of_many_images_together_drive_their_units_as_their_images_do(
     rows = pd.read_parquet(run / "exemplars").query("rank < 4")
     assert set(batches) == {16} and len(rows) == rows.crop_activation.notna().sum() > 40
     np.testing.assert_allclose(rows.crop_activation, rows.activation, rtol=1e-4, atol=1e-5)
+
+
+def test_so_many_go_together_as_memory_bears_and_one_where_a_layer_depends_on_its_batch(as_on_a_gpu, monkeypatch):
+    assert made(Small, "wide").together == TOGETHER
+    inside = 3 * 32 * 32 + 6 * 32 * 32 + 6 * 8 * 8 + 8 * 8 * 8  # numbers of the image, narrow, pool and wide
+    monkeypatch.setattr("actmine.pipeline.exemplars.gradients._MOST_NUMBERS", 5 * inside + 1)
+    assert made(Small, "wide").together == 5
+    subject = network(seeded(Small))
+    traced = Traced(subject.module, subject.input_shape)
+    layer = replace(traced.choose("wide")[0], dependence="batch")
+    assert Gradients(PLAIN, traced, {0: layer}, CPU).together == 1
+
+
+@pytest.mark.parametrize("place", ["exemplars.gradients.Gradients.in_batches", "exemplars.crop_check.Crops.in_batches"])
+def test_whoever_runs_out_of_memory_is_told_so_in_a_sentence(
+    place, squares, small_run, tmp_path, monkeypatch, as_on_a_gpu
+):
+    def full(*about: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")
+
+    subject = network(seeded(Small))
+    traced = Traced(subject.module, subject.input_shape)
+    run = copied(small_run, tmp_path / "run")
+    monkeypatch.setattr(f"actmine.pipeline.{place}", full)
+    if "gradients" in place:
+        stage = partial(focused, squares, subject, run)
+    else:
+        stage = partial(check_crops, run, subject, traced, traced.choose(""), LocalEngine(CPU, 1), most=2)
+    with pytest.raises(UserError, match=r"memory is full \(CUDA out of memory.*goes on where it stopped\.$"):
+        stage()

@@ -20,12 +20,12 @@ from actmine.pipeline.ascent.references import Exemplar
 from actmine.pipeline.datasets.batches import Batch, ahead, map_in_order
 from actmine.pipeline.datasets.sources import Block
 from actmine.pipeline.engines.engine import Tally, Tell, Workplace
-from actmine.pipeline.errors import UserError, first_line
 from actmine.pipeline.exemplars.crops import CropPart
 from actmine.pipeline.exemplars.exemplar_parts import ExemplarPart, ExemplarTask, input_pixels
 from actmine.pipeline.exemplars.gradients import TOGETHER, Gradients
 from actmine.pipeline.exemplars.maps import MapReader, MapSettings
 from actmine.pipeline.exemplars.winner_pass import WinnerPass
+from actmine.pipeline.network.devices import enough_memory
 from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.subject import Subject
 from actmine.pipeline.preprocessing.geometry import Box
@@ -62,13 +62,8 @@ class ScanWork:
             def on_batch(batch: Batch) -> None:
                 tell(Tally(batch.samples, len(batch.rejected), int(batch.last)))
 
-            try:
+            with enough_memory(f"Or choose another RUN with --batch-size {how.batch_size // 2}."):
                 yield from scan(blocks, runner, self.settings, on_batch, at.turn)
-            except torch.OutOfMemoryError as error:
-                raise UserError(
-                    f"The GPU's memory is full ({first_line(error)}) Whoever else uses it may be done later: the same "
-                    f"command goes on where it stopped. Or choose another RUN with --batch-size {how.batch_size // 2}."
-                ) from error
 
         return states
 
@@ -104,7 +99,7 @@ class CropWork:
                 for part in parts:
                     far = any(task.shard.is_far for task in part.tasks)
                     most = 2 * (max(at.cores, REMOTE_READS) if far else at.cores)
-                    with at.turn:
+                    with at.turn, enough_memory():
                         kept = look(part.tasks, most, lambda images: tell(Tally(images)))
                     yield kept
 
@@ -169,7 +164,7 @@ class KernelWork(Generic[Found]):
             with ThreadPoolExecutor(lanes, "kernel", torch.set_num_threads, (1,)) as pool:
                 for part, pixels in ahead(opened(parts), 1):
                     done: list[Found] = []
-                    with at.turn:
+                    with at.turn, enough_memory():
                         measure = self._measure(part.layers, at.device)
                         if measure.gradients.batched:
                             done = _in_batches(measure, part.tasks, pixels, pool, lanes, tell)
@@ -276,7 +271,7 @@ class AscentWork:
 
         def drawn(batches: Iterable[AscentBatch], tell: Tell) -> Iterator[list[Visualization]]:
             for batch in batches:
-                with at.turn:
+                with at.turn, enough_memory():
                     climb = self._climb(batch.layer, at.device)
                     climb.on_step = lambda: tell(Tally(0))  # a batch takes minutes: each step is a sign of getting on
                     found = draw(climb, list(batch.units), batch.size, self.seed, batch.exemplars, at.cores)

@@ -23,6 +23,7 @@ from actmine.pipeline.exemplars.exemplar_parts import by_image, layered
 from actmine.pipeline.exemplars.pictures import Decoded, Pictures, Pixels
 from actmine.pipeline.exemplars.shown_alone import shown_alone
 from actmine.pipeline.exemplars.spots import in_batches, picked
+from actmine.pipeline.network.devices import enough_memory
 from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.partial_run import PartialRun
 from actmine.pipeline.network.subject import Subject
@@ -244,7 +245,7 @@ class CropCheckWork:
             with ThreadPoolExecutor(lanes, "crop-check", torch.set_num_threads, (1,)) as pool:
                 for part in parts:
                     done: list[Found] = []
-                    with at.turn:
+                    with at.turn, enough_memory():
                         crops = self._crops(part.layers, at.device)
                         if crops.batched:
                             each = crops.in_batches(map_in_order(crops.prepared, part.tasks, pool, lanes + 1))

@@ -15,13 +15,15 @@ from actmine.pipeline.exemplars.spots import Spot, in_batches, picked
 from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.partial_gradients import Kept, PartialGradients
 from actmine.pipeline.network.rectifiers import Rule
+from actmine.pipeline.network.shapes import elements
 from actmine.pipeline.network.subnetwork import subnetwork
 from actmine.pipeline.preprocessing.geometry import Box
 from actmine.pipeline.preprocessing.images import Preprocessing
 from actmine.pipeline.preprocessing.normalize import Normalize
 
 TOGETHER = 16
-"""Positions that go back together on a GPU: it has a say in the last bits. One has too few kernels' worth of work."""
+"""Positions that go back together on a GPU, of networks that are not very large: it has a say in the last bits."""
+_MOST_NUMBERS = 1 << 30  # inside the network, of all that go together: about 4 GB
 _SMALL = 0.9  # share of the numbers below a layer up to which it pays to follow those that a position depends on
 
 
@@ -43,10 +45,12 @@ class Gradients:
         self.device, self.batched = device, in_batches(device)
         self.normalize = Normalize(preprocessing, device)
         self._place = {number: place for place, number in enumerate(layers)}
-        self.together = 1 if any(layer.dependence for layer in layers.values()) else TOGETHER
         network = subnetwork(traced, list(layers.values()), rule)
         # a scan may have turned the weights to channels_last or not: here they always are, for the same last bits
         self.network: nn.Module = network.to(device).to(memory_format=torch.channels_last)
+        self.together = 1
+        if self.batched and not any(layer.dependence for layer in layers.values()):
+            self.together = max(1, min(TOGETHER, _MOST_NUMBERS // elements(network, traced.input_shape)))
         self.partial: PartialGradients | None = None
         if isinstance(network, fx.GraphModule) and not self.batched:
             self.partial = PartialGradients(network, traced.input_shape)

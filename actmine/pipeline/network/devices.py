@@ -42,6 +42,18 @@ def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 @contextmanager
+def enough_memory(way_out: str = "") -> Iterator[None]:
+    """Whoever runs out of a GPU's memory within is told so, by a `UserError` that ends with another `way_out`."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"The GPU's memory is full ({first_line(error)}) Whoever else uses it may be done later: the same "
+            f"command goes on where it stopped.{way_out and ' '}{way_out}"
+        ) from error
+
+
+@contextmanager
 def quickly(device: torch.device, precision: str) -> Iterator[None]:
     """On an NVIDIA GPU networks compute in tf32 or bf16 while inside (fp32: as ever); elsewhere nothing changes.
 

@@ -20,6 +20,7 @@ from actmine.pipeline.datasets.batches import ahead, map_in_order
 from actmine.pipeline.datasets.shards import Place, Shard
 from actmine.pipeline.engines.engine import Tally, Tell, Workplace
 from actmine.pipeline.exemplars.exemplar_parts import ExemplarTask, input_pixels
+from actmine.pipeline.network.devices import enough_memory
 from actmine.pipeline.network.subject import Subject
 from actmine.pipeline.network.subnetwork import subnetwork
 from actmine.pipeline.preprocessing.images import decode
@@ -120,7 +121,7 @@ class EmbeddingWork:
             with ThreadPoolExecutor(lanes, "embed", torch.set_num_threads, (1,)) as pool:
                 for pixels in ahead(opened(parts), 1):
                     done = []
-                    with at.turn:
+                    with at.turn, enough_memory():
                         some = [pixels[begin : begin + together] for begin in range(0, len(pixels), together)]
                         for vectors in map_in_order(embedded, some, pool, lanes + 1):
                             tell(Tally(len(vectors)))
