@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from actmine.pipeline.datasets.sources import Dataset, find_dataset
 from actmine.pipeline.engines.local import LocalEngine
+from actmine.pipeline.exemplars.crop_check import Crops
 from actmine.pipeline.exemplars.gradients import TOGETHER, Gradients
 from actmine.pipeline.exemplars.spots import Spot, picked
 from actmine.pipeline.network.layers import Traced
@@ -126,3 +128,39 @@ def test_crops_of_many_images_together_drive_their_units_as_their_images_do(
     rows = pd.read_parquet(run / "exemplars").query("rank < 4")
     assert set(batches) == {16} and len(rows) == rows.crop_activation.notna().sum() > 40
     np.testing.assert_allclose(rows.crop_activation, rows.activation, rtol=1e-4, atol=1e-5)
+
+
+def test_so_many_go_together_as_memory_bears_and_one_where_a_layer_depends_on_its_batch(as_on_a_gpu, monkeypatch):
+    assert made(Small, "wide").together == TOGETHER
+    inside = 3 * 32 * 32 + 6 * 32 * 32 + 6 * 8 * 8 + 8 * 8 * 8  # numbers of the image, narrow, pool and wide
+    monkeypatch.setattr("actmine.pipeline.exemplars.gradients._MOST_NUMBERS", 5 * inside + 1)
+    assert made(Small, "wide").together == 5
+    subject = network(seeded(Small))
+    traced = Traced(subject.module, subject.input_shape)
+    layer = replace(traced.choose("wide")[0], dependence="batch")
+    assert Gradients(PLAIN, traced, {0: layer}, CPU).together == 1
+
+
+def test_exemplars_go_in_halves_where_memory_is_full(squares, small_run, tmp_path, monkeypatch, as_on_a_gpu):
+    sizes: list[int] = []
+
+    def small(reach):
+        def reached(self, first, *more):
+            sizes.append(len(first))
+            if len(first) > 4:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return reach(self, first, *more)
+
+        return reached
+
+    subject = network(seeded(Small))
+    traced = Traced(subject.module, subject.input_shape)
+    for name in ("whole", "halved"):
+        run = copied(small_run, tmp_path / name)
+        focused(squares, subject, run)
+        check_crops(run, subject, traced, traced.choose(""), LocalEngine(CPU, 1), most=2)
+        monkeypatch.setattr(Gradients, "_back", small(Gradients._back))
+        monkeypatch.setattr(Crops, "_reach", small(Crops._reach))
+    assert max(sizes) == 16 and min(sizes) <= 4
+    whole, halved = (pd.read_parquet(tmp_path / name / "exemplars") for name in ("whole", "halved"))
+    pd.testing.assert_frame_equal(halved, whole, rtol=1e-4)

@@ -6,22 +6,26 @@ On a CPU an image has one way forward for all of its positions; on a GPU positio
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
 from actmine.pipeline.exemplars.spots import Spot, in_batches, picked
+from actmine.pipeline.network.devices import in_halves
 from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.partial_gradients import Kept, PartialGradients
 from actmine.pipeline.network.rectifiers import Rule
+from actmine.pipeline.network.shapes import elements
 from actmine.pipeline.network.subnetwork import subnetwork
 from actmine.pipeline.preprocessing.geometry import Box
 from actmine.pipeline.preprocessing.images import Preprocessing
 from actmine.pipeline.preprocessing.normalize import Normalize
 
 TOGETHER = 16
-"""Positions that go back together on a GPU: it has a say in the last bits. One has too few kernels' worth of work."""
+"""Positions that go back together on a GPU, of networks that are not very large: it has a say in the last bits."""
+_MOST_NUMBERS = 1 << 30  # inside the network, of all that go together: about 4 GB
 _SMALL = 0.9  # share of the numbers below a layer up to which it pays to follow those that a position depends on
 
 
@@ -43,10 +47,12 @@ class Gradients:
         self.device, self.batched = device, in_batches(device)
         self.normalize = Normalize(preprocessing, device)
         self._place = {number: place for place, number in enumerate(layers)}
-        self.together = 1 if any(layer.dependence for layer in layers.values()) else TOGETHER
         network = subnetwork(traced, list(layers.values()), rule)
         # a scan may have turned the weights to channels_last or not: here they always are, for the same last bits
         self.network: nn.Module = network.to(device).to(memory_format=torch.channels_last)
+        self.together = 1
+        if self.batched and not any(layer.dependence for layer in layers.values()):
+            self.together = max(1, min(TOGETHER, _MOST_NUMBERS // elements(network, traced.input_shape)))
         self.partial: PartialGradients | None = None
         if isinstance(network, fx.GraphModule) and not self.batched:
             self.partial = PartialGradients(network, traced.input_shape)
@@ -88,11 +94,17 @@ class Gradients:
         for begin in range(0, len(rows), self.together):
             some = rows[begin : begin + self.together]
             full = some + some[-1:] * (self.together - len(some))
-            stacked = torch.from_numpy(np.stack([pixels[number] for _, number, _ in full]))
-            images = self.normalize(stacked.to(self.device))
-            where = np.array([(place, row, *spots[number][at][1:]) for row, (place, number, at) in enumerate(full)])
-            for (_, number, at), gradient in zip(some, self._back(images, where).cpu(), strict=False):
+            found = in_halves(partial(self._of_rows, pixels, spots), full)
+            for (_, number, at), gradient in zip(some, found, strict=False):
                 yield number, at, gradient
+
+    def _of_rows(
+        self, pixels: Sequence[np.ndarray], spots: Sequence[Sequence[Spot]], rows: Sequence[tuple[int, int, int]]
+    ) -> list[Tensor]:
+        """Gradients of rows of `in_batches`: the place of a layer, the number of an image, which of its spots."""
+        stacked = torch.from_numpy(np.stack([pixels[number] for _, number, _ in rows]))
+        where = np.array([(place, row, *spots[number][at][1:]) for row, (place, number, at) in enumerate(rows)])
+        return list(self._back(self.normalize(stacked.to(self.device)), where).cpu())
 
     def _back(self, images: Tensor, spots: np.ndarray) -> Tensor:
         """Gradients `[B, C, H, W]` of one position of each image of a batch."""
