@@ -116,7 +116,7 @@ def _no_gradient(outputs: Any, inputs: Any, **options: Any) -> tuple[Tensor, ...
 @contextmanager
 def fake_gpu(patch: pytest.MonkeyPatch, triton: bool = True, answers: bool = False) -> Iterator[FakeGpu]:
     """A fake GPU, with Triton or without; its kernels of accumulators do nothing."""
-    patch.setattr("actmine.pipeline.network.devices._TRITON", triton)
+    patch.setattr("actmine.pipeline.network.devices._triton", lambda: triton)
     kernels = pytest.importorskip("actmine.pipeline.readings.unit_kernels") if triton else None
     for name in ("keep_best", "add_statistics", "count", "add_labelled") if kernels else ():
         patch.setattr(kernels, name, lambda *given: None)

@@ -21,6 +21,7 @@ from actmine.pipeline.exemplars.effective_field import EffectiveField
 from actmine.pipeline.exemplars.exemplar_parts import ExemplarTask
 from actmine.pipeline.exemplars.maps import Asked, MapReader, MapSettings
 from actmine.pipeline.exemplars.projection import METHODS, Projection
+from actmine.pipeline.network.devices import _new_enough
 from actmine.pipeline.network.dictionary_layers import attach, of_objects
 from actmine.pipeline.network.grids import grids
 from actmine.pipeline.network.layers import Layer
@@ -174,3 +175,11 @@ def test_units_alike(gpu):
         nearest = Nearest(base, CUDA)
         places, _ = nearest.among(3) if among else nearest(base, 3)
         assert places.shape == (70, 3)
+
+
+@pytest.mark.parametrize(
+    ("spoken", "enough"),
+    [("3.2.0", False), ("3.3.1", True), ("3.10.0+git1a2b3c", True), ("2.1.0", False), ("4.0", True)],
+)
+def test_kernels_are_for_versions_of_triton_that_compile_them(spoken, enough):
+    assert _new_enough(spoken) == enough

@@ -71,7 +71,7 @@ def compiling_only(capability: int) -> Iterator[list[Launch]]:
 
     def compiled(self: Any, *arguments: Any, grid: Any, warmup: bool = False, **constants: Any) -> Any:
         if self not in known:  # what it was compiled to for another card
-            self.device_caches.clear()
+            getattr(self, "device_caches" if hasattr(self, "device_caches") else "cache").clear()
             known.append(self)
         kernel = run(self, *arguments, grid=grid, warmup=True, **constants)
         launches.append(Launch(self.fn.__name__, tuple(grid), constants, kernel))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from typing import TypeVar
 
@@ -15,7 +16,22 @@ from actmine.pipeline.errors import UserError, first_line, is_memory_full
 T = TypeVar("T")
 R = TypeVar("R")
 
-_TRITON = find_spec("triton") is not None
+_LEAST_TRITON = (3, 3)  # whose kernels know tuples; comes with torch 2.7
+
+
+def _new_enough(spoken: str) -> bool:
+    """Whether a version of Triton compiles our kernels."""
+    return tuple(int(part) for part in re.findall(r"\d+", spoken)[:2]) >= _LEAST_TRITON
+
+
+@cache
+def _triton() -> bool:
+    """Whether it is installed, in such a version."""
+    if find_spec("triton") is None:
+        return False
+    import triton  # only where there is a GPU
+
+    return _new_enough(triton.__version__)
 
 
 def pick_device(name: str) -> torch.device:
@@ -35,8 +51,8 @@ def pick_device(name: str) -> torch.device:
 
 
 def runs_triton(device: torch.device) -> bool:
-    """Whether kernels of Triton run there: on an NVIDIA GPU, where it is installed."""
-    return _TRITON and device.type == "cuda"
+    """Whether our kernels run there: on an NVIDIA GPU, where Triton 3.3 or later is installed."""
+    return device.type == "cuda" and _triton()
 
 
 def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:

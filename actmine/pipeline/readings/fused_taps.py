@@ -31,7 +31,13 @@ _PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@torch.library.custom_op("actmine::sweep_chain", mutates_args=())
+_SCHEMA = (
+    "(Tensor left, Tensor? left_scale, Tensor? left_shift, Tensor? right, Tensor? right_scale, Tensor? right_shift, "
+    "str activation, bool[] taps, bool tokens) -> Tensor[]"
+)
+
+
+@torch.library.custom_op("actmine::sweep_chain", mutates_args=(), schema=_SCHEMA)
 def sweep_chain(
     left: Tensor,
     left_scale: Tensor | None,

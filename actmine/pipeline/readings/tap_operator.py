@@ -1,5 +1,8 @@
 """The one reading of a map on a GPU as an operator of torch: eager, compiled and captured networks all use it."""
 
+from inspect import signature
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,10 +15,12 @@ def reads_once(maps: Tensor) -> bool:
     return runs_triton(maps.device)
 
 
-_ANY_STRIDES = (torch.Tag.flexible_layout,) if hasattr(torch.Tag, "flexible_layout") else ()  # for compilers
+_TAGGED = "tags" in signature(torch.library.custom_op).parameters  # not in torch 2.6
+_ANY_STRIDES: dict[str, Any] = {"tags": (torch.Tag.flexible_layout,)} if _TAGGED else {}  # for compilers
+_SCHEMA = "(Tensor maps, Tensor? marks=None, bool both=False, bool sampled=False, bool counted=False) -> Tensor[]"
 
 
-@torch.library.custom_op("actmine::read_once", mutates_args=(), tags=_ANY_STRIDES)
+@torch.library.custom_op("actmine::read_once", mutates_args=(), schema=_SCHEMA, **_ANY_STRIDES)
 def read_once(
     maps: Tensor, marks: Tensor | None = None, both: bool = False, sampled: bool = False, counted: bool = False
 ) -> list[Tensor]:
