@@ -133,6 +133,18 @@ def test_a_run_goes_on_with_the_batches_it_was_begun_with(folder, tmp_path, a_gp
     assert batch_size(more) == 4, "a run that grows keeps its batches"
 
 
+def test_what_takes_far_less_than_there_is_is_not_tried(folder, tmp_path, a_gpu, monkeypatch):
+    def never(*about: object) -> bool:
+        raise AssertionError("tried")
+
+    monkeypatch.setattr(fitting, "room_of", lambda device: 80 << 30)
+    monkeypatch.setattr(fitting.FittingWork, "_fits", never)
+    assert batch_size(mined(folder, tmp_path / "roomy", quiet=True)) == 16
+    monkeypatch.setattr(fitting, "room_of", lambda device: 1 << 20)
+    with pytest.raises(AssertionError, match="tried"):
+        mined(folder, tmp_path / "narrow", quiet=True)
+
+
 def test_a_batch_that_was_named_is_not_changed(folder, tmp_path, a_gpu):
     room[0] = 4
     with pytest.raises(UserError, match=r"A batch of 16 images does not fit in the GPU's memory\. Say batch_size=4\."):

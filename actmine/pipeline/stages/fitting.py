@@ -12,7 +12,9 @@ import torch
 from actmine.pipeline.engines.engine import Engine, Tally, Tell, Workplace
 from actmine.pipeline.errors import UserError, is_memory_full
 from actmine.pipeline.network.devices import let_go, sent
+from actmine.pipeline.network.shapes import elements
 from actmine.pipeline.network.subject import Subject
+from actmine.pipeline.network.subnetwork import subnetwork
 from actmine.pipeline.progress import Progress
 from actmine.pipeline.readings.accumulators import Feed, held_images, new_accumulators
 from actmine.pipeline.readings.batch_index import BatchIndex
@@ -23,6 +25,14 @@ from actmine.pipeline.words import SAMPLED
 
 TRIED_ON = ("cuda",)
 """Types of devices that have a memory of their own, which a batch may not fit in."""
+
+
+_BYTES_A_NUMBER, _BYTES_A_UNIT = 4, 1 << 16  # in float32; of accumulators, two blocks of them
+
+
+def room_of(device: torch.device) -> int:
+    """Bytes that are free on a CUDA device; 0 for another."""
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
 
 
 def fitting(
@@ -68,7 +78,7 @@ class FittingWork:
         def found(most: Iterable[int], tell: Tell) -> Iterator[int]:
             for size in most:
                 with at.turn:
-                    while not self._fits(size, at):
+                    while not (self._must_fit(size, at) or self._fits(size, at)):
                         size //= 2
                         let_go()
                         tell(Tally(0))
@@ -80,6 +90,15 @@ class FittingWork:
     def name(self, item: int) -> str:
         """How many are tried."""
         return f"the trial of a batch of {item} images"
+
+    def _must_fit(self, size: int, at: Workplace) -> bool:
+        """Whether so many images need not be tried: there is room for all that the network makes of them, never let go."""
+        layers = self.subject.layers
+        if (room := room_of(at.device)) == 0 or any(layer.latents is not None for layer in layers):
+            return False
+        inside = elements(subnetwork(self.subject.traced, layers), self.subject.traced.input_shape)
+        units = sum(layer.units for layer in layers)
+        return size * (inside + units) * _BYTES_A_NUMBER + units * _BYTES_A_UNIT < room
 
     def _fits(self, size: int, at: Workplace) -> bool:
         """Whether a batch of so many black images goes through the network and into the accumulators."""
