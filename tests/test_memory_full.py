@@ -140,7 +140,7 @@ def test_what_takes_far_less_than_there_is_is_not_tried(folder, tmp_path, a_gpu,
     monkeypatch.setattr(fitting, "room_of", lambda device: 80 << 30)
     monkeypatch.setattr(fitting.FittingWork, "_fits", never)
     assert batch_size(mined(folder, tmp_path / "roomy", quiet=True)) == 16
-    monkeypatch.setattr(fitting, "room_of", lambda device: 1 << 20)
+    monkeypatch.setattr(fitting, "room_of", lambda device: 1)
     with pytest.raises(AssertionError, match="tried"):
         mined(folder, tmp_path / "narrow", quiet=True)
 
