@@ -3,7 +3,8 @@
 Needs torch, torchvision, numpy, Pillow and what docs/gpu.md lists, no data and no network. Parts, each of which prints
 its lines as it ends: taps (reading maps against copying them), mining (ResNet-50 against its bare forward pass, eager
 and compiled), vit, batches (speed and memory by batch size), accumulators, files (from JPEGs, and a whole run of them),
-ascent, profile. One that fails says so, the others go on, and the exit status is 1.
+ascent, faithful (its pictures beside a CPU's), profile; code and launches need no GPU. One that fails says so, the
+others go on, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ PARTS = {
     "accumulators": ("mining", "accumulators"),
     "files": ("files", "end_to_end"),
     "ascent": ("ascent", "speed"),
+    "faithful": ("faithful", "ascent"),
     "profile": ("mining", "profile"),
     "launches": ("launches", "table"),
 }

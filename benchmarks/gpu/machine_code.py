@@ -205,6 +205,9 @@ def accumulators(images: int) -> Iterator[Work]:
 
 def report(setting: Setting) -> None:
     """A line for each kernel of each card; which spill is said at the end."""
+    if setting.cuda:
+        print("code: compiled on any CPU, say --device cpu")
+        return
     if os.environ.get("TRITON_INTERPRET") == "1":
         raise RuntimeError("Triton was begun as an interpreter, which compiles nothing.")
     spilling: list[str] = []

@@ -77,6 +77,9 @@ def chains(setting: Setting) -> None:
     from actmine.pipeline.readings.tap_kernel import Tile
     from benchmarks.gpu.machine_code import chains as all_chains
 
+    if not setting.cuda:
+        print("chains in one sweep are for GPUs")
+        return
     print("chains in one sweep, GB/s read and written, and as a share of a copy's")
     image = torch.empty(setting.batch_size, 256, 56, 56, device=setting.device, dtype=torch.bfloat16)
     copy = _captured(partial(torch.empty_like(image).copy_, image))
