@@ -1,4 +1,4 @@
-"""Whether what rises on a device is as faithful as on a CPU: all units of the demo's trained network, on its images."""
+"""Whether what rises on a device is as faithful as on a CPU: the units of the demo's network, on its images."""
 
 from __future__ import annotations
 
