@@ -92,7 +92,7 @@ class FittingWork:
         return f"the trial of a batch of {item} images"
 
     def _must_fit(self, size: int, at: Workplace) -> bool:
-        """Whether so many images need not be tried: there is room for all that the network makes of them, never let go."""
+        """Whether so many images need not be tried: there is room for all that is made of them, kept to the end."""
         layers = self.subject.layers
         if (room := room_of(at.device)) == 0 or any(layer.latents is not None for layer in layers):
             return False
