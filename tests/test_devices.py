@@ -21,7 +21,7 @@ from actmine.pipeline.exemplars.effective_field import EffectiveField
 from actmine.pipeline.exemplars.exemplar_parts import ExemplarTask
 from actmine.pipeline.exemplars.maps import Asked, MapReader, MapSettings
 from actmine.pipeline.exemplars.projection import METHODS, Projection
-from actmine.pipeline.network.devices import _new_enough
+from actmine.pipeline.network.devices import new_enough
 from actmine.pipeline.network.dictionary_layers import attach, of_objects
 from actmine.pipeline.network.grids import grids
 from actmine.pipeline.network.layers import Layer
@@ -182,4 +182,4 @@ def test_units_alike(gpu):
     [("3.2.0", False), ("3.3.1", True), ("3.10.0+git1a2b3c", True), ("2.1", False), ("4.0", True)],
 )
 def test_kernels_are_for_versions_of_triton_that_compile_them(spoken, enough):
-    assert _new_enough(spoken) == enough
+    assert new_enough(spoken) == enough

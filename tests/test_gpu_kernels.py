@@ -11,6 +11,7 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actmine.pipeline.network.devices import new_enough
 from actmine.pipeline.network.layers import Traced
 from actmine.pipeline.readings.batch_index import BatchIndex, halves
 from actmine.pipeline.readings.buckets import BUCKETS, count_positions
@@ -24,6 +25,8 @@ from actmine.pipeline.readings.topk import EMPTY, TopK
 triton = pytest.importorskip("triton", reason="needs triton, which comes with torch for NVIDIA GPUs")
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("Triton was not begun as an interpreter, because there is a GPU", allow_module_level=True)
+if not new_enough(triton.__version__):
+    pytest.skip("the kernels need Triton 3.3 or later", allow_module_level=True)
 
 from actmine.pipeline.readings.chain_kernel import chain  # noqa: E402
 from actmine.pipeline.readings.tap_kernel import Tile, sweep  # noqa: E402

@@ -20,7 +20,7 @@ R = TypeVar("R")
 _LEAST_TRITON = (3, 3)  # whose kernels know tuples; comes with torch 2.7
 
 
-def _new_enough(spoken: str) -> bool:
+def new_enough(spoken: str) -> bool:
     """Whether a version of Triton compiles our kernels."""
     return tuple(int(part) for part in re.findall(r"\d+", spoken)[:2]) >= _LEAST_TRITON
 
@@ -32,7 +32,7 @@ def _triton() -> bool:
         return False
     import triton  # only where there is a GPU
 
-    return _new_enough(triton.__version__)
+    return new_enough(triton.__version__)
 
 
 def pick_device(name: str) -> torch.device:
