@@ -128,7 +128,8 @@ class Stages:
         tapped = TappedNetwork(self.traced, self.layers)
         shape, kind = (self.how.channels, *self.how.size), PRECISIONS[precision]
         normalize = Normalize(self.how, CPU)
-        whole = Whole(copy.deepcopy(tapped.network), normalize, kind, shape, device, fuses=True)
+        built_for = CPU if kind is torch.float32 else device  # where chains are fused; tensors are imagined below
+        whole = Whole(copy.deepcopy(tapped.network), normalize, kind, shape, built_for, fuses=True)
         with FakeTensorMode(allow_non_fake_inputs=True):
             for module in whole.modules():
                 _imagine(module, device)
