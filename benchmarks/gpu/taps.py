@@ -10,10 +10,10 @@ from torch import Tensor
 
 from actmine.pipeline.readings.reductions import read_map, read_rows
 from actmine.pipeline.readings.tap_operator import read_once, reads_once
+from benchmarks.gpu.kernels import MAPS, TOKENS
+from benchmarks.gpu.kernels import chains as all_chains
 from benchmarks.gpu.setting import Setting
 
-MAPS = ((64, 112), (64, 56), (256, 56), (128, 28), (512, 28), (256, 14), (1024, 14), (512, 7), (2048, 7))
-TOKENS = ((768, 197), (3072, 197))
 TILES = ((256, 1, 8, 1), (256, 2, 4, 2), (256, 4, 4, 4), (256, 8, 4, 8), (128, 4, 8, 2), (64, 16, 4, 4))
 """Units, places across, rows and warps that are tried beside the tile that is taken."""
 BAR = 0.80
@@ -75,7 +75,6 @@ def _line(setting: Setting, image: Tensor, kind: str) -> None:
 def chains(setting: Setting) -> None:
     """What networks have behind convolutions, with its taps, in one sweep: bytes moved a second against a copy."""
     from actmine.pipeline.readings.tap_kernel import Tile
-    from benchmarks.gpu.machine_code import chains as all_chains
 
     if not setting.cuda:
         print("chains in one sweep are for GPUs")
