@@ -217,9 +217,11 @@ def adjacent(images: int, units: int, places: int, itemsize: int, rows: int = 4)
 
 
 def _apart(units: int, places: int) -> Tile:
-    """For places that lie side by side."""
-    across = min(256, _power(places))
-    return Tile(min(max(4096 // across, 1), _power(units)), across, 1, 4)
+    """For places that lie side by side: few threads share a unit, or all of its places are taken at once."""
+    if places > 64:
+        return Tile(min(32, _power(units)), 32, 4, 4)
+    across = _power(places)
+    return Tile(min(4096 // across, _power(units)), across, 1, 4)
 
 
 def _power(number: int) -> int:
