@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from actmine.pipeline.activation_atlas.objective import Aligned
+from actmine.pipeline.activation_atlas.positions import DrawnPositions
 from actmine.pipeline.ascent.climb import Climb
 from actmine.pipeline.ascent.presets import PRESETS
 from actmine.pipeline.ascent.recipe import Guide, Preset
@@ -22,11 +23,13 @@ from actmine.pipeline.exemplars.exemplar_parts import ExemplarTask
 from actmine.pipeline.exemplars.maps import Asked, MapReader, MapSettings
 from actmine.pipeline.exemplars.projection import METHODS, Projection
 from actmine.pipeline.network.devices import new_enough
-from actmine.pipeline.network.dictionary_layers import attach, of_objects
+from actmine.pipeline.network.dictionary_layers import attach, latents_of, of_objects
 from actmine.pipeline.network.grids import grids
-from actmine.pipeline.network.layers import Layer
+from actmine.pipeline.network.layers import Layer, Traced
 from actmine.pipeline.network.models import load_network
+from actmine.pipeline.network.points import Read
 from actmine.pipeline.network.subject import Subject
+from actmine.pipeline.network.twin import on_device
 from actmine.pipeline.preprocessing.images import Preprocessing
 from actmine.pipeline.receptive_fields.receptive_field import receptive_fields
 from actmine.pipeline.relations.nearest import Nearest
@@ -175,6 +178,23 @@ def test_units_alike(gpu):
         nearest = Nearest(base, CUDA)
         places, _ = nearest.among(3) if among else nearest(base, 3)
         assert places.shape == (70, 3)
+
+
+def test_positions_of_an_activation_atlas(subject, gpu):
+    latents = latents_of(subject.traced, subject.traced.choose("tokens")[0], "")
+    drawn = DrawnPositions(subject.network, subject.traced, latents, 1.0, 0, 0.0, CUDA)
+    taken = drawn.images.taken(pixels(2), range(2), lambda positions, known, near: torch.zeros(1, dtype=torch.int64))
+    assert [vectors.shape for _, vectors in taken] == [(1, 6)] * 2
+    assert on_the_cpu(subject), "grids and fields are found there later"
+
+
+def test_a_copy_on_a_device_leaves_the_network_where_it_is():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    traced = Traced(module.eval(), (3, SIDE, SIDE))
+    part = traced.reading(traced.unit_bearing(), [Read(torch.clone)] * len(traced.unit_bearing()), list)
+    there = on_device(part, torch.device("meta"))
+    assert {tensor.device.type for tensor in there.state_dict().values()} == {"meta"}
+    assert {tensor.device.type for tensor in module.state_dict().values()} == {"cpu"}
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,18 @@ def test_what_is_read_on_the_cpu_is_read_by_a_network_that_a_gpu_has_used(mined_
     assert trained[0] == trained[1] and trained[0]["explained_variance"] > 0
 
 
+def test_positions_of_an_activation_atlas_have_the_vectors_that_the_cpu_reads(mined_on, folder):
+    _, network, traced = mined_on
+    shard, latents = find_dataset(str(folder)).shards[0], latents_of(traced, traced.choose("block5.relu")[0], "")
+    read = []
+    for device in (DEVICE, CPU):
+        drawn = DrawnPositions(network, traced, latents, 1.0, 0, 0.0, device).of_shard(shard)
+        read.append([row for rows in drawn for row in rows])
+    assert [row["place"] for row in read[0]] == [row["place"] for row in read[1]]
+    np.testing.assert_allclose(*(np.stack([row["vector"] for row in rows]) for rows in read), rtol=1e-3, atol=1e-3)
+    assert {tensor.device.type for tensor in network.module.state_dict().values()} == {"cpu"}
+
+
 def test_cells_of_an_activation_atlas_rise_as_on_the_cpu(mined_on):
     _, network, traced = mined_on
     (layer,) = traced.choose("block5.relu")

@@ -19,7 +19,7 @@ import actmine
 from actmine.jobs.__main__ import application
 from actmine.pipeline.engines.local import LocalEngine
 from actmine.pipeline.engines.ray_worker import RayWorker, Refusal
-from actmine.pipeline.errors import UserError, memory_full
+from actmine.pipeline.errors import UserError, is_memory_full, memory_full
 from actmine.pipeline.exemplars import maps
 from actmine.pipeline.network.devices import in_halves
 from actmine.pipeline.scanning.compute import Runner
@@ -131,6 +131,28 @@ def test_a_run_goes_on_with_the_batches_it_was_begun_with(folder, tmp_path, a_gp
     assert tables(run) == tables(whole)
     more = mined(folder, run, layers=f"{LAYERS},second", quiet=True)
     assert batch_size(more) == 4, "a run that grows keeps its batches"
+
+
+def test_a_run_that_grows_says_what_can_be_done_where_its_batches_fit_no_longer(folder, tmp_path, a_gpu):
+    room[0] = 4
+    run = mined(folder, tmp_path / "run", quiet=True)
+    room[0] = 2
+    said = (
+        r"begun with batches of 4 images, which no longer fit in the GPU's memory. Choose another RUN with .*batch.size"
+    )
+    with pytest.raises(UserError, match=said):
+        mined(folder, run, layers=f"{LAYERS},second", quiet=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "GET was unable to find an engine to execute this computation",
+    ],
+)  # fmt: skip
+def test_a_full_memory_is_known_by_what_torch_and_its_libraries_say(text):
+    assert is_memory_full(RuntimeError(text)) and not is_memory_full(ValueError(text))
 
 
 def test_what_takes_far_less_than_there_is_is_not_tried(folder, tmp_path, a_gpu, monkeypatch):

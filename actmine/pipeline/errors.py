@@ -9,7 +9,10 @@ from contextlib import contextmanager
 
 GO_ON = "the same command then goes on where it stopped."
 """How a sentence about a passing trouble ends."""
-_FULL = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+_FULL = (
+    "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "DEVICE_ALLOCATION_FAILED",
+    "unable to find an engine",  # what cuDNN says where there is no room for its workspace
+)  # fmt: skip
 _BEGIN = r"([A-Za-z][\w+.-]*:[/\\]+)"
 _AT = "(?:@|%40)"
 _SECRETS = (  # whatever is typed wrongly, more is taken for a secret than is one

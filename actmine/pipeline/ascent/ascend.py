@@ -186,7 +186,7 @@ def batch_size(layer: Layer, climb: Climb, total: int | None) -> int:
 
     `total` is the memory of a device that has its own (bytes), None for one that uses the system's.
     """
-    inside = climb.elements()
+    inside = max(climb.elements(), 1)
     fitting = budget(total) // ((_CPU_BYTES_PER_ELEMENT if total is None else _GPU_BYTES_PER_ELEMENT) * inside)
     if total is None:
         steps = sum(stage.steps * stage.canvas**2 for stage in climb.preset.stages)

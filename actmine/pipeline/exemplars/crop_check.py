@@ -135,8 +135,8 @@ class Prepared:
         return list(zip(*its, strict=True))
 
 
-Crop = tuple[Prepared, np.ndarray, np.ndarray]
-"""One crop of an image: network pixels `[H, W, C]`, and which of its exemplars it is of."""
+Crop = tuple[Prepared | None, np.ndarray, np.ndarray]
+"""One crop of an image: network pixels `[H, W, C]`, and which of its exemplars it is of; or what fills up a batch."""
 
 
 class Crops:
@@ -197,8 +197,8 @@ class Crops:
             while waiting and waiting[0] is not unfinished:
                 yield waiting.popleft().found
         if crops:
-            black = np.zeros_like(crops[0][1])
-            self._fitting(crops, [black] * (TOGETHER - len(crops)))
+            black = (None, np.zeros_like(crops[0][1]), np.empty(0, np.int64))
+            self._fitting([*crops, *[black] * (TOGETHER - len(crops))])
         yield from (its.found for its in waiting)
 
     def _follow(self, its: Prepared, pixels: np.ndarray, exemplars: np.ndarray) -> None:
@@ -213,19 +213,21 @@ class Crops:
             for at, place in zip(exemplars, places, strict=True):
                 its.values[at] = given[place][0, task.units[at]].item()
 
-    def _fitting(self, crops: Sequence[Crop], more: Sequence[np.ndarray] = ()) -> None:
+    def _fitting(self, crops: Sequence[Crop]) -> None:
         """As `_reach`, in halves where a GPU has no room for so many."""
 
         def reach(some: Sequence[Crop]) -> list[None]:
-            self._reach(some, more if len(some) == len(crops) else ())
+            self._reach(some)
             return []
 
         in_halves(reach, crops)
 
-    def _reach(self, crops: Sequence[Crop], more: Sequence[np.ndarray]) -> None:
-        """Fills in what the exemplars of some crops come to, through whole maps; `more` pixels fill up the batch."""
-        pixels = torch.from_numpy(np.stack([*(pixels for _, pixels, _ in crops), *more]))
-        exemplars = [(its, at) for its, _, some in crops for at in some.tolist()]
+    def _reach(self, crops: Sequence[Crop]) -> None:
+        """Fills in what the exemplars of some crops come to, through whole maps."""
+        exemplars = [(its, at) for its, _, some in crops if its is not None for at in some.tolist()]
+        if not exemplars:
+            return
+        pixels = torch.from_numpy(np.stack([pixels for _, pixels, _ in crops]))
         numbers = np.repeat(np.arange(len(crops)), [len(some) for *_, some in crops])
         spots = np.array([
             (self._place[int(its.task.layers[at])], number, its.task.units[at], its.task.y[at], its.task.x[at])
@@ -260,8 +262,10 @@ class CropCheckWork:
                         crops = self._crops(part.layers, at.device)
                         if crops.batched:
                             each = crops.in_batches(map_in_order(crops.prepared, part.tasks, pool, lanes + 1))
-                        else:
+                        elif at.device.type == "cpu":
                             each = map_in_order(crops, part.tasks, pool, lanes + 1)
+                        else:  # layers that depend on their batch, one image after the other
+                            each = map(crops, part.tasks)
                         for values in each:
                             tell(Tally(len(values)))
                             done += values

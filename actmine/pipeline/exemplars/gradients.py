@@ -52,7 +52,7 @@ class Gradients:
         self.network: nn.Module = network.to(device).to(memory_format=torch.channels_last)
         self.together = 1
         if self.batched and not any(layer.dependence for layer in layers.values()):
-            self.together = max(1, min(TOGETHER, _MOST_NUMBERS // elements(network, traced.input_shape)))
+            self.together = max(1, min(TOGETHER, _MOST_NUMBERS // max(elements(network, traced.input_shape), 1)))
         self.partial: PartialGradients | None = None
         if isinstance(network, fx.GraphModule) and not self.batched:
             self.partial = PartialGradients(network, traced.input_shape)

@@ -139,7 +139,7 @@ class MapReader:
             return self._read(pixels, [each if number in some else _NOT_ASKED for number, each in enumerate(asked)])
 
         found = in_halves(read, range(len(asked)))
-        return pa.Table.from_batches(found, KEPT).combine_chunks().to_batches()[0] if found else _NOTHING
+        return next(iter(pa.Table.from_batches(found, KEPT).combine_chunks().to_batches()), _NOTHING)
 
     def _read(self, pixels: np.ndarray, asked: Sequence[Asked]) -> list[pa.RecordBatch]:
         image = np.repeat(np.arange(len(asked)), [len(each.rows) for each in asked])

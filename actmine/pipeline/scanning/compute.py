@@ -31,7 +31,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 MOST_LANES = 16
 _THREADS_COMPILED = 2  # compiled reductions share what the layer before them left in the caches
 _CPU_BATCH, _GPU_BATCH = 16, 256
-NO_ROOM = "Not even one image fits in the GPU's memory. Say DEVICE=cpu, or choose fewer LAYERS."
+NO_ROOM = "Not even one image fits in the GPU's memory ({}). Say DEVICE=cpu, or choose fewer LAYERS."
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Runner:
                 f"A batch of {how.batch_size} images does not fit in the GPU's memory. "
                 f"Say --batch-size {how.batch_size // 2}."
                 if how.batch_size > 1
-                else NO_ROOM
+                else NO_ROOM.format(first_line(error).rstrip("."))
             ) from error
 
     def __call__(self, pixels: np.ndarray | Tensor, draws: Tensor | None = None) -> Readings:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import fx
 
 from actmine.pipeline.engines.engine import Engine, Tally, Tell, Workplace
-from actmine.pipeline.errors import UserError, is_memory_full
+from actmine.pipeline.errors import UserError, first_line, is_memory_full
 from actmine.pipeline.network.devices import let_go, sent
 from actmine.pipeline.network.shapes import elements
 from actmine.pipeline.network.subject import Subject
@@ -27,7 +28,17 @@ TRIED_ON = ("cuda",)
 """Types of devices that have a memory of their own, which a batch may not fit in."""
 
 
-_BYTES_A_NUMBER, _BYTES_A_UNIT = 4, 1 << 16  # in float32; of accumulators, two blocks of them
+_BYTES_A_NUMBER = 5  # float32 and a quarter
+_BYTES_A_UNIT = 160 << 10  # of accumulators, for two blocks with a thousand labels
+_BESIDE = 2 << 30  # bytes: what libraries work in, and pixels on their way
+
+
+class NamedTooLarge(UserError):
+    """A named batch that does not fit; `size` images do."""
+
+    def __init__(self, text: str, size: int) -> None:
+        super().__init__(text)
+        self.size = size
 
 
 def room_of(device: torch.device) -> int:
@@ -60,7 +71,7 @@ def fitting(
         return size
     too_large = f"A batch of {wanted} images does not fit in the GPU's memory"
     if asked:  # before the run is begun, so that it can be begun with another
-        raise UserError(f"{too_large}. Say --batch-size {size}.")
+        raise NamedTooLarge(f"{too_large}. Say --batch-size {size}.", size)
     progress.say(f"{too_large}; batches of {size} do.")
     return size
 
@@ -93,12 +104,14 @@ class FittingWork:
 
     def _must_fit(self, size: int, at: Workplace) -> bool:
         """Whether so many images need not be tried: there is room for all that is made of them, kept to the end."""
-        layers = self.subject.layers
-        if (room := room_of(at.device)) == 0 or any(layer.latents is not None for layer in layers):
-            return False
-        inside = elements(subnetwork(self.subject.traced, layers), self.subject.traced.input_shape)
-        units = sum(layer.units for layer in layers)
-        return size * (inside + units) * _BYTES_A_NUMBER + units * _BYTES_A_UNIT < room
+        layers, room = self.subject.layers, room_of(at.device)
+        network = subnetwork(self.subject.traced, layers) if room else None
+        if not isinstance(network, fx.GraphModule) or any(layer.latents is not None for layer in layers):
+            return False  # of others not all that they make is known
+        inside, units = elements(network, self.subject.traced.input_shape), sum(layer.units for layer in layers)
+        weights = sum(tensor.nbytes for tensor in network.state_dict().values())
+        of_units = units * (size * _BYTES_A_NUMBER + _BYTES_A_UNIT)
+        return size * inside * _BYTES_A_NUMBER + of_units + 2 * weights + _BESIDE < room
 
     def _fits(self, size: int, at: Workplace) -> bool:
         """Whether a batch of so many black images goes through the network and into the accumulators."""
@@ -121,6 +134,6 @@ class FittingWork:
             if not is_memory_full(error):
                 raise
             if size == 1:
-                raise UserError(NO_ROOM) from error
+                raise UserError(NO_ROOM.format(first_line(error).rstrip("."))) from error
             return False
         return True

@@ -21,6 +21,7 @@ from actmine.pipeline.network.layouts import TOKENS_FIRST
 from actmine.pipeline.network.models import Network
 from actmine.pipeline.network.points import Read
 from actmine.pipeline.network.token_norms import outliers
+from actmine.pipeline.network.twin import on_device
 from actmine.pipeline.preprocessing.normalize import Normalize
 from actmine.pipeline.readings.batch_index import identity, mixed
 
@@ -54,7 +55,7 @@ class ImageVectors:
         device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
         self.network, self.its, self.most_norm, self.device = network, its, most_norm, torch.device(device)
-        self._read = traced.reading([its.of], [Read(torch.clone)], list).to(device)
+        self._read = on_device(traced.reading([its.of], [Read(torch.clone)], list), self.device)
         self._normalize = Normalize(network.preprocessing, self.device)
 
     def batches(

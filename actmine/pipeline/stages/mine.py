@@ -29,7 +29,7 @@ from actmine.pipeline.scanning.ledger import Ledger, begun
 from actmine.pipeline.scanning.limits import check_fits, say_size, settled
 from actmine.pipeline.scanning.scan import ScanSettings
 from actmine.pipeline.stages.first_look import first_look
-from actmine.pipeline.stages.fitting import fitting
+from actmine.pipeline.stages.fitting import NamedTooLarge, fitting
 from actmine.pipeline.stages.growth import PART, Growth, fold, growth, layers_of, settle, stale
 from actmine.pipeline.stages.mined_run import mined
 from actmine.pipeline.stages.mining import MineSettings, Mining
@@ -106,7 +106,11 @@ def _mine(
     if written is not None:
         return written
     with alone(run, progress.say):
-        ledger = Ledger(run, known)  # again: whoever we waited for may have begun the run, or ended it
+        # again: whoever we waited for may have begun the run, with batches of another size, or ended it
+        if before is None and not settings.batch_size and (theirs := begun(run)) is not None:
+            how = replace(how, batch_size=int(theirs.get("batch_size", how.batch_size)))
+            known["batch_size"] = how.batch_size
+        ledger = Ledger(run, known)
         written = mined(run, ledger, progress)
         if written is not None:
             return written
@@ -150,7 +154,13 @@ def _grow(
     wanted = {"layers": [layer.name for layer in layers], "topk": grown.topk}
     if stale(part, wanted):
         remove_files(path for path in part.rglob("*") if path.is_file())
-    written = _mine(dataset, network, traced, layers, part, settings, progress, engine)
+    try:
+        written = _mine(dataset, network, traced, layers, part, settings, progress, engine)
+    except NamedTooLarge as error:
+        raise UserError(
+            f"{run} was begun with batches of {size} images, which no longer fit in the GPU's memory. "
+            f"Choose another RUN with --batch-size {error.size}."
+        ) from error
     with alone(run, progress.say):
         return fold(run, grown, traced, written, progress)
 
