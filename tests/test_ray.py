@@ -103,14 +103,6 @@ def wanted(tars: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, byt
     return run_mine(tars, tmp_path_factory.mktemp("local") / "run", None)
 
 
-def test_a_worker_says_how_many_images_fit(engine):
-    network = load_network("demo")
-    traced = network.traced()
-    how = ScanSettings(network.preprocessing, StatisticsOptions(topk=7), Compute(CPU))
-    work = FittingWork(Subject(network, traced, traced.choose(LAYERS)), how)
-    assert list(engine.map(work, [32], lambda tally: None)) == [(32, 32)]
-
-
 @dataclass(frozen=True)
 class Squares:
     """Squares numbers; where `trouble` has an item, it comes that often before the item succeeds."""
@@ -192,6 +184,7 @@ def nodes_in(folder: Path) -> set[str]:
     return {path.name.split("-")[1] for path in folder.iterdir()}
 
 
+# Before any test with `engine`, whose workers keep all cores of the cluster for the rest of this file.
 def test_a_node_dies_in_mid_block_and_another_one_joins(cluster, tars, tmp_path, wanted, monkeypatch):
     begun = tmp_path / "begun"
     begun.mkdir()
@@ -266,6 +259,14 @@ def test_a_sentence_for_the_user_stops_the_run_at_once(engine, tmp_path):
     with pytest.raises(UserError, match=r"^shard x\.tar is not whole\. Fetch it again\.$"):
         squares(engine, tmp_path, _1=("user", 99))
     assert len(attempts(tmp_path, 1)) == 1
+
+
+def test_a_worker_says_how_many_images_fit(engine):
+    network = load_network("demo")
+    traced = network.traced()
+    how = ScanSettings(network.preprocessing, StatisticsOptions(topk=7), Compute(CPU))
+    work = FittingWork(Subject(network, traced, traced.choose(LAYERS)), how)
+    assert list(engine.map(work, [32], lambda tally: None)) == [(32, 32)]
 
 
 def test_mining_and_drawing_on_a_cluster_gives_the_bytes_of_this_process(engine, tars, tmp_path, wanted):
