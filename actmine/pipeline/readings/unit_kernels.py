@@ -160,6 +160,14 @@ def count(counts: Tensor, values: Tensor) -> None:
 
 
 @triton.jit
+def _end_row(missing, total, largest, at, there, lacks, added, most):  # type: ignore[no-untyped-def]
+    """Adds what a row came to to what there is."""
+    tl.store(missing + at, tl.load(missing + at, mask=there) + lacks, mask=there)
+    tl.store(total + at, tl.load(total + at, mask=there) + added, mask=there)
+    tl.store(largest + at, tl.maximum(tl.load(largest + at, mask=there), most), mask=there)
+
+
+@triton.jit
 def _add_labelled(  # type: ignore[no-untyped-def]
     values, order, rows, missing, total, largest, square, images, units,
     T: tl.constexpr, U: tl.constexpr,
@@ -184,10 +192,7 @@ def _add_labelled(  # type: ignore[no-untyped-def]
             if start + turn < images:
                 its = tl.load(rows + start + turn)
                 if its != row:
-                    at = row * units + unit
-                    tl.store(missing + at, tl.load(missing + at, mask=there) + lacks, mask=there)
-                    tl.store(total + at, tl.load(total + at, mask=there) + added, mask=there)
-                    tl.store(largest + at, tl.maximum(tl.load(largest + at, mask=there), most), mask=there)
+                    _end_row(missing, total, largest, row * units + unit, there, lacks, added, most)
                     row = its
                     lacks = tl.zeros([U], tl.int32)
                     added = tl.zeros([U], tl.float64)
@@ -202,10 +207,7 @@ def _add_labelled(  # type: ignore[no-untyped-def]
                     squares_of_one += wide * wide
                 else:
                     squares_of_other += wide * wide
-    at = row * units + unit
-    tl.store(missing + at, tl.load(missing + at, mask=there) + lacks, mask=there)
-    tl.store(total + at, tl.load(total + at, mask=there) + added, mask=there)
-    tl.store(largest + at, tl.maximum(tl.load(largest + at, mask=there), most), mask=there)
+    _end_row(missing, total, largest, row * units + unit, there, lacks, added, most)
     tl.store(square + unit, tl.load(square + unit, mask=there) + squares_of_one, mask=there)
     tl.store(square + units + unit, tl.load(square + units + unit, mask=there) + squares_of_other, mask=there)
 

@@ -31,7 +31,6 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 MOST_LANES = 16
 _THREADS_COMPILED = 2  # compiled reductions share what the layer before them left in the caches
 _CPU_BATCH, _GPU_BATCH = 16, 256
-NO_ROOM = "Not even one image fits in the GPU's memory ({}). Say DEVICE=cpu, or choose fewer LAYERS."
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +50,12 @@ class Compute:
 def default_batch_size(device: torch.device) -> int:
     """Images a batch. On a CPU small ones: what a layer makes is still in the caches when its tap reads it."""
     return _CPU_BATCH if device.type == "cpu" else _GPU_BATCH
+
+
+def no_room(error: BaseException) -> str:
+    """The sentence where a GPU has no room for a single image."""
+    why = first_line(error).rstrip(".")
+    return f"Not even one image fits in the GPU's memory ({why}). Say DEVICE=cpu, or choose fewer LAYERS."
 
 
 class TooLarge(UserError):
@@ -88,7 +93,7 @@ class Runner:
                 f"A batch of {how.batch_size} images does not fit in the GPU's memory. "
                 f"Say --batch-size {how.batch_size // 2}."
                 if how.batch_size > 1
-                else NO_ROOM.format(first_line(error).rstrip("."))
+                else no_room(error)
             ) from error
 
     def __call__(self, pixels: np.ndarray | Tensor, draws: Tensor | None = None) -> Readings:

@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from actmine.pipeline.engines.engine import Engine, Tally, Tell, Workplace
-from actmine.pipeline.errors import UserError, first_line, is_memory_full
+from actmine.pipeline.errors import UserError, is_memory_full
 from actmine.pipeline.network.devices import let_go, sent
 from actmine.pipeline.network.shapes import elements
 from actmine.pipeline.network.subject import Subject
@@ -20,7 +20,7 @@ from actmine.pipeline.progress import Progress
 from actmine.pipeline.readings.accumulators import Feed, held_images, new_accumulators
 from actmine.pipeline.readings.batch_index import BatchIndex
 from actmine.pipeline.readings.taps import TappedNetwork
-from actmine.pipeline.scanning.compute import NO_ROOM, Runner, TooLarge, default_batch_size
+from actmine.pipeline.scanning.compute import Runner, TooLarge, default_batch_size, no_room
 from actmine.pipeline.scanning.scan import ScanSettings
 from actmine.pipeline.words import SAMPLED
 
@@ -89,7 +89,8 @@ class FittingWork:
         def found(most: Iterable[int], tell: Tell) -> Iterator[int]:
             for size in most:
                 with at.turn:
-                    while not (self._must_fit(size, at) or self._fits(size, at)):
+                    tried = not self._must_fit(size, at)
+                    while tried and not self._fits(size, at):
                         size //= 2
                         let_go()
                         tell(Tally(0))
@@ -134,6 +135,6 @@ class FittingWork:
             if not is_memory_full(error):
                 raise
             if size == 1:
-                raise UserError(NO_ROOM.format(first_line(error).rstrip("."))) from error
+                raise UserError(no_room(error)) from error
             return False
         return True
